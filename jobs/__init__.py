@@ -1,0 +1,1 @@
+"""The heavy side: what runs inside a pod, and for target local in a subprocess."""

@@ -1,0 +1,3 @@
+"""Stage kind `fetch`."""
+
+VERSION = 1

@@ -1,0 +1,3 @@
+"""Stage kind `predict`."""
+
+VERSION = 1

@@ -1,0 +1,3 @@
+"""Stage kind `prepare`."""
+
+VERSION = 1

@@ -1,0 +1,3 @@
+"""Stage kind `report`."""
+
+VERSION = 1

@@ -1,0 +1,3 @@
+"""Stage kind `score`."""
+
+VERSION = 1

@@ -1,0 +1,3 @@
+"""Stage kind `train`."""
+
+VERSION = 1

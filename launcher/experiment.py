@@ -1,0 +1,426 @@
+"""What a user may write: an experiment, strictly typed.
+
+An experiment is a YAML file; built-in ones go by name. `load` merges the file, one of its
+profiles, `-f` files and `--set` paths, in this order, and validates the result once: every
+problem is reported, each with its path.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from launcher.outcome import Failure, Reason
+
+FORMAT = 1
+CATALOG = Path(__file__).parent / "catalog"
+
+_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")
+
+
+class Strict(BaseModel):
+    """Base of everything a user or a file may contain: unknown keys and loose types are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Data(Strict):
+    """Where rows come from and how many are used.
+
+    A source with no validation part of its own gives up `validation_rows` of its training part.
+    What the verdict is about is always the `test` part.
+    """
+
+    source: Literal["sample", "spider-create-context", "spider", "viggo", "chat"] = "sample"
+    train_rows: Annotated[int, Field(ge=1)] | None = None
+    validation_rows: Annotated[int, Field(ge=0)] | None = None
+    test_rows: Annotated[int, Field(ge=1)] | None = None
+    seed: int = 0
+
+
+class Lora(Strict):
+    """Low-rank adapter, as peft's LoraConfig takes it."""
+
+    r: Annotated[int, Field(ge=1, le=1024)] = 8
+    alpha: Annotated[int, Field(ge=1)] = 16
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+    _tuples = field_validator("targets", mode="before")(lambda v: tuple(v) if isinstance(v, list) else v)
+
+
+class Training(Strict):
+    """How an adapter is trained. One step is one optimizer update on `batch_rows` rows."""
+
+    steps: Annotated[int, Field(ge=1)] = 400
+    batch_rows: Annotated[int, Field(ge=1)] = 128
+    micro_batch_tokens: Annotated[int, Field(ge=16)] = 4096
+    packing: bool = True
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 3e-4
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    schedule: Literal["linear", "constant", "cosine"] = "linear"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_length_tokens: Annotated[int, Field(ge=16)] = 512
+    loss: Literal["answer", "prompt-and-answer"] = "answer"
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    quantization: Literal["none", "nf4", "int8"] = "none"
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    evaluate_every_steps: Annotated[int, Field(ge=1)] = 20
+    checkpoint_every_steps: Annotated[int, Field(ge=1)] = 20
+
+
+class Generation(Strict):
+    """How answers are produced. Always greedy; batches are fixed by the plan (see jobs/predict)."""
+
+    engine: Literal["transformers", "ctranslate2"] = "transformers"
+    batch_rows: Annotated[int, Field(ge=1)] = 32
+    max_new_tokens: Annotated[int, Field(ge=1)] = 256
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+
+
+class Hardware(Strict):
+    """What one open-model stage runs on. `cpu` asks for no GPU."""
+
+    device: str = "cpu"
+    count: Annotated[int, Field(ge=1, le=64)] = 1
+    nodes: Annotated[int, Field(ge=1, le=64)] = 1
+    threads: Annotated[int, Field(ge=1, le=256)] = 2
+    memory_gib: Annotated[int, Field(ge=1)] = 8
+
+
+def _dns_label(limit_characters: int) -> Any:
+    def check(value: str) -> str:
+        if len(value) > limit_characters or not _NAME.match(value):
+            raise ValueError(
+                f"must be at most {limit_characters} characters of a-z, 0-9 and '-', neither first nor last '-'"
+            )
+        return value
+
+    return AfterValidator(check)
+
+
+ContenderName = Annotated[str, _dns_label(12)]
+
+
+class OpenContender(Strict):
+    """Common to contenders whose weights we hold."""
+
+    name: ContenderName
+    model: str
+    prompt: Literal["chat", "plain"] = "chat"
+    generation: Generation = Generation()
+    hardware: Hardware = Hardware()
+
+
+class LoraContender(OpenContender):
+    """An open model, tuned with LoRA."""
+
+    kind: Literal["lora"]
+    lora: Lora = Lora()
+    training: Training = Training()
+
+
+class PromptedContender(OpenContender):
+    """An open model as it is."""
+
+    kind: Literal["prompted"]
+
+
+class HostedContender(Strict):
+    """A model tuned through the OpenAI fine-tuning API."""
+
+    kind: Literal["hosted"]
+    name: ContenderName
+    model: str
+    base_url: str | None = None
+    epochs: Annotated[int, Field(ge=1, le=50)] | Literal["auto"] = "auto"
+    batch_rows: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    max_new_tokens: Annotated[int, Field(ge=1)] = 256
+
+
+Contender = Annotated[LoraContender | PromptedContender | HostedContender, Field(discriminator="kind")]
+
+_FUNCTION = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+BUILT_IN_SCORERS = ("exact", "choice", "number", "json")
+
+
+class Experiment(Strict):
+    """A whole experiment, profiles already applied."""
+
+    format: Literal[1] = 1
+    name: Annotated[str, _dns_label(16)]
+    description: str = ""
+    task: Literal["sql", "viggo", "chat"]
+    data: Data = Data()
+    scorers: tuple[str, ...] = ()
+    contenders: Annotated[tuple[Contender, ...], Field(min_length=1)]
+    baseline: str | None = None
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
+    budget_usd: Annotated[float, Field(ge=0)] | None = None
+
+    _tuples = field_validator("scorers", "contenders", "seeds", mode="before")(
+        lambda v: tuple(v) if isinstance(v, list) else v
+    )
+
+    @field_validator("scorers")
+    @classmethod
+    def _known_scorers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for scorer in value:
+            if scorer not in BUILT_IN_SCORERS and not _FUNCTION.match(scorer):
+                raise ValueError(f"'{scorer}' is none of {', '.join(BUILT_IN_SCORERS)} and not module:function")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Experiment:
+        if problems := inconsistencies(self.model_dump()):
+            raise ValueError("\n".join(problems))
+        return self
+
+
+_SOURCES = {"sql": ("sample", "spider-create-context", "spider"), "viggo": ("viggo",), "chat": ("chat",)}
+
+
+def inconsistencies(document: dict[str, Any]) -> list[str]:
+    """What is wrong between keys, in a document that may be wrong within keys as well.
+
+    Tolerant of missing and mistyped values, so that these problems can be reported together
+    with those that pydantic finds.
+    """
+    problems = []
+    contenders = document.get("contenders")
+    contenders = contenders if isinstance(contenders, list | tuple) else []
+    names = [contender.get("name") if isinstance(contender, dict) else None for contender in contenders]
+    for index, name in enumerate(names):
+        if name is not None and name in names[:index]:
+            problems.append(f"contenders[{index}].name: '{name}' is taken by an earlier contender")
+    baseline = document.get("baseline")
+    if baseline is not None and baseline not in names:
+        problems.append(f"baseline: '{baseline}' is none of the contenders {', '.join(map(str, names))}")
+    seeds = document.get("seeds")
+    if isinstance(seeds, list | tuple) and len({repr(seed) for seed in seeds}) != len(seeds):
+        problems.append("seeds: a seed is given twice")
+    task, data = document.get("task"), document.get("data")
+    source = data.get("source", "sample") if isinstance(data, dict) else "sample"
+    if task in _SOURCES and source not in _SOURCES[task]:
+        problems.append(f"data.source: task '{task}' takes {', '.join(_SOURCES[task])}, not '{source}'")
+    if task == "chat" and not document.get("scorers"):
+        problems.append("scorers: task 'chat' needs at least one of " + ", ".join(BUILT_IN_SCORERS))
+    if task in ("sql", "viggo") and document.get("scorers"):
+        problems.append(f"scorers: task '{task}' brings its own; leave scorers out")
+    return problems
+
+
+def built_in_names() -> list[str]:
+    """Names of the experiments that come with the launcher."""
+    return sorted(path.stem for path in (CATALOG / "experiments").glob("*.yaml"))
+
+
+def load(
+    source: str,
+    *,
+    profile: str | None = None,
+    files: tuple[Path, ...] = (),
+    sets: tuple[str, ...] = (),
+) -> Experiment:
+    """The experiment called `source` (a built-in name or a file), with overrides applied.
+
+    Order: the file, its profile (the one named, else the file's `default_profile`), each of
+    `files`, each `path=value` of `sets`. Raises Failure(BAD_EXPERIMENT) with all problems at
+    once, Failure(MISSING_INPUT) where a file cannot be read.
+    """
+    document, where = _read_source(source)
+    profiles = document.pop("profiles", None) or {}
+    default_profile = document.pop("default_profile", None)
+    if not isinstance(profiles, dict):
+        raise Failure(Reason.BAD_EXPERIMENT, "profiles: must be a mapping of name to overrides", where=where)
+    chosen = profile or default_profile
+    if chosen is not None:
+        if chosen not in profiles:
+            known = ", ".join(sorted(profiles)) or "none"
+            raise Failure(Reason.BAD_EXPERIMENT, f"no profile '{chosen}'; it has: {known}", where=where)
+        document = merge(document, profiles[chosen] or {})
+    for path in files:
+        document = merge(document, _read_mapping(path))
+    problems: list[str] = []
+    for assignment in sets:
+        try:
+            assign(document, assignment)
+        except ValueError as error:
+            problems.append(f"--set {assignment}: {error}")
+    return validate(document, where=where, problems=problems)
+
+
+def validate(document: dict[str, Any], *, where: str, problems: list[str] | None = None) -> Experiment:
+    """An Experiment from a plain document; raises Failure(BAD_EXPERIMENT) listing every problem by its path."""
+    problems = list(problems or [])
+    version = document.get("format", FORMAT)
+    if isinstance(version, int) and version > FORMAT:
+        raise Failure(
+            Reason.BAD_EXPERIMENT,
+            f"format {version} is newer than this launcher's {FORMAT}",
+            where=where,
+            next_step="pip install --upgrade tuneyard",
+        )
+    try:
+        experiment = Experiment.model_validate(document)
+    except ValidationError as error:
+        found = describe(error)
+        problems += found + [problem for problem in inconsistencies(document) if problem not in found]
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise Failure(Reason.BAD_EXPERIMENT, count, where=where, problems=tuple(problems))
+    return experiment
+
+
+def describe(error: ValidationError) -> list[str]:
+    """One line per problem: `contenders[1].lora.r: Input should be greater than or equal to 1 (got 0)`."""
+    lines = []
+    for item in error.errors(include_url=False):
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "value_error" and not item["loc"]:
+            lines += message.splitlines()
+            continue
+        path = _path(item["loc"])
+        given = item.get("input")
+        suffix = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
+        if item["type"] == "extra_forbidden":
+            message, suffix = "no such key", ""
+        lines.append(f"{path}: {message}{suffix}" if path else f"{message}{suffix}")
+    return lines
+
+
+def _path(location: tuple[Any, ...]) -> str:
+    text = ""
+    for position, part in enumerate(location):
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif not (position and isinstance(location[position - 1], int)):
+            text += f".{part}" if text else str(part)
+        # else: the contender's kind, which pydantic puts behind the index as the union's tag
+    return text
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Deep merge: mappings merge, everything else (lists too) is replaced; `base` is left as it was."""
+    result = dict(base)
+    for key, value in over.items():
+        old = result.get(key)
+        result[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+_STEP = re.compile(r"\.?([A-Za-z_][\w-]*)|\[([^\]]+)\]")
+
+
+def assign(document: dict[str, Any], assignment: str) -> None:
+    """Carry out `path=value` in place; the value is read as YAML.
+
+    A list element is named by its index or by its `name`: `contenders[1].lora.r=16`,
+    `contenders[tuned].lora.r=16`. Raises ValueError where the path leads nowhere.
+    """
+    path, equals, text = assignment.partition("=")
+    if not equals:
+        raise ValueError("write path=value, for example data.train_rows=400")
+    steps = [match[1] or match[2] for match in _STEP.finditer(path)]
+    if not steps or "".join(match[0] for match in _STEP.finditer(path)) != path:
+        raise ValueError(f"'{path}' is not a path such as contenders[1].lora.r")
+    try:
+        value = yaml.load(text, Loader=Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"the value is not YAML: {error}") from None
+    node: Any = document
+    for depth, step in enumerate(steps):
+        last = depth == len(steps) - 1
+        if isinstance(node, list):
+            key: Any = _element(node, step)
+        elif isinstance(node, dict):
+            key = step
+            if not last and not isinstance(node.get(key), dict | list):
+                node[key] = {}
+        else:
+            raise ValueError(f"'{step}' leads into a plain value")
+        if last:
+            node[key] = value
+        else:
+            # What is changed is copied first: profiles and defaults are shared between loads.
+            node[key] = node[key].copy()
+            node = node[key]
+
+
+def _element(items: list[Any], step: str) -> int:
+    if re.fullmatch(r"\d+", step):
+        if int(step) < len(items):
+            return int(step)
+        raise ValueError(f"there is no element {step}; the list has {len(items)}")
+    names = [item.get("name") if isinstance(item, dict) else None for item in items]
+    if step in names:
+        return names.index(step)
+    raise ValueError(f"no element is named '{step}'; there are {', '.join(str(name) for name in names)}")
+
+
+class Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, with two repairs: `3e-4` is a number, and a key given twice is an error."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def _mapping_without_duplicates(loader: Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        if isinstance(key, str) and key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' is given twice", key_node.start_mark)
+        if isinstance(key, str):
+            seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=deep)
+
+
+def _construct_mapping(loader: Loader, node: yaml.MappingNode) -> Any:
+    value: dict[Any, Any] = {}
+    yield value
+    value.update(_mapping_without_duplicates(loader, node, deep=True))
+
+
+Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
+
+
+def _read_source(source: str) -> tuple[dict[str, Any], str]:
+    built_in = CATALOG / "experiments" / f"{source}.yaml"
+    if _NAME.match(source) and built_in.is_file():
+        return _read_mapping(built_in), source
+    path = Path(source)
+    if not path.exists() and path.suffix not in (".yaml", ".yml"):
+        raise Failure(
+            Reason.MISSING_INPUT,
+            f"no experiment '{source}': neither built in ({', '.join(built_in_names())}) nor a file",
+            next_step="launcher plan sql, or write a YAML file (docs/experiments.md)",
+        )
+    return _read_mapping(path), str(path)
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise Failure(Reason.MISSING_INPUT, f"cannot read: {why}", where=str(path)) from None
+    try:
+        document = yaml.load(text, Loader=Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "malformed"
+        raise Failure(Reason.BAD_EXPERIMENT, f"not YAML{place}: {problem}", where=str(path)) from None
+    if not isinstance(document, dict):
+        raise Failure(Reason.BAD_EXPERIMENT, "must be a mapping of keys to values", where=str(path))
+    return document

@@ -1,0 +1,184 @@
+"""Why something ended: one reason -> exit code -> retry or not -> what to do about it.
+
+Every exit code of the launcher and of a stage, every retry decision and every piece of
+advice comes from the table in this file, on a laptop and on a cluster alike.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+
+class Retry(Enum):
+    """Which budget a further try is taken from; NEVER means the reason is permanent."""
+
+    NEVER = "never"
+    LOST = "lost"  # the machine took the process away: nothing wrong with the work
+    PREEMPTED = "preempted"  # somebody with a better right to the machine asked us to stop
+    OWN_FAILURE = "own failure"  # the program itself failed; once more, in case it was chance
+
+
+#: Tries granted per reason class, the first try not counted.
+RETRY_BUDGET: dict[Retry, int] = {
+    Retry.NEVER: 0,
+    Retry.LOST: 5,
+    Retry.PREEMPTED: 20,
+    Retry.OWN_FAILURE: 1,
+}
+
+
+class Reason(Enum):
+    """How a stage, an attempt or a command ended."""
+
+    SUCCEEDED = "succeeded"
+    USAGE = "usage"
+    BAD_EXPERIMENT = "bad-experiment"
+    BAD_DATA = "bad-data"
+    MISSING_INPUT = "missing-input"
+    NO_SUCH_MODEL = "no-such-model"
+    NOT_FOUND = "not-found"
+    STORE_FAILED = "store-failed"
+    DISK_FULL = "disk-full"
+    OUT_OF_MEMORY = "out-of-memory"
+    VERSION_MISMATCH = "version-mismatch"
+    CORRUPT_ARTIFACT = "corrupt-artifact"
+    OVER_BUDGET = "over-budget"
+    UNSUPPORTED = "unsupported"
+    NETWORK = "network"
+    DIVERGED = "diverged"
+    BLOCKED = "blocked"
+    KILLED = "killed"
+    TERMINATED = "terminated"
+    CANCELLED = "cancelled"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True)
+class Disposition:
+    """What follows from a reason."""
+
+    exit_code: int
+    retry: Retry
+    meaning: str
+    advice: str
+
+
+DISPOSITIONS: dict[Reason, Disposition] = {
+    Reason.SUCCEEDED: Disposition(0, Retry.NEVER, "finished and committed", ""),
+    Reason.INTERNAL: Disposition(
+        1, Retry.OWN_FAILURE, "the program failed", "read the stage's log: launcher logs RUN --stage STAGE"
+    ),
+    Reason.USAGE: Disposition(2, Retry.NEVER, "the command line is wrong", "launcher COMMAND --help"),
+    Reason.BAD_EXPERIMENT: Disposition(
+        10, Retry.NEVER, "the experiment is not valid", "correct what is listed, then launcher plan EXPERIMENT"
+    ),
+    Reason.BAD_DATA: Disposition(11, Retry.NEVER, "the data cannot be used", "correct the data, then submit again"),
+    Reason.MISSING_INPUT: Disposition(
+        12, Retry.NEVER, "an input is not there", "submit from where the input can be read"
+    ),
+    Reason.NO_SUCH_MODEL: Disposition(
+        13, Retry.NEVER, "the model cannot be found", "name a model of the catalogue, a hub id or a local directory"
+    ),
+    Reason.NOT_FOUND: Disposition(14, Retry.NEVER, "no such run or stage", "launcher list"),
+    Reason.STORE_FAILED: Disposition(
+        15, Retry.OWN_FAILURE, "the store cannot be read or written", "check --store and its permissions"
+    ),
+    Reason.DISK_FULL: Disposition(
+        16, Retry.NEVER, "no space left on the device", "free space or name another --store, then launcher retry RUN"
+    ),
+    Reason.OUT_OF_MEMORY: Disposition(
+        17, Retry.NEVER, "out of memory", "lower training.micro_batch_tokens or generation.batch_rows"
+    ),
+    Reason.VERSION_MISMATCH: Disposition(
+        18, Retry.NEVER, "the code is not the version the plan was made for", "plan and submit again with this version"
+    ),
+    Reason.CORRUPT_ARTIFACT: Disposition(
+        19, Retry.NEVER, "an artifact's bytes are not those that were committed", "delete the stage's artifact and retry"
+    ),
+    Reason.OVER_BUDGET: Disposition(20, Retry.NEVER, "the budget is spent", "raise budget_usd, then launcher retry RUN"),
+    Reason.UNSUPPORTED: Disposition(
+        21, Retry.NEVER, "not possible with this installation", "launcher plan EXPERIMENT shows what is"
+    ),
+    Reason.NETWORK: Disposition(
+        22, Retry.OWN_FAILURE, "a remote service did not answer", "check the network, then launcher retry RUN"
+    ),
+    Reason.DIVERGED: Disposition(
+        23, Retry.NEVER, "training diverged", "lower training.learning_rate or raise training.warmup_steps"
+    ),
+    Reason.BLOCKED: Disposition(24, Retry.NEVER, "an earlier stage failed", "launcher why RUN"),
+    Reason.CANCELLED: Disposition(25, Retry.NEVER, "cancelled", "launcher retry RUN starts another attempt"),
+    Reason.KILLED: Disposition(137, Retry.LOST, "killed from outside", "launcher retry RUN"),
+    Reason.TERMINATED: Disposition(143, Retry.PREEMPTED, "asked to stop, progress saved", "launcher retry RUN"),
+}
+
+_BY_EXIT_CODE = {d.exit_code: reason for reason, d in DISPOSITIONS.items()}
+
+
+def from_exit_code(code: int) -> Reason:
+    """The reason a process ended, from its exit code; negative codes are signals (subprocess's convention).
+
+    Only a fallback: a termination message, where there is one, is more exact.
+    """
+    if code == -15:
+        return Reason.TERMINATED
+    if code < 0:
+        return Reason.KILLED
+    return _BY_EXIT_CODE.get(code, Reason.INTERNAL)
+
+
+class Failure(Exception):
+    """An expected end: says what failed, where, why and what to do next; never shown with a stack trace."""
+
+    def __init__(self, reason: Reason, what: str, *, where: str = "", problems: tuple[str, ...] = (), next_step: str = ""):
+        super().__init__(what)
+        self.reason = reason
+        self.what = what
+        self.where = where
+        self.problems = problems
+        self.next_step = next_step or DISPOSITIONS[reason].advice
+
+    @property
+    def exit_code(self) -> int:
+        return DISPOSITIONS[self.reason].exit_code
+
+    def text(self) -> str:
+        """The message for a person: one line, then a line per problem, then the next step."""
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        lines = [head, *(f"  {problem}" for problem in self.problems)]
+        if self.next_step:
+            lines.append(f"next: {self.next_step}")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "reason": self.reason.value,
+            "what": self.what,
+            "where": self.where,
+            "problems": list(self.problems),
+            "next": self.next_step,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Failure:
+        return cls(
+            Reason(value["reason"]),
+            value["what"],
+            where=value.get("where", ""),
+            problems=tuple(value.get("problems", ())),
+            next_step=value.get("next", ""),
+        )
+
+    def termination_message(self, limit_bytes: int = 4000) -> str:
+        """JSON below Kubernetes' 4 KB limit for termination messages; problems are cut first, then the text."""
+        value = self.to_json()
+        kept = len(self.problems)
+        while len(encoded := json.dumps(value)) > limit_bytes and kept:
+            kept //= 2
+            value["problems"] = [*self.problems[:kept], f"… and {len(self.problems) - kept} more"]
+        if len(encoded) > limit_bytes:
+            value = {**value, "problems": [], "what": self.what[: limit_bytes // 8], "where": self.where[:200], "next": ""}
+            encoded = json.dumps(value)
+        return encoded

@@ -1,0 +1,311 @@
+"""Experiment -> Plan: pure, frozen, the same bytes on any machine and any day.
+
+Nothing here reads a file, asks a network or looks at the clock. Names have become digests
+before (see lock.py). A stage's key hashes its kind, that kind's version, its settings, its
+outside inputs and the keys of the stages it needs; the run id hashes all stage keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from launcher.experiment import (
+    Experiment,
+    HostedContender,
+    LoraContender,
+    OpenContender,
+    PromptedContender,
+    Strict,
+    describe,
+)
+from launcher.lock import Lock
+from launcher.outcome import Failure, Reason
+from launcher.stages import (
+    SETTINGS,
+    VERSIONS,
+    FetchSettings,
+    PredictSettings,
+    PrepareSettings,
+    ReportContender,
+    ReportSettings,
+    ScoreSettings,
+    Settings,
+    StageKind,
+    TrainSettings,
+)
+
+FORMAT = 1
+
+
+class Resources(Strict):
+    """What a stage asks of its machine; placement only, never hashed."""
+
+    device: str = "cpu"
+    gpus: int = 0
+    nodes: int = 1
+    cpus: int = 1
+    memory_gib: int = 4
+
+
+class Stage(Strict):
+    """One batch job. `needs` maps a role ("data", "model", "adapter", …) to the stage that fills it."""
+
+    name: str
+    kind: StageKind
+    version: int
+    key: str
+    needs: dict[str, str]
+    inputs: dict[str, str]  # path inside the named data -> sha256
+    settings: dict[str, Any]
+    resources: Resources = Resources()
+
+    def typed_settings(self) -> Settings:
+        """The settings as their kind's model. Raises Failure(BAD_EXPERIMENT) where they do not fit."""
+        try:
+            return SETTINGS[self.kind].model_validate_json(json.dumps(self.settings))
+        except ValidationError as error:
+            raise Failure(
+                Reason.BAD_EXPERIMENT, "the plan's settings are not valid", where=self.name, problems=tuple(describe(error))
+            ) from None
+
+
+class Plan(Strict):
+    """An experiment resolved to the last detail. Stages stand in an order in which they could run."""
+
+    format: Literal[1] = 1
+    run_id: str
+    experiment: dict[str, Any]
+    lock: dict[str, Any]
+    stages: tuple[Stage, ...]
+
+    def stage(self, name: str) -> Stage:
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        known = ", ".join(stage.name for stage in self.stages)
+        raise Failure(Reason.NOT_FOUND, f"the plan has no stage '{name}'; it has {known}", where=self.run_id)
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON with a newline at the end: what is stored, compared and mounted."""
+        return canonical(self.model_dump(mode="json")) + b"\n"
+
+
+def parse(data: bytes | str, where: str) -> Plan:
+    """A Plan from its bytes. Raises Failure where it is malformed, newer, or its keys do not fit its content."""
+    try:
+        document = json.loads(data)
+        if isinstance(document, dict) and isinstance(document.get("format"), int) and document["format"] > FORMAT:
+            raise Failure(
+                Reason.UNSUPPORTED,
+                f"plan format {document['format']} is newer than this launcher's {FORMAT}",
+                where=where,
+                next_step="pip install --upgrade tuneyard",
+            )
+        plan = Plan.model_validate_json(data)
+    except ValidationError as error:
+        raise Failure(Reason.BAD_EXPERIMENT, "not a plan", where=where, problems=tuple(describe(error))) from None
+    except ValueError:
+        raise Failure(Reason.BAD_EXPERIMENT, "not JSON", where=where) from None
+    keys: dict[str, str] = {}
+    for stage in plan.stages:
+        try:
+            expected = stage_key(stage.kind, stage.version, stage.settings, stage.inputs,
+                                 {role: keys[name] for role, name in stage.needs.items()})
+        except KeyError as error:
+            raise Failure(Reason.BAD_EXPERIMENT, f"stage {stage.name} needs {error}, which is not before it", where=where) from None
+        if expected != stage.key:
+            raise Failure(Reason.BAD_EXPERIMENT, f"the key of stage {stage.name} does not fit its content", where=where)
+        keys[stage.name] = stage.key
+    return plan
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def stage_key(
+    kind: str, version: int, settings: dict[str, Any], inputs: dict[str, str], upstream: dict[str, str]
+) -> str:
+    """64 hex digits that change exactly when the stage's output may."""
+    content = {"kind": kind, "version": version, "settings": settings, "inputs": inputs, "upstream": upstream}
+    return hashlib.sha256(canonical(content)).hexdigest()
+
+
+class _Builder:
+    """Collects stages in order; a stage whose key is there already is shared, not added."""
+
+    def __init__(self) -> None:
+        self.stages: list[Stage] = []
+
+    def add(
+        self,
+        name: str,
+        kind: StageKind,
+        settings: Settings,
+        *,
+        needs: dict[str, Stage] | None = None,
+        inputs: dict[str, str] | None = None,
+        resources: Resources | None = None,
+    ) -> Stage:
+        needs = needs or {}
+        plain = settings.model_dump(mode="json")
+        key = stage_key(kind, VERSIONS[kind], plain, inputs or {}, {role: s.key for role, s in needs.items()})
+        for stage in self.stages:
+            if stage.key == key and kind == "fetch":
+                return stage
+        stage = Stage(
+            name=name,
+            kind=kind,
+            version=VERSIONS[kind],
+            key=key,
+            needs={role: s.name for role, s in needs.items()},
+            inputs=inputs or {},
+            settings=plain,
+            resources=resources or Resources(),
+        )
+        self.stages.append(stage)
+        return stage
+
+
+def plan(experiment: Experiment, lock: Lock) -> Plan:
+    """Resolve `experiment` with the digests of `lock`. Pure.
+
+    Raises Failure(UNSUPPORTED) for what no stage can do yet, Failure(MISSING_INPUT) where the
+    lock lacks a digest.
+    """
+    builder = _Builder()
+    prepare = _prepare(builder, experiment, lock)
+    scored: dict[str, Stage] = {}
+    for contender in experiment.contenders:
+        if isinstance(contender, HostedContender):
+            raise Failure(
+                Reason.UNSUPPORTED,
+                f"contender '{contender.name}' is hosted, and hosted tuning is not built yet",
+                where=experiment.name,
+                next_step="leave the hosted contender out, or plan the open contenders alone",
+            )
+        scored.update(_open_contender(builder, experiment, contender, prepare, lock))
+    baseline = experiment.baseline or experiment.contenders[0].name
+    builder.add(
+        "report",
+        "report",
+        ReportSettings(
+            experiment=experiment.name,
+            task=experiment.task,
+            source=experiment.data.source,
+            baseline=baseline,
+            contenders=tuple(
+                ReportContender(
+                    name=contender.name,
+                    kind=contender.kind,
+                    model=contender.model,
+                    seeds=experiment.seeds if isinstance(contender, LoraContender) else (),
+                )
+                for contender in experiment.contenders
+            ),
+        ),
+        needs={"data": prepare, **scored},
+    )
+    stages = tuple(builder.stages)
+    keys = hashlib.sha256(canonical(sorted(stage.key for stage in stages))).hexdigest()
+    return Plan(
+        run_id=f"{experiment.name}-{keys[:8]}",
+        experiment=experiment.model_dump(mode="json"),
+        lock=lock.model_dump(mode="json"),
+        stages=stages,
+    )
+
+
+def _prepare(builder: _Builder, experiment: Experiment, lock: Lock) -> Stage:
+    needs: dict[str, Stage] = {}
+    if lock.data_source is not None:
+        needs["source"] = builder.add("fetch", "fetch", FetchSettings(source=lock.data_source))
+    return builder.add(
+        "prepare",
+        "prepare",
+        PrepareSettings(task=experiment.task, data=experiment.data),
+        needs=needs,
+        inputs=lock.data_files,
+    )
+
+
+def _open_contender(
+    builder: _Builder,
+    experiment: Experiment,
+    contender: LoraContender | PromptedContender,
+    prepare: Stage,
+    lock: Lock,
+) -> dict[str, Stage]:
+    """Add fetch, train, predict and score of one open contender; returns role -> stage for the report."""
+    locked = lock.model(contender.model)
+    fetch = builder.add(
+        f"fetch-{contender.name}", "fetch", FetchSettings(source=locked.source), inputs=locked.files
+    )
+    hardware = contender.hardware
+    resources = Resources(
+        device=hardware.device,
+        gpus=0 if hardware.device == "cpu" else hardware.count,
+        nodes=hardware.nodes,
+        cpus=hardware.threads,
+        memory_gib=hardware.memory_gib,
+    )
+    roles: dict[str, Stage] = {}
+    for seed in experiment.seeds if isinstance(contender, LoraContender) else (None,):
+        suffix = contender.name if seed is None else f"{contender.name}-s{seed}"
+        needs = {"data": prepare, "model": fetch}
+        if isinstance(contender, LoraContender) and seed is not None:
+            train = builder.add(
+                f"train-{suffix}",
+                "train",
+                _train_settings(experiment, contender, seed),
+                needs=needs,
+                resources=resources,
+            )
+            roles[f"train-{suffix}"] = train
+            needs = {**needs, "adapter": train}
+        predict = builder.add(
+            f"predict-{suffix}",
+            "predict",
+            PredictSettings(
+                task=experiment.task,
+                prompt=contender.prompt,
+                generation=contender.generation,
+                threads=hardware.threads,
+                device=hardware.device,
+            ),
+            needs=needs,
+            # Answering needs no second node: a replica fits where training fitted.
+            resources=resources.model_copy(update={"nodes": 1, "gpus": min(resources.gpus, 1)}),
+        )
+        score = builder.add(
+            f"score-{suffix}",
+            "score",
+            ScoreSettings(task=experiment.task, scorers=experiment.scorers),
+            needs={"data": prepare, "predictions": predict},
+            inputs=lock.scorer_files,
+        )
+        roles[f"predict-{suffix}"] = predict
+        roles[f"score-{suffix}"] = score
+    return roles
+
+
+def _train_settings(experiment: Experiment, contender: LoraContender, seed: int) -> TrainSettings:
+    hardware = contender.hardware
+    return TrainSettings(
+        task=experiment.task,
+        prompt=contender.prompt,
+        lora=contender.lora,
+        training=contender.training,
+        seed=seed,
+        processes=hardware.count * hardware.nodes,
+        threads=hardware.threads,
+        device=hardware.device,
+    )
+
+
+__all__ = ["OpenContender", "Plan", "Resources", "Stage", "canonical", "parse", "plan", "stage_key"]
