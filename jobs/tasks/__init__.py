@@ -1,0 +1,1 @@
+"""Tasks: how rows become prompts, how answers are read, what scores them."""

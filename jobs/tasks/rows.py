@@ -1,0 +1,54 @@
+"""The row: one question with its gold answer, as `prepare` writes it and everybody else reads it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question in chat form; the last message is the assistant's and holds the gold answer.
+
+    `fields` is what the task's prompts and scorers need besides the messages. For SQL:
+    `question`, `context` (the CREATE TABLE text that the prompt shows), `schema` (CREATE TABLE
+    text of the whole database, for building one), `db_id`, and `database`, the path of a SQLite
+    file relative to the directory the row was read from, or None.
+    """
+
+    id: str
+    messages: tuple[dict[str, str], ...]
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def gold(self) -> str:
+        return self.messages[-1]["content"]
+
+    @property
+    def prompt_messages(self) -> list[dict[str, str]]:
+        """The conversation up to where the model answers."""
+        return [dict(message) for message in self.messages[:-1]]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"id": self.id, "messages": [dict(m) for m in self.messages], "fields": self.fields}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Row:
+        return cls(value["id"], tuple(value["messages"]), value.get("fields", {}))
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Rows of a JSONL file that `prepare` wrote."""
+    with path.open(encoding="utf-8") as stream:
+        return [Row.from_json(json.loads(line)) for line in stream]
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """One row a line, UTF-8, in the order given."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="\n") as stream:
+        for row in rows:
+            stream.write(json.dumps(row.to_json(), ensure_ascii=False) + "\n")
