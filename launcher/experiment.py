@@ -366,32 +366,24 @@ def _element(items: list[Any], step: str) -> int:
 class Loader(yaml.SafeLoader):
     """YAML 1.1 as PyYAML reads it, with two repairs: `3e-4` is a number, and a key given twice is an error."""
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key_node.value}' is given twice", key_node.start_mark
+                )
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep=deep)
+
 
 Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
     list("-+0123456789."),
 )
-
-
-def _mapping_without_duplicates(loader: Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
-        if isinstance(key, str) and key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' is given twice", key_node.start_mark)
-        if isinstance(key, str):
-            seen.add(key)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=deep)
-
-
-def _construct_mapping(loader: Loader, node: yaml.MappingNode) -> Any:
-    value: dict[Any, Any] = {}
-    yield value
-    value.update(_mapping_without_duplicates(loader, node, deep=True))
-
-
-Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
 
 
 def _read_source(source: str) -> tuple[dict[str, Any], str]:

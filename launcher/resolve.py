@@ -1,0 +1,241 @@
+"""Names become digests, before the plan: hub ids to revisions, directories and files to sha256.
+
+The only place where making a plan touches the outside: files the user named, and the model
+hub's API where a hub id has no revision yet.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from launcher import catalog
+from launcher.experiment import BUILT_IN_SCORERS, Experiment, HostedContender, describe
+from launcher.lock import FORMAT, Lock, LockedModel
+from launcher.outcome import Failure, Reason
+from launcher.stages import DirectoryModel, HubData, HubModel, ModelSource
+from launcher.store import digest_file
+
+_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$")
+_REVISION = re.compile(r"^[0-9a-f]{40}$")
+_HUB_TIMEOUT_S = 10
+_SOURCE: TypeAdapter[ModelSource] = TypeAdapter(ModelSource)
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".py")
+
+
+@dataclass
+class Resolution:
+    """A lock, and where on this machine the files with its digests lie (never part of a plan)."""
+
+    lock: Lock
+    locations: dict[str, Path] = field(default_factory=dict)
+
+
+def resolve(experiment: Experiment, *, data_directory: Path | None = None, locked: Lock | None = None) -> Resolution:
+    """Resolve every outside name of `experiment`, taking from `locked` what it has already.
+
+    Raises Failure(NO_SUCH_MODEL | MISSING_INPUT | NETWORK) with every problem at once.
+    """
+    resolution = Resolution(Lock())
+    problems: list[Failure] = []
+    models: dict[str, LockedModel] = {}
+    for contender in experiment.contenders:
+        if isinstance(contender, HostedContender) or contender.model in models:
+            continue
+        try:
+            models[contender.model] = _model(contender.model, resolution, locked)
+        except Failure as failure:
+            problems.append(failure)
+    data_files: dict[str, str] = {}
+    data_source: HubData | None = None
+    try:
+        if data_directory is None and locked is not None:
+            data_files, data_source = dict(locked.data_files), locked.data_source
+        elif experiment.data.source != "sample":
+            data_files, data_source = _data(experiment.data.source, data_directory, resolution)
+    except Failure as failure:
+        problems.append(failure)
+    scorer_files: dict[str, str] = {}
+    for scorer in experiment.scorers:
+        try:
+            scorer_files.update(_scorer(scorer, resolution))
+        except Failure as failure:
+            problems.append(failure)
+    if problems:
+        raise _together(problems)
+    resolution.lock = Lock(models=models, data_source=data_source, data_files=data_files, scorer_files=scorer_files)
+    return resolution
+
+
+def read_lock(path: Path) -> Lock:
+    """A lock file. Raises Failure where it cannot be read or is not one."""
+    try:
+        document = json.loads(path.read_bytes())
+        if isinstance(document, dict) and isinstance(document.get("format"), int) and document["format"] > FORMAT:
+            raise Failure(
+                Reason.UNSUPPORTED,
+                f"lock format {document['format']} is newer than this launcher's {FORMAT}",
+                where=str(path),
+                next_step="pip install --upgrade tuneyard",
+            )
+        return Lock.model_validate_json(json.dumps(document))
+    except OSError as error:
+        raise Failure(Reason.MISSING_INPUT, f"cannot read: {error.strerror}", where=str(path)) from None
+    except ValidationError as error:
+        raise Failure(Reason.BAD_EXPERIMENT, "not a lock", where=str(path), problems=tuple(describe(error))) from None
+    except ValueError:
+        raise Failure(Reason.BAD_EXPERIMENT, "not JSON", where=str(path)) from None
+
+
+def data_root(source: str, directory: Path) -> Path | None:
+    """Where in `directory` the layout of `source` lies (itself or its folder of that name), or None."""
+    required = [name for name in catalog.named_data()[source].files if not name.endswith("?")]
+    for root in (directory, directory / source):
+        if required and all((root / name).is_file() for name in required):
+            return root
+    return None
+
+
+def _together(problems: list[Failure]) -> Failure:
+    if len(problems) == 1:
+        return problems[0]
+    lines = tuple(line for failure in problems for line in (f"{failure.where}: {failure.what}".removeprefix(": "),))
+    return Failure(problems[0].reason, f"{len(problems)} problems", problems=lines, next_step=problems[0].next_step)
+
+
+def _model(name: str, resolution: Resolution, locked: Lock | None) -> LockedModel:
+    if locked is not None and name in locked.models:
+        return locked.models[name]
+    known = catalog.models().get(name)
+    if known is not None:
+        source = dict(known.source)
+        if source["kind"] == "hub" and "revision" not in source:
+            source["revision"] = _hub_revision(source["repository"], "main", "models")
+        return LockedModel(source=_SOURCE.validate_python(source))
+    directory = Path(name).expanduser()
+    if directory.is_dir():
+        return LockedModel(source=DirectoryModel(), files=_model_files(directory, resolution))
+    if name.startswith((".", "/", "~")):
+        raise Failure(Reason.NO_SUCH_MODEL, "no such directory", where=f"model '{name}'")
+    if _HUB_ID.match(name):
+        repository, _, revision = name.partition("@")
+        return LockedModel(
+            source=HubModel(repository=repository, revision=_hub_revision(repository, revision or "main", "models"))
+        )
+    raise Failure(
+        Reason.NO_SUCH_MODEL,
+        "not in the catalogue, no directory and no hub id (owner/name)",
+        where=f"model '{name}'",
+        next_step=f"one of {', '.join(catalog.models())}, a hub id or a local directory",
+    )
+
+
+def _model_files(directory: Path, resolution: Resolution) -> dict[str, str]:
+    names = sorted(
+        path.name
+        for path in directory.iterdir()
+        if path.is_file() and not path.name.startswith(".") and path.suffix not in _PICKLES
+    )
+    if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
+        raise Failure(
+            Reason.NO_SUCH_MODEL,
+            "a model directory needs config.json and *.safetensors",
+            where=str(directory),
+            next_step="save it with save_pretrained(directory)",
+        )
+    return {name: _digest(directory / name, resolution) for name in names}
+
+
+def _digest(path: Path, resolution: Resolution) -> str:
+    try:
+        sha256 = digest_file(path).sha256
+    except OSError as error:
+        raise Failure(Reason.MISSING_INPUT, f"cannot read: {error.strerror}", where=str(path)) from None
+    resolution.locations[sha256] = path
+    return sha256
+
+
+def _data(source: str, directory: Path | None, resolution: Resolution) -> tuple[dict[str, str], HubData | None]:
+    named = catalog.named_data()[source]
+    if directory is None:
+        if named.repository is None:
+            raise Failure(
+                Reason.MISSING_INPUT,
+                f"source '{source}' reads a directory, and none was named",
+                where="data",
+                next_step=f"--data DIR with {', '.join(name.rstrip('?') for name in named.files)}",
+            )
+        revision = _hub_revision(named.repository, "main", "datasets")
+        files = tuple(name for name in named.files if not name.endswith("?"))
+        return {}, HubData(repository=named.repository, revision=revision, files=files)
+    if not directory.is_dir():
+        raise Failure(Reason.MISSING_INPUT, "no such directory", where=f"--data {directory}")
+    root = data_root(source, directory)
+    if root is None:
+        raise Failure(
+            Reason.MISSING_INPUT,
+            f"source '{source}' needs {', '.join(name for name in named.files if not name.endswith('?'))}",
+            where=f"--data {directory}",
+            next_step=f"name the directory that holds them, or its parent with a folder '{source}'",
+        )
+    files_found: dict[str, str] = {}
+    for pattern in named.files:
+        for path in sorted(root.glob(pattern.rstrip("?"))):
+            files_found[path.relative_to(root).as_posix()] = _digest(path, resolution)
+    return files_found, None
+
+
+def _scorer(scorer: str, resolution: Resolution) -> dict[str, str]:
+    """The source file of a `module:function` scorer: its content is an input like any other."""
+    if scorer in BUILT_IN_SCORERS:
+        return {}
+    module = scorer.partition(":")[0]
+    path = Path(*module.split(".")).with_suffix(".py")
+    if not path.is_file():
+        spec = None if "." in module else importlib.util.find_spec(module)
+        if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+            raise Failure(
+                Reason.MISSING_INPUT,
+                f"no file {path} here and no importable module '{module}'",
+                where=f"scorer '{scorer}'",
+                next_step="run the command where the module's file is",
+            )
+        path = Path(spec.origin)
+    return {f"scorers/{module}.py": _digest(path, resolution)}
+
+
+def _hub_revision(repository: str, revision: str, kind: str) -> str:
+    """The commit that a branch or tag of a hub repository points at now."""
+    if _REVISION.match(revision):
+        return revision
+    where = f"model '{repository}'" if kind == "models" else f"data '{repository}'"
+    next_step = f"name a commit ({repository}@<40 hex digits>), a local directory, or use --lock FILE"
+    if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
+        raise Failure(Reason.NETWORK, "its revision is not known and HF_HUB_OFFLINE is set", where=where, next_step=next_step)
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    request = urllib.request.Request(f"{endpoint}/api/{kind}/{repository}/revision/{revision}")
+    if token := os.environ.get("HF_TOKEN"):
+        request.add_header("Authorization", f"Bearer {token}")
+    try:
+        with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S) as response:
+            answer: Any = json.loads(response.read(1 << 20))
+        found = answer["sha"]
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403, 404):
+            why = f"the hub has no such repository, or it needs a token (HTTP {error.code})"
+            raise Failure(Reason.NO_SUCH_MODEL, why, where=where, next_step="check the name, or set HF_TOKEN") from None
+        raise Failure(Reason.NETWORK, f"the hub answered HTTP {error.code}", where=where, next_step=next_step) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Failure(Reason.NETWORK, f"the hub did not answer: {error}", where=where, next_step=next_step) from None
+    if not isinstance(found, str) or not _REVISION.match(found):
+        raise Failure(Reason.NETWORK, "the hub's answer holds no commit", where=where, next_step=next_step)
+    return found
