@@ -1,0 +1,20 @@
+"""A task of the user's own: conversations whose last message is the assistant's gold answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobs.tasks.rows import Row
+
+ROLES = ("system", "user", "assistant")
+
+
+def make_row(row_id: str, messages: list[dict[str, str]], extra: dict[str, Any]) -> Row:
+    """A conversation. `extra` is what else the user's row holds; scorers of the user's own may read it."""
+    return Row(row_id, tuple(messages), {**extra, "task": "chat"})
+
+
+def plain_prompt(row: Row) -> str:
+    """The conversation as headed sections, for models without a chat template; the answer follows at once."""
+    sections = (f"### {message['role'].capitalize()}:\n{message['content']}" for message in row.prompt_messages)
+    return "\n\n".join((*sections, "### Assistant:\n"))

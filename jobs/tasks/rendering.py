@@ -1,0 +1,32 @@
+"""From a row to the text a model reads. Training and answering both call `prompt_text`, so the bytes are the same."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from jobs.tasks.registry import task
+from jobs.tasks.rows import Row
+from launcher.outcome import Failure, Reason
+
+
+def prompt_text(row: Row, tokenizer: Any, style: Literal["chat", "plain"]) -> str:
+    """Everything before the answer; the answer follows without a separator, then the end-of-sequence token.
+
+    `chat` renders with the template of `tokenizer` (any transformers tokenizer) up to and with the
+    header of the assistant's turn. A template writes its own special tokens (a BOS, say), so tokenize
+    the result with `add_special_tokens=False`; `plain` holds none, so tokenize it with the default.
+    Raises Failure(BAD_EXPERIMENT) where the model has no chat template.
+    """
+    if style == "plain":
+        if "task" not in row.fields:
+            raise Failure(Reason.CORRUPT_ARTIFACT, "the row does not say which task it is of", where=row.id)
+        return task(row.fields["task"]).plain_prompt(row)
+    if not getattr(tokenizer, "chat_template", None):
+        raise Failure(
+            Reason.BAD_EXPERIMENT,
+            "the model's tokenizer has no chat template",
+            next_step="set prompt: plain on the contender",
+        )
+    text = tokenizer.apply_chat_template(row.prompt_messages, add_generation_prompt=True, tokenize=False)
+    assert isinstance(text, str)
+    return text
