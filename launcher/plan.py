@@ -215,7 +215,8 @@ def plan(experiment: Experiment, lock: Lock) -> Plan:
     keys = hashlib.sha256(canonical(sorted(stage.key for stage in stages))).hexdigest()
     return Plan(
         run_id=f"{experiment.name}-{keys[:8]}",
-        experiment=experiment.model_dump(mode="json"),
+        # What is never hashed must not be in these bytes either: the same run has the same plan.
+        experiment=experiment.model_dump(mode="json", exclude={"budget_usd", "description"}),
         lock=lock.model_dump(mode="json"),
         stages=stages,
     )

@@ -6,6 +6,7 @@ hub's API where a hub id has no revision yet.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -19,7 +20,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from launcher import catalog
-from launcher.experiment import BUILT_IN_SCORERS, Experiment, HostedContender, describe
+from launcher.experiment import BUILT_IN_SCORERS, Contender, Experiment, HostedContender, describe
 from launcher.lock import FORMAT, Lock, LockedModel
 from launcher.outcome import Failure, Reason
 from launcher.stages import DirectoryModel, HubData, HubModel, ModelSource
@@ -34,8 +35,13 @@ _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".py")
 
 @dataclass
 class Resolution:
-    """A lock, and where on this machine the files with its digests lie (never part of a plan)."""
+    """A lock, the experiment in the lock's words, and where on this machine the locked files lie.
 
+    A model given as a directory is called by its content in `experiment` and `lock`
+    (`directory-<12 hex digits>`), so that no path of this machine reaches a plan.
+    """
+
+    experiment: Experiment
     lock: Lock
     locations: dict[str, Path] = field(default_factory=dict)
 
@@ -45,16 +51,18 @@ def resolve(experiment: Experiment, *, data_directory: Path | None = None, locke
 
     Raises Failure(NO_SUCH_MODEL | MISSING_INPUT | NETWORK) with every problem at once.
     """
-    resolution = Resolution(Lock())
+    resolution = Resolution(experiment, Lock())
     problems: list[Failure] = []
     models: dict[str, LockedModel] = {}
-    for contender in experiment.contenders:
-        if isinstance(contender, HostedContender) or contender.model in models:
-            continue
+    contenders: list[Contender] = []
+    for name in dict.fromkeys(c.model for c in experiment.contenders if not isinstance(c, HostedContender)):
         try:
-            models[contender.model] = _model(contender.model, resolution, locked)
+            models[name] = _model(name, resolution, locked)
         except Failure as failure:
             problems.append(failure)
+    for contender in experiment.contenders:
+        label = _label(contender.model, models.get(contender.model))
+        contenders.append(contender.model_copy(update={"model": label}))
     data_files: dict[str, str] = {}
     data_source: HubData | None = None
     try:
@@ -72,7 +80,13 @@ def resolve(experiment: Experiment, *, data_directory: Path | None = None, locke
             problems.append(failure)
     if problems:
         raise _together(problems)
-    resolution.lock = Lock(models=models, data_source=data_source, data_files=data_files, scorer_files=scorer_files)
+    resolution.experiment = experiment.model_copy(update={"contenders": tuple(contenders)})
+    resolution.lock = Lock(
+        models={_label(name, model): model for name, model in models.items()},
+        data_source=data_source,
+        data_files=data_files,
+        scorer_files=scorer_files,
+    )
     return resolution
 
 
@@ -110,6 +124,13 @@ def _together(problems: list[Failure]) -> Failure:
         return problems[0]
     lines = tuple(line for failure in problems for line in (f"{failure.where}: {failure.what}".removeprefix(": "),))
     return Failure(problems[0].reason, f"{len(problems)} problems", problems=lines, next_step=problems[0].next_step)
+
+
+def _label(name: str, locked: LockedModel | None) -> str:
+    if locked is None or not isinstance(locked.source, DirectoryModel):
+        return name
+    content = json.dumps(locked.files, sort_keys=True).encode()
+    return f"directory-{hashlib.sha256(content).hexdigest()[:12]}"
 
 
 def _model(name: str, resolution: Resolution, locked: Lock | None) -> LockedModel:

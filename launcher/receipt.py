@@ -1,0 +1,68 @@
+"""The receipt: measured seconds, tokens and dollars of a run.
+
+Productive seconds come from the manifests of the committed stages, also of those an earlier
+run paid for (marked `reused`); what was lost or failed comes from this attempt's tries.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from launcher import catalog
+from launcher.outcome import Reason
+from launcher.plan import Plan, Stage
+from launcher.runs import Attempt
+from launcher.store import DirectoryStore
+
+_TOKEN_MEASURES = ("tokens", "trained_tokens", "prompt_tokens", "answer_tokens")
+
+
+def build(plan: Plan, store: DirectoryStore, attempt: Attempt) -> dict[str, Any]:
+    """The receipt of an attempt as it stands; JSON-ready. Seconds are wall-clock, dollars US."""
+    tries = attempt.tries()
+    lines = []
+    for stage in plan.stages:
+        wasted = {"lost": 0.0, "failed": 0.0}
+        for one in tries:
+            if one.stage != stage.name or one.end is None or one.reason is Reason.SUCCEEDED:
+                continue
+            kind = "failed" if one.reason not in (Reason.KILLED, Reason.TERMINATED, Reason.CANCELLED) else "lost"
+            wasted[kind] += max(0.0, float(one.end["ended_at"]) - one.started_at)
+        lines.append(_line(stage, store, wasted))
+    total_usd = [line["usd"] for line in lines if line["usd"] is not None]
+    return {
+        "stages": lines,
+        "seconds": round(sum(line["seconds"] or 0.0 for line in lines), 3),
+        "seconds_lost": round(sum(line["seconds_lost"] for line in lines), 3),
+        "seconds_failed": round(sum(line["seconds_failed"] for line in lines), 3),
+        "usd": round(sum(total_usd), 4) if total_usd else None,
+        "prices": _prices(plan),
+    }
+
+
+def _line(stage: Stage, store: DirectoryStore, wasted: dict[str, float]) -> dict[str, Any]:
+    prefix = f"stages/{stage.key}"
+    meta = store.open(prefix).manifest.meta if store.exists(prefix) else {}
+    seconds = meta.get("seconds")
+    price = catalog.prices().gpu(stage.resources.device)
+    gpus = stage.resources.gpus * stage.resources.nodes
+    paid_s = (seconds or 0.0) + wasted["lost"] + wasted["failed"]
+    return {
+        "stage": stage.name,
+        "kind": stage.kind,
+        "device": stage.resources.device,
+        "seconds": seconds,
+        "seconds_lost": round(wasted["lost"], 3),
+        "seconds_failed": round(wasted["failed"], 3),
+        "peak_memory_bytes": meta.get("peak_memory_bytes"),
+        "tokens": {name: meta[name] for name in _TOKEN_MEASURES if name in meta},
+        "usd": round(paid_s / 3600 * gpus * price.usd, 4) if price and gpus else None,
+        "measured_in": {"run": meta.get("run"), "attempt": meta.get("attempt")} if meta else None,
+        "versions": meta.get("versions", {}),
+    }
+
+
+def _prices(plan: Plan) -> list[dict[str, Any]]:
+    devices = sorted({stage.resources.device for stage in plan.stages if stage.resources.gpus})
+    found = [catalog.prices().gpu(device) for device in devices]
+    return [price.model_dump(mode="json") for price in found if price is not None]

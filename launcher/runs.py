@@ -1,0 +1,205 @@
+"""What the store says of a run: its plan, its attempts, every stage's tries, heartbeats and end.
+
+The one place that knows the names below `runs/<run id>/`. Nothing here decides anything:
+the conductor does, from the same facts.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from launcher.outcome import Failure, Reason
+from launcher.plan import Plan, Stage, parse
+from launcher.store import DirectoryStore
+
+State = Literal["waiting", "running", "finished", "failed", "blocked", "stopped"]
+
+_RUN_ID = re.compile(r"^[a-z0-9][a-z0-9-]{0,15}-[0-9a-f]{8}$")
+_TRY = re.compile(r"^(?P<stage>.+)-t(?P<number>\d+)\.json$")
+
+
+@dataclass(frozen=True)
+class Try:
+    """One start of one stage. Without an end it is running, or its conductor was lost."""
+
+    stage: str
+    number: int
+    started_at: float
+    end: dict[str, Any] | None
+
+    @property
+    def reason(self) -> Reason | None:
+        return Reason(self.end["reason"]) if self.end else None
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """Where one stage stands."""
+
+    stage: Stage
+    state: State
+    tries: tuple[Try, ...]
+    heartbeat: dict[str, Any] | None
+    failure: Failure | None = None
+    blocked_by: str | None = None
+    seconds: float | None = None
+    reused: bool = False
+
+
+@dataclass
+class Attempt:
+    """The files of one attempt at a run."""
+
+    store: DirectoryStore
+    run_id: str
+    number: int
+
+    def path(self, name: str) -> str:
+        return f"runs/{self.run_id}/attempts/{self.number}/{name}"
+
+    def get(self, name: str) -> Any:
+        return self.store.get_json(self.path(name))
+
+    def put(self, name: str, value: Any, *, create_once: bool = True) -> bool:
+        return self.store.put_json(self.path(name), value, create_once=create_once)
+
+    def log_path(self, stage: str, number: int) -> Path:
+        """Where the log of one try lies on this machine."""
+        return self.store.local_path(self.path(f"logs/{stage}-t{number}.log"))
+
+    @property
+    def outcome(self) -> dict[str, Any] | None:
+        value = self.get("outcome.json")
+        return value if isinstance(value, dict) else None
+
+    def tries(self) -> list[Try]:
+        """Every try of the attempt, by stage and number."""
+        found = []
+        for name in self.store.list(self.path("tries")):
+            if match := _TRY.match(name):
+                start = self.get(f"tries/{name}") or {}
+                stage, number = match["stage"], int(match["number"])
+                found.append(Try(stage, number, float(start["started_at"]), self.get(f"ends/{name}")))
+        return sorted(found, key=lambda t: (t.stage, t.number))
+
+    def begin_try(self, stage: str, number: int, started_at: float) -> None:
+        self.put(f"tries/{stage}-t{number}.json", {"started_at": started_at})
+
+    def end_try(self, stage: str, number: int, end: dict[str, Any]) -> None:
+        self.put(f"ends/{stage}-t{number}.json", end)
+
+
+@dataclass
+class RunView:
+    """A run as it is in the store now."""
+
+    store: DirectoryStore
+    plan: Plan
+    attempt: Attempt
+    stages: list[StageStatus] = field(default_factory=list)
+
+    @property
+    def run_id(self) -> str:
+        return self.plan.run_id
+
+    @property
+    def outcome(self) -> dict[str, Any] | None:
+        return self.attempt.outcome
+
+    @property
+    def verdict(self) -> dict[str, Any] | None:
+        value = self.attempt.get("verdict.json")
+        return value if isinstance(value, dict) else None
+
+
+def attempts(store: DirectoryStore, run_id: str) -> list[int]:
+    """Numbers of the attempts at a run, in order."""
+    return sorted(int(name) for name in store.list(f"runs/{run_id}/attempts") if name.isdigit())
+
+
+def run_ids(store: DirectoryStore) -> list[str]:
+    return [name for name in store.list("runs") if _RUN_ID.match(name)]
+
+
+def find(store: DirectoryStore, run: str) -> str:
+    """The run id that `run` names: whole, or a prefix that only one run has. Raises Failure(NOT_FOUND)."""
+    matches = [run_id for run_id in run_ids(store) if run_id == run or run_id.startswith(run)]
+    if run in matches:
+        return run
+    if len(matches) == 1:
+        return matches[0]
+    what = f"no run '{run}'" if not matches else f"'{run}' could be {', '.join(matches)}"
+    raise Failure(Reason.NOT_FOUND, what, where=store.address)
+
+
+def lock_path(run_id: str) -> str:
+    """The lock that the run's conductor holds while it lives."""
+    return f"runs/{run_id}/conductor.lock"
+
+
+def conductor_alive(store: DirectoryStore, run_id: str) -> bool:
+    """Whether a conductor of this run lives on this machine."""
+    if not store.local_path(lock_path(run_id)).exists():
+        return False
+    with store.lock(lock_path(run_id)) as free:
+        return not free
+
+
+def read_plan(store: DirectoryStore, run_id: str) -> Plan:
+    """Raises Failure(NOT_FOUND) where the run has no plan in this store."""
+    path = store.local_path(f"runs/{run_id}/plan.json")
+    try:
+        return parse(path.read_bytes(), str(path))
+    except OSError:
+        raise Failure(Reason.NOT_FOUND, f"no run '{run_id}'", where=store.address) from None
+
+
+def view(store: DirectoryStore, run_id: str, number: int | None = None) -> RunView:
+    """The run's newest attempt (or attempt `number`), stage by stage."""
+    plan = read_plan(store, run_id)
+    known = attempts(store, run_id)
+    if number is not None and number not in known:
+        raise Failure(Reason.NOT_FOUND, f"no attempt {number}; there are {known}", where=run_id)
+    attempt = Attempt(store, run_id, number or (known[-1] if known else 1))
+    result = RunView(store, plan, attempt)
+    tries = attempt.tries()
+    outcome = attempt.outcome
+    alive = outcome is None and conductor_alive(store, run_id)
+    states: dict[str, StageStatus] = {}
+    for stage in plan.stages:
+        own = tuple(t for t in tries if t.stage == stage.name)
+        states[stage.name] = _status(store, attempt, stage, own, outcome, alive, states)
+    result.stages = list(states.values())
+    return result
+
+
+def _status(
+    store: DirectoryStore,
+    attempt: Attempt,
+    stage: Stage,
+    tries: tuple[Try, ...],
+    outcome: dict[str, Any] | None,
+    alive: bool,
+    earlier: dict[str, StageStatus],
+) -> StageStatus:
+    heartbeat = attempt.get(f"heartbeats/{stage.name}.json")
+    if store.exists(f"stages/{stage.key}"):
+        meta = store.open(f"stages/{stage.key}").manifest.meta
+        reused = not any(t.reason in (None, Reason.SUCCEEDED) for t in tries)
+        return StageStatus(stage, "finished", tries, heartbeat, seconds=meta.get("seconds"), reused=reused)
+    if tries and tries[-1].end is None:
+        return StageStatus(stage, "running" if alive else "stopped", tries, heartbeat)
+    for needed in stage.needs.values():
+        if earlier[needed].state in ("failed", "blocked"):
+            culprit = earlier[needed].blocked_by or needed
+            return StageStatus(stage, "blocked", tries, heartbeat, blocked_by=culprit)
+    if tries and tries[-1].end is not None:
+        end = tries[-1].end
+        failure = Failure.from_json(end["failure"]) if end.get("failure") else None
+        closed = outcome is not None or end.get("final")
+        if closed and end["reason"] not in (Reason.SUCCEEDED.value, Reason.CANCELLED.value):
+            return StageStatus(stage, "failed", tries, heartbeat, failure=failure)
+    return StageStatus(stage, "waiting" if alive else "stopped", tries, heartbeat)
