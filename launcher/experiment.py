@@ -182,7 +182,8 @@ class Experiment(Strict):
         return self
 
 
-_SOURCES = {"sql": ("sample", "spider-create-context", "spider"), "viggo": ("viggo",), "chat": ("chat",)}
+#: Data sources that each task can read.
+SOURCES = {"sql": ("sample", "spider-create-context", "spider"), "viggo": ("viggo",), "chat": ("chat",)}
 
 
 def inconsistencies(document: dict[str, Any]) -> list[str]:
@@ -206,8 +207,8 @@ def inconsistencies(document: dict[str, Any]) -> list[str]:
         problems.append("seeds: a seed is given twice")
     task, data = document.get("task"), document.get("data")
     source = data.get("source", "sample") if isinstance(data, dict) else "sample"
-    if task in _SOURCES and source not in _SOURCES[task]:
-        problems.append(f"data.source: task '{task}' takes {', '.join(_SOURCES[task])}, not '{source}'")
+    if task in SOURCES and source not in SOURCES[task]:
+        problems.append(f"data.source: task '{task}' takes {', '.join(SOURCES[task])}, not '{source}'")
     if task == "chat" and not document.get("scorers"):
         problems.append("scorers: task 'chat' needs at least one of " + ", ".join(BUILT_IN_SCORERS))
     if task in ("sql", "viggo") and document.get("scorers"):

@@ -67,7 +67,7 @@ class LocalBackend:
         log_path = self.attempt.log_path(stage.name, number)
         log_path.parent.mkdir(parents=True, exist_ok=True)
         environment = {
-            **os.environ,
+            **_environment(stage),
             "TUNEYARD_TERMINATION_LOG": str(self._termination_path(stage.name, number)),
             "PYTHONUNBUFFERED": "1",
             "PYTHONHASHSEED": "0",
@@ -124,6 +124,21 @@ class LocalBackend:
             return Failure.from_json(json.loads(self._termination_path(stage, number).read_bytes()))
         except (OSError, ValueError, KeyError):
             return None  # killed before it could say anything: the exit code speaks
+
+
+#: Secrets, and the stage kinds that need them; no other stage sees them.
+_SECRETS: dict[str, tuple[str, ...]] = {
+    "HF_TOKEN": ("fetch",),
+    "HUGGING_FACE_HUB_TOKEN": ("fetch",),
+    "OPENAI_API_KEY": ("tune", "predict"),
+    "AWS_ACCESS_KEY_ID": (),
+    "AWS_SECRET_ACCESS_KEY": (),
+    "AWS_SESSION_TOKEN": (),
+}
+
+
+def _environment(stage: Stage) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if stage.kind in _SECRETS.get(name, (stage.kind,))}
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from launcher import catalog
-from launcher.experiment import BUILT_IN_SCORERS, Contender, Experiment, HostedContender, describe
+from launcher.experiment import BUILT_IN_SCORERS, SOURCES, Contender, Experiment, HostedContender, describe
 from launcher.lock import FORMAT, Lock, LockedModel
 from launcher.outcome import Failure, Reason
 from launcher.stages import DirectoryModel, HubData, HubModel, ModelSource
@@ -117,6 +117,26 @@ def data_root(source: str, directory: Path) -> Path | None:
         if required and all((root / name).is_file() for name in required):
             return root
     return None
+
+
+def choose_source(experiment: Experiment, directory: Path) -> Experiment:
+    """The experiment itself, or, where its source is the built-in sample, one that reads `directory` instead.
+
+    Who names a directory wants its data: the first source of the task whose files are there is taken.
+    Raises Failure(MISSING_INPUT) where none is.
+    """
+    if experiment.data.source != "sample":
+        return experiment
+    candidates = [source for source in SOURCES[experiment.task] if source != "sample"]
+    for source in candidates:
+        if data_root(source, directory) is not None:
+            return experiment.model_copy(update={"data": experiment.data.model_copy(update={"source": source})})
+    raise Failure(
+        Reason.MISSING_INPUT,
+        "no such directory" if not directory.is_dir() else f"holds none of the data sets {', '.join(candidates)}",
+        where=f"--data {directory}",
+        next_step="see docs/data.md for the layouts, or leave --data out to use the built-in sample",
+    )
 
 
 def _together(problems: list[Failure]) -> Failure:

@@ -1,0 +1,166 @@
+"""Stage `report`: compares all contenders on the same rows and writes `results.json`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from jobs.report.compare import compare, mean_measure
+from jobs.stage import StageContext, read_jsonl
+from jobs.tasks.rows import Row, read_rows
+from launcher.results import (
+    ContenderResult,
+    DataResult,
+    LossPoint,
+    Measure,
+    Results,
+    Sample,
+    SampleAnswer,
+    SeedResult,
+    Tokens,
+)
+from launcher.stages import ReportContender, ReportSettings
+
+#: Questions shown side by side; chosen by disagreement first, then in the data's order.
+SAMPLES_SHOWN = 8
+
+
+class _Answers:
+    """One contender's score and prediction artifacts, seed by seed."""
+
+    def __init__(self, context: StageContext, contender: ReportContender) -> None:
+        self.contender = contender
+        self.seeds: tuple[int | None, ...] = contender.seeds or (None,)
+        suffixes = [contender.name if seed is None else f"{contender.name}-s{seed}" for seed in self.seeds]
+        self.summaries: list[dict[str, Any]] = []
+        self.scores: list[list[dict[str, Any]]] = []
+        self.predictions: list[dict[str, Any]] = []
+        self.trainings: list[dict[str, Any] | None] = []
+        self.curves: list[list[LossPoint]] = []
+        for suffix in suffixes:
+            score = context.input(f"score-{suffix}")
+            self.summaries.append(json.loads(score.path("summary.json").read_bytes()))
+            self.scores.append(read_jsonl(score.path("scores.jsonl")))
+            self.predictions.append(json.loads(context.input(f"predict-{suffix}").path("prediction.json").read_bytes()))
+            trained = context.input(f"train-{suffix}") if context.has_input(f"train-{suffix}") else None
+            self.trainings.append(json.loads(trained.path("training.json").read_bytes()) if trained else None)
+            self.curves.append(
+                [_loss_point(point) for point in read_jsonl(trained.path("curve.jsonl"))] if trained else []
+            )
+
+    def result(self) -> ContenderResult:
+        measures = [_measures(summary["measures"]) for summary in self.summaries]
+        breakdowns = [
+            {group: _measures(values) for group, values in summary["breakdowns"].items()} for summary in self.summaries
+        ]
+        reasons = Counter(row["reason"] for rows in self.scores for row in rows if row["reason"])
+        return ContenderResult(
+            name=self.contender.name,
+            kind=self.contender.kind,
+            model=self.contender.model,
+            measures={name: mean_measure([m[name] for m in measures]) for name in measures[0]},
+            seeds=[
+                SeedResult(seed=seed, measures=m, curve=curve)
+                for seed, m, curve in zip(self.seeds, measures, self.curves, strict=True)
+            ],
+            tokens=self._tokens(),
+            breakdowns={
+                group: {
+                    value: mean_measure([b[group][value] for b in breakdowns if value in b.get(group, {})])
+                    for value in values
+                }
+                for group, values in breakdowns[0].items()
+            },
+            reasons=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:20]),
+        )
+
+    def _tokens(self) -> Tokens:
+        count = len(self.predictions)
+        trained = [training for training in self.trainings if training is not None]
+        return Tokens(
+            prompt=sum(p["prompt_tokens"] for p in self.predictions) / count,
+            answer=sum(p["answer_tokens"] for p in self.predictions) / count,
+            trained=sum(t["trained_tokens"] for t in trained) / count if trained else None,
+            seen_in_training=sum(t["tokens"] for t in trained) / count if trained else None,
+        )
+
+
+def _loss_point(point: dict[str, Any]) -> LossPoint:
+    return LossPoint(step=point["step"], loss=point["loss"], validation_loss=point.get("validation_loss"))
+
+
+def _measures(values: dict[str, Any]) -> dict[str, Measure]:
+    return {name: Measure.model_validate(value) for name, value in values.items()}
+
+
+def run(context: StageContext) -> None:
+    """Roles: `data`, and `score-…`, `predict-…`, `train-…` of every contender and seed."""
+    settings = context.stage.typed_settings()
+    assert isinstance(settings, ReportSettings)
+    data = context.input("data")
+    card = json.loads(data.path("card.json").read_bytes())
+    rows = read_rows(data.path("test.jsonl"))
+    answers = {contender.name: _Answers(context, contender) for contender in settings.contenders}
+    context.heartbeat(0, 1, "report")
+    primary = next(iter(answers.values())).summaries[0]["primary"]
+    baseline = answers[settings.baseline]
+    results = Results(
+        experiment=settings.experiment,
+        task=settings.task,
+        primary=primary,
+        baseline=settings.baseline,
+        data=DataResult(
+            source=settings.source,
+            rows=card["rows"],
+            digests=card["digests"],
+            valid_gold=baseline.summaries[0]["valid_gold"],
+            leakage=card["leakage"],
+            known_faults=card["known_faults"],
+        ),
+        contenders=[one.result() for one in answers.values()],
+        comparisons=[
+            compare(name, one.scores, settings.baseline, baseline.scores, primary)
+            for name, one in answers.items()
+            if name != settings.baseline
+        ],
+        samples=_samples(rows, answers, primary),
+        caveats=_caveats(settings, answers),
+    )
+    (context.out / "results.json").write_text(results.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    context.heartbeat(1, 1, "report")
+
+
+def _samples(rows: list[Row], answers: dict[str, _Answers], primary: str) -> list[Sample]:
+    """Rows that contenders disagree on come first: they say most about the difference."""
+
+    def outcomes(index: int) -> list[bool]:
+        return [bool(one.scores[0][index]["scores"].get(primary)) for one in answers.values()]
+
+    order = sorted(range(len(rows)), key=lambda index: (len(set(outcomes(index))) == 1, index))
+    samples = []
+    for index in order[:SAMPLES_SHOWN]:
+        given = []
+        for name, one in answers.items():
+            row = one.scores[0][index]
+            correct = bool(row["scores"].get(primary))
+            given.append(
+                SampleAnswer(contender=name, answer=row["answer"], correct=correct, reason=None if correct else row["reason"])
+            )
+        row = rows[index]
+        samples.append(Sample(id=row.id, question=row.messages[-2]["content"], gold=row.gold, answers=given))
+    return samples
+
+
+def _caveats(settings: ReportSettings, answers: dict[str, _Answers]) -> list[str]:
+    caveats = []
+    if settings.source == "sample":
+        caveats.append(
+            "The questions are synthetic, generated by Tuneyard from templates: they show that tuning works, "
+            "not how a model does on people's questions."
+        )
+    if any(contender.model.startswith("random") for contender in settings.contenders):
+        caveats.append("A contender is a random model for testing the machinery: its accuracy means nothing.")
+    if all(len(one.seeds) == 1 for one in answers.values()):
+        caveats.append("Every tuned model was trained once: intervals cover the questions asked, not chance in training.")
+    return caveats

@@ -1,0 +1,89 @@
+"""What is printed when an attempt has ended: the verdict, or the reason and the next command."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import click
+
+from launcher.cli.show import duration, emit
+from launcher.outcome import DISPOSITIONS, Failure, Reason
+from launcher.runs import Attempt
+
+
+def refuse_cluster() -> NoReturn:
+    """Runs on Kubernetes are not built yet: say so before anything is planned."""
+    raise Failure(
+        Reason.UNSUPPORTED,
+        "runs on Kubernetes are not built yet",
+        where="--target cluster",
+        next_step="run it on this machine: --target local",
+    )
+
+
+def report_end(attempt: Attempt, outcome: dict[str, Any], output: str) -> int:
+    """Print how a closed attempt ended and return the exit code for it."""
+    reason = Reason(outcome["reason"])
+    if reason is not Reason.SUCCEEDED:
+        click.echo(f"error: {attempt.run_id} {_sentence(attempt, outcome)}", err=True)
+        return DISPOSITIONS[reason].exit_code
+    verdict = attempt.get("verdict.json")
+    if output == "text":
+        _print_verdict(attempt, verdict)
+    elif output == "name":
+        click.echo(attempt.run_id)
+    else:
+        emit(verdict, output)
+    return 0
+
+
+def _sentence(attempt: Attempt, outcome: dict[str, Any]) -> str:
+    failure = Failure.from_json(outcome["failure"])
+    lines = [f"{outcome['reason']}: {failure.text().partition(chr(10) + 'next:')[0]}"]
+    blocked = [name for name, end in outcome["stages"].items() if end["state"] == "blocked"]
+    if blocked:
+        lines.append(f"  blocked by it: {', '.join(blocked)}")
+    if failure.reason is Reason.CANCELLED:
+        lines.append(f"next: launcher retry {attempt.run_id}")
+    else:
+        lines.append(f"next: {failure.next_step}")
+        lines.append(f"      launcher why {attempt.run_id}; launcher retry {attempt.run_id} once it is put right")
+    return "\n".join(lines)
+
+
+def _print_verdict(attempt: Attempt, verdict: dict[str, Any]) -> None:
+    """The verdict in one screen; everything else is in the report."""
+    results, costs = verdict["results"], {cost["name"]: cost for cost in verdict["costs"]}
+    primary = results["primary"]
+    click.secho(verdict["summary"], bold=True)
+    click.echo()
+    rows = [["contender", f"{primary} accuracy", "95 % interval", "tokens in + out", "training", "answering", "cost"]]
+    for contender in results["contenders"]:
+        measure, cost, tokens = contender["measures"][primary], costs[contender["name"]], contender["tokens"]
+        usd = [value for value in (cost["training_usd"], cost["answering_usd"]) if value is not None]
+        rows.append(
+            [
+                contender["name"],
+                f"{100 * measure['value']:.1f} %",
+                f"{100 * measure['low']:.1f} to {100 * measure['high']:.1f} %",
+                f"{tokens['prompt']:,.0f} + {tokens['answer']:,.0f}",
+                duration(cost["training_seconds"]),
+                duration(cost["answering_seconds"]),
+                f"${sum(usd):.4f}" if usd else "not priced",
+            ]
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  " + "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    click.echo()
+    for comparison in results["comparisons"]:
+        p = "" if comparison["p_value"] is None else f", McNemar p {comparison['p_value']:.2g}"
+        click.echo(
+            f"{comparison['a']} − {comparison['b']}: {100 * comparison['difference']:+.1f} points on the same "
+            f"{comparison['rows']} questions (95 % interval {100 * comparison['low']:+.1f} to "
+            f"{100 * comparison['high']:+.1f}{p})"
+        )
+    for caveat in results["caveats"]:
+        click.echo(f"Mind: {caveat}")
+    click.echo(f"Time: {duration(verdict['receipt']['seconds'])} in stages. Results digest {verdict['results_digest'][:12]}.")
+    click.echo(f"Report: {attempt.store.local_path(attempt.path('report.md'))}")

@@ -1,0 +1,65 @@
+"""`launcher list`: the runs of a store."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from launcher.cli.options import open_named_store, output_option, store_options
+from launcher.cli.show import emit, table
+from launcher.outcome import Failure
+from launcher.runs import RunView, conductor_alive, run_ids, view
+
+
+def standing(run: RunView) -> str:
+    """One word for a run: its outcome, `running`, or `stopped` where nobody carries it on."""
+    if run.outcome is not None:
+        return str(run.outcome["reason"])
+    return "running" if conductor_alive(run.store, run.run_id) else "stopped"
+
+
+@click.command("list")
+@store_options
+@output_option("table", "json", "yaml", "name")
+def command(store_address: str | None, site_path: Path | None, output: str) -> int:
+    """List the runs of a store, the newest last."""
+    store = open_named_store(store_address, site_path)
+    rows: list[dict[str, Any]] = []
+    for run_id in run_ids(store):
+        try:
+            run = view(store, run_id)
+        except Failure as failure:
+            click.echo(f"warning: {failure.text()}", err=True)
+            continue
+        request = run.attempt.get("request.json") or {}
+        finished = sum(status.state == "finished" for status in run.stages)
+        rows.append(
+            {
+                "run": run_id,
+                "state": standing(run),
+                "stages": f"{finished}/{len(run.stages)}",
+                "attempt": run.attempt.number,
+                "opened_at": request.get("opened_at", 0.0),
+                "verdict": (run.verdict or {}).get("summary", ""),
+            }
+        )
+    rows.sort(key=lambda row: row["opened_at"])
+    if output == "name":
+        for row in rows:
+            click.echo(row["run"])
+    elif output == "table":
+        lines = [
+            [row["run"], row["state"], row["stages"], str(row["attempt"]),
+             time.strftime("%Y-%m-%d %H:%M", time.localtime(row["opened_at"])), row["verdict"][:80]]
+            for row in rows
+        ]
+        if lines:
+            table(["RUN", "STATE", "STAGES", "ATTEMPT", "OPENED", "VERDICT"], lines)
+        else:
+            click.echo(f"no runs in {store.address}: launcher submit sql --target local", err=True)
+    else:
+        emit(rows, output)
+    return 0

@@ -1,0 +1,68 @@
+"""`launcher logs`: what a stage printed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from launcher.cli.options import open_named_store, store_options
+from launcher.outcome import Failure, Reason
+from launcher.runs import RunView, StageStatus, find, view
+
+
+@click.command("logs")
+@click.argument("run")
+@click.option("--stage", "stage_name", help="Which stage.  [default: the one that runs, else the last that was started]")
+@click.option("--try", "number", type=int, help="Which try of the stage.  [default: the last]")
+@click.option("--follow", "-f", is_flag=True, help="Go on printing until the stage has ended.")
+@store_options
+def command(
+    run: str, stage_name: str | None, number: int | None, follow: bool, store_address: str | None, site_path: Path | None
+) -> int:
+    """Print the log of a stage of RUN."""
+    store = open_named_store(store_address, site_path)
+    seen = view(store, find(store, run))
+    status = _choose(seen, stage_name)
+    number = number or status.tries[-1].number
+    path = seen.attempt.log_path(status.stage.name, number)
+    click.echo(f"{seen.run_id} {status.stage.name}, try {number}", err=True)
+    try:
+        stream = path.open("rb")
+    except OSError:
+        raise Failure(Reason.NOT_FOUND, f"there is no log of try {number}", where=status.stage.name) from None
+    with stream:
+        while True:
+            # The end is looked for before reading, so that the last lines are not missed.
+            running = _runs(view(store, seen.run_id), status.stage.name, number)
+            while chunk := stream.read(1 << 16):
+                sys.stdout.buffer.write(chunk)
+                sys.stdout.buffer.flush()
+            if not (follow and running):
+                return 0
+            time.sleep(0.2)
+
+
+def _choose(seen: RunView, name: str | None) -> StageStatus:
+    if name is not None:
+        seen.plan.stage(name)  # refuses a stage that the plan does not have
+        status = next(status for status in seen.stages if status.stage.name == name)
+        if not status.tries:
+            raise Failure(
+                Reason.NOT_FOUND,
+                f"{name} was not started in attempt {seen.attempt.number}; it is {status.state}",
+                where=seen.run_id,
+                next_step=f"launcher status {seen.run_id}",
+            )
+        return status
+    started = [status for status in seen.stages if status.tries]
+    if not started:
+        raise Failure(Reason.NOT_FOUND, "no stage was started yet", where=seen.run_id, next_step=f"launcher status {seen.run_id}")
+    return max(started, key=lambda status: (status.state == "running", status.tries[-1].started_at))
+
+
+def _runs(seen: RunView, name: str, number: int) -> bool:
+    status = next(status for status in seen.stages if status.stage.name == name)
+    return status.state == "running" and status.tries[-1].number == number

@@ -1,0 +1,120 @@
+"""Options that several verbs share, written once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from launcher import site
+from launcher.experiment import Experiment, load
+from launcher.plan import Plan, plan
+from launcher.resolve import Resolution, choose_source, read_lock, resolve
+from launcher.store import DirectoryStore, open_store
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def default_store() -> str:
+    """`tuneyard/store` in the user's data home."""
+    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return str(Path(base).expanduser() / "tuneyard" / "store")
+
+
+def store_options(function: Function) -> Function:
+    """--store and --site."""
+    function = click.option(
+        "--store",
+        "store_address",
+        envvar="TUNEYARD_STORE",
+        metavar="ADDRESS",
+        help="Where artifacts live: a directory or file:///DIR.  "
+        "[default: $TUNEYARD_STORE, the site's store, or tuneyard/store in the user's data home]",
+    )(function)
+    return click.option(
+        "--site",
+        "site_path",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Facts of a namespace.  [default: tuneyard/site.yaml in the user's config directory, if there]",
+    )(function)
+
+
+def output_option(*formats: str) -> Callable[[Function], Function]:
+    """-o: what is printed on stdout."""
+    return click.option(
+        "-o", "--output", "output", type=click.Choice(formats), default=formats[0], show_default=True,
+        help="Form of what is printed on stdout.",
+    )
+
+
+def experiment_options(function: Function) -> Function:
+    """What names and overrides an experiment."""
+    for option in reversed(
+        [
+            click.argument("experiment"),
+            click.option("--profile", help="Named overrides in the experiment: demo, paper, smoke, …  [default: the file's own]"),
+            click.option(
+                "-f", "--file", "files", multiple=True, type=click.Path(path_type=Path),
+                help="YAML file merged over the experiment. Can be repeated.",
+            ),
+            click.option(
+                "--set", "sets", multiple=True, metavar="PATH=VALUE",
+                help="One value, for example contenders[lora].lora.r=16. Can be repeated.",
+            ),
+            click.option(
+                "--data", "data_directory", type=click.Path(path_type=Path),
+                help="Directory with the data's files, or with a folder named like the source.",
+            ),
+            click.option(
+                "--lock", "lock_path", type=click.Path(path_type=Path, dir_okay=False),
+                help="Resolved names and digests: read if the file is there, else written.",
+            ),
+            click.option("--relock", is_flag=True, help="Resolve every name anew and write --lock again."),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def open_named_store(store_address: str | None, site_path: Path | None) -> DirectoryStore:
+    """The store that the options name, in their order of precedence."""
+    address = store_address or site.load(site_path).store.outside or default_store()
+    return open_store(address)
+
+
+class Study:
+    """An experiment made into a plan, with what is needed to run it."""
+
+    def __init__(self, experiment: Experiment, resolution: Resolution) -> None:
+        self.experiment = experiment
+        self.resolution = resolution
+        self.plan: Plan = plan(resolution.experiment, resolution.lock)
+
+
+def make_study(
+    experiment: str,
+    profile: str | None,
+    files: tuple[Path, ...],
+    sets: tuple[str, ...],
+    data_directory: Path | None,
+    lock_path: Path | None,
+    relock: bool,
+) -> Study:
+    """From the shared options to a plan. Raises Failure with every problem found."""
+    if relock and lock_path is None:
+        raise click.UsageError("--relock needs --lock FILE")
+    loaded = load(experiment, profile=profile, files=files, sets=sets)
+    if data_directory is not None:
+        chosen = choose_source(loaded, data_directory)
+        if chosen is not loaded:
+            click.echo(f"data: {data_directory} holds '{chosen.data.source}', used in place of the sample", err=True)
+        loaded = chosen
+    locked = read_lock(lock_path) if lock_path is not None and lock_path.exists() and not relock else None
+    resolution = resolve(loaded, data_directory=data_directory, locked=locked)
+    if lock_path is not None and locked is None:
+        lock_path.write_text(resolution.lock.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        click.echo(f"lock: written to {lock_path}", err=True)
+    return Study(loaded, resolution)

@@ -1,0 +1,30 @@
+"""`launcher retry`: another attempt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from launcher import submission
+from launcher.cli import ending
+from launcher.cli.follow import follow
+from launcher.cli.options import open_named_store, output_option, store_options
+from launcher.runs import find
+
+
+@click.command("retry")
+@click.argument("run")
+@click.option("--detach", is_flag=True, help="Start the attempt, print the run's id and return.")
+@store_options
+@output_option("text", "json", "yaml", "name")
+def command(run: str, detach: bool, store_address: str | None, site_path: Path | None, output: str) -> int:
+    """Open another attempt at RUN, whose last one failed or was cancelled. Finished stages are kept."""
+    store = open_named_store(store_address, site_path)
+    attempt = submission.open_next_attempt(store, find(store, run), target="local")
+    click.echo(f"run {attempt.run_id}, attempt {attempt.number}", err=True)
+    submission.start_local(attempt)
+    if detach or output == "name":
+        click.echo(attempt.run_id)
+        return 0
+    return ending.report_end(attempt, follow(attempt), output)

@@ -1,0 +1,43 @@
+"""How things are shown: data on stdout in the form asked for, seconds and tables for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+import yaml
+
+
+def emit(value: Any, output: str) -> None:
+    """Print plain data as JSON or YAML on stdout."""
+    if output == "json":
+        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    else:
+        click.echo(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), nl=False)
+
+
+def table(header: list[str], rows: list[list[str]]) -> None:
+    """Columns aligned with spaces, as kubectl prints them: easy to read, easy to cut."""
+    widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
+    for line in [header, *rows]:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        click.echo("   ".join(cells).rstrip())
+
+
+def duration(seconds: float | None) -> str:
+    """`42 s`, `3 min 5 s`, `2 h 10 min`."""
+    if seconds is None:
+        return "–"
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def is_terminal() -> bool:
+    """Whether stderr, where talk goes, is a terminal that can be redrawn."""
+    return sys.stderr.isatty()

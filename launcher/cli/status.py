@@ -1,0 +1,52 @@
+"""`launcher status`: where every stage stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from launcher.cli.follow import detail
+from launcher.cli.list import standing
+from launcher.cli.options import open_named_store, output_option, store_options
+from launcher.cli.show import emit, table
+from launcher.runs import find, view
+
+
+@click.command("status")
+@click.argument("run")
+@click.option("--attempt", type=int, help="Number of the attempt.  [default: the newest]")
+@store_options
+@output_option("table", "json", "yaml")
+def command(run: str, attempt: int | None, store_address: str | None, site_path: Path | None, output: str) -> int:
+    """Show where every stage of RUN stands. A prefix of the run's id will do."""
+    store = open_named_store(store_address, site_path)
+    seen = view(store, find(store, run), attempt)
+    if output == "table":
+        click.echo(f"{seen.run_id}, attempt {seen.attempt.number}: {standing(seen)}", err=True)
+        rows = [[s.stage.name, s.state, str(len(s.tries)), detail(s)] for s in seen.stages]
+        table(["STAGE", "STATE", "TRIES", "DETAIL"], rows)
+        return 0
+    emit(
+        {
+            "run": seen.run_id,
+            "attempt": seen.attempt.number,
+            "state": standing(seen),
+            "outcome": seen.outcome,
+            "stages": [
+                {
+                    "name": s.stage.name,
+                    "kind": s.stage.kind,
+                    "key": s.stage.key,
+                    "state": s.state,
+                    "tries": [{"number": t.number, "started_at": t.started_at, "end": t.end} for t in s.tries],
+                    "heartbeat": s.heartbeat,
+                    "blocked_by": s.blocked_by,
+                    "seconds": s.seconds,
+                }
+                for s in seen.stages
+            ],
+        },
+        output,
+    )
+    return 0

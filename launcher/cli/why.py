@@ -1,0 +1,63 @@
+"""`launcher why`: one sentence and the next command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from launcher.cli.follow import detail
+from launcher.cli.list import standing
+from launcher.cli.options import open_named_store, store_options
+from launcher.outcome import Reason
+from launcher.runs import RunView, StageStatus, find, view
+
+_LOG_LINES_SHOWN = 12
+
+
+@click.command("why")
+@click.argument("run")
+@store_options
+def command(run: str, store_address: str | None, site_path: Path | None) -> int:
+    """Say in one sentence why RUN stands where it stands, and the next command."""
+    store = open_named_store(store_address, site_path)
+    seen = view(store, find(store, run))
+    sentence, next_step = _explain(seen)
+    click.echo(sentence)
+    click.echo(f"next: {next_step}")
+    failed = next((status for status in seen.stages if status.state == "failed"), None)
+    if failed is not None:
+        _show_log(seen, failed)
+    return 0
+
+
+def _explain(seen: RunView) -> tuple[str, str]:
+    run_id, state = seen.run_id, standing(seen)
+    failed = next((status for status in seen.stages if status.state == "failed"), None)
+    if failed is not None and failed.failure is not None:
+        tries = f" after {len(failed.tries)} tries" if len(failed.tries) > 1 else ""
+        problems = "".join(f"; {problem}" for problem in failed.failure.problems)
+        return (
+            f"{failed.stage.name} failed{tries}: {failed.failure.what}{problems}.",
+            f"{failed.failure.next_step}; then launcher retry {run_id}",
+        )
+    if state == Reason.SUCCEEDED.value:
+        return f"{run_id} has finished: {(seen.verdict or {}).get('summary', '')}", f"launcher report {run_id}"
+    if state == Reason.CANCELLED.value:
+        return f"{run_id} was cancelled.", f"launcher retry {run_id}"
+    running = [status for status in seen.stages if status.state == "running"]
+    if running:
+        shown = ", ".join(f"{status.stage.name} ({detail(status) or 'starting'})" for status in running)
+        return f"{run_id} is running: {shown}.", f"launcher logs {run_id} -f"
+    if state == "stopped":
+        return f"Nobody carries {run_id} on: its conductor was killed or stopped.", "submit the same experiment again"
+    return f"{run_id} is about to start its next stage.", f"launcher status {run_id}"
+
+
+def _show_log(seen: RunView, failed: StageStatus) -> None:
+    path = seen.attempt.log_path(failed.stage.name, failed.tries[-1].number)
+    if path.exists():
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES_SHOWN:]
+        click.echo(f"\nlast lines of {path}:", err=True)
+        for line in lines:
+            click.echo(f"  {line}", err=True)

@@ -1,0 +1,113 @@
+"""The site file: a namespace's facts, in a file of their own; names of secrets, never their values.
+
+Default place: `tuneyard/site.yaml` in the user's config directory. A laptop needs none.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, Field, ValidationError
+
+from launcher.experiment import Loader, Strict, describe
+from launcher.outcome import Failure, Reason
+
+FORMAT = 1
+
+
+def _by_digest(image: str) -> str:
+    if not re.fullmatch(r"[\w.\-/:]+@sha256:[0-9a-f]{64}", image):
+        raise ValueError("an image is named by digest: name@sha256:<64 hex digits>")
+    return image
+
+
+ImageReference = Annotated[str, AfterValidator(_by_digest)]
+
+
+class SecretKey(Strict):
+    """One key of one Secret. A value can be given nowhere in this file."""
+
+    secret: str
+    key: str
+
+
+class StoreAddresses(Strict):
+    """The same store as seen from this machine and from a pod."""
+
+    outside: str | None = None
+    inside: str | None = None
+
+
+class Images(Strict):
+    trainer: ImageReference | None = None
+    worker: ImageReference | None = None
+    conductor: ImageReference | None = None
+
+
+class Secrets(Strict):
+    """Which Secret holds what, per purpose."""
+
+    store_access_key: SecretKey | None = None
+    store_secret_key: SecretKey | None = None
+    hub_token: SecretKey | None = None
+    openai_api_key: SecretKey | None = None
+
+
+class SiteGpuPrice(Strict):
+    """What a GPU hour costs here, with the source and the date of that price."""
+
+    device: str
+    usd: Annotated[float, Field(ge=0)]
+    source: str
+    date: date
+
+
+class Site(Strict):
+    """Facts of one namespace (or of one laptop: then only `store.outside` matters)."""
+
+    format: Literal[1] = 1
+    namespace: str | None = None
+    store: StoreAddresses = StoreAddresses()
+    images: Images = Images()
+    secrets: Secrets = Secrets()
+    pull_secrets: list[str] = []
+    queue: str | None = None
+    certificate_authority_config_map: str | None = None
+    cache_claim: str | None = None
+    gpu_hour_usd: list[SiteGpuPrice] = []
+
+
+def default_path() -> Path:
+    """`$XDG_CONFIG_HOME/tuneyard/site.yaml`, `~/.config` where that is not set."""
+    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(base).expanduser() / "tuneyard" / "site.yaml"
+
+
+def load(path: Path | None) -> Site:
+    """The site at `path`; without one, the user's default file, or an empty site where there is none.
+
+    Raises Failure(MISSING_INPUT) for a named file that cannot be read, Failure(BAD_EXPERIMENT)
+    with every problem of its content.
+    """
+    chosen = path or default_path()
+    if path is None and not chosen.exists():
+        return Site()
+    try:
+        document: Any = yaml.load(chosen.read_text(encoding="utf-8"), Loader=Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise Failure(Reason.MISSING_INPUT, f"cannot read the site file: {why}", where=str(chosen)) from None
+    except yaml.YAMLError as error:
+        raise Failure(Reason.BAD_EXPERIMENT, f"not YAML: {error}", where=str(chosen)) from None
+    try:
+        return Site.model_validate(document or {})
+    except ValidationError as error:
+        raise Failure(
+            Reason.BAD_EXPERIMENT, "the site file is not valid", where=str(chosen), problems=tuple(describe(error)),
+            next_step="correct the site file",
+        ) from None

@@ -1,0 +1,133 @@
+"""From a plan to a run that is under way: preflight, inputs pushed, plan stored, attempt opened, conductor started."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from launcher import local
+from launcher.outcome import Failure, Reason
+from launcher.plan import Plan
+from launcher.runs import Attempt, attempts, read_plan
+from launcher.stages import FetchSettings, HubModel, PackagedModel
+from launcher.store import DirectoryStore
+
+_HEAVY_MODULES = ("torch", "transformers", "peft", "deepspeed", "safetensors")
+#: Bytes a fetched model takes besides its weights in float32 (download, scratch).
+_FETCH_FREE_BYTES = 3 << 30
+_MINIMUM_FREE_BYTES = 64 << 20
+
+
+def preflight_local(plan: Plan, store: DirectoryStore) -> None:
+    """Refuse before anything runs what cannot end well here; all problems at once."""
+    problems = []
+    open_stages = [stage for stage in plan.stages if not store.exists(f"stages/{stage.key}")]
+    if any(stage.kind in ("fetch", "train", "predict") for stage in open_stages):
+        missing = [name for name in _HEAVY_MODULES if importlib.util.find_spec(name) is None]
+        if missing:
+            problems.append(f"not installed: {', '.join(missing)} (pip install 'tuneyard[jobs]')")
+    if any(stage.kind == "score" for stage in open_stages) and importlib.util.find_spec("sqlglot") is None:
+        problems.append("not installed: sqlglot (pip install 'tuneyard[score]')")
+    gpus = sorted({stage.resources.device for stage in open_stages if stage.resources.gpus})
+    if gpus and not Path("/dev/nvidiactl").exists():
+        problems.append(f"this machine has no NVIDIA driver, and the plan asks for {', '.join(gpus)}")
+    if problems:
+        raise Failure(
+            Reason.UNSUPPORTED,
+            "this machine cannot run the plan",
+            where=plan.run_id,
+            problems=tuple(problems),
+            next_step="launcher doctor",
+        )
+    needed = _MINIMUM_FREE_BYTES
+    for stage in open_stages:
+        settings = stage.typed_settings()
+        if isinstance(settings, FetchSettings) and isinstance(settings.source, HubModel | PackagedModel):
+            needed += _FETCH_FREE_BYTES
+    free = shutil.disk_usage(store.root).free
+    if free < needed:
+        raise Failure(
+            Reason.DISK_FULL,
+            f"{free / 2**30:.1f} GiB free, the run needs about {needed / 2**30:.1f} GiB",
+            where=store.address,
+            next_step="free space or name another --store",
+        )
+
+
+def push_inputs(plan: Plan, store: DirectoryStore, locations: dict[str, Path]) -> None:
+    """Copy every outside file of the plan to the store. Raises Failure(MISSING_INPUT) listing what is nowhere."""
+    wanted = {sha256: name for stage in plan.stages for name, sha256 in stage.inputs.items()}
+    missing = []
+    for sha256, name in sorted(wanted.items(), key=lambda item: item[1]):
+        if store.local_path(f"inputs/{sha256}").is_file():
+            continue
+        source = locations.get(sha256)
+        if source is None:
+            missing.append(f"{name} (sha256 {sha256[:12]}…)")
+        elif store.put_input(source) != sha256:
+            raise Failure(Reason.BAD_DATA, "the file changed after it was locked", where=str(source))
+    if missing:
+        raise Failure(
+            Reason.MISSING_INPUT,
+            "outside files are neither here nor in the store",
+            where=plan.run_id,
+            problems=tuple(missing),
+            next_step="name their directory: --data DIR",
+        )
+
+
+def open_attempt(plan: Plan, store: DirectoryStore, *, target: str) -> Attempt:
+    """The newest attempt at the run, open or closed; the first one is opened here. Safe to call from two places at once."""
+    store.put_json(f"runs/{plan.run_id}/plan.json", plan.model_dump(mode="json"))
+    known = attempts(store, plan.run_id)
+    attempt = Attempt(store, plan.run_id, known[-1] if known else 1)
+    attempt.put("request.json", _request(target))
+    return attempt
+
+
+def open_next_attempt(store: DirectoryStore, run_id: str, *, target: str) -> Attempt:
+    """Another attempt at a run whose last one is closed without success.
+
+    Raises Failure(USAGE) where the last attempt is still open or has succeeded.
+    """
+    known = attempts(store, run_id)
+    last = Attempt(store, run_id, known[-1] if known else 1)
+    outcome = last.outcome
+    if outcome is None:
+        raise Failure(
+            Reason.USAGE, f"attempt {last.number} is still open", where=run_id, next_step=f"launcher status {run_id}"
+        )
+    if outcome["reason"] == Reason.SUCCEEDED.value:
+        raise Failure(Reason.USAGE, "the run has succeeded", where=run_id, next_step=f"launcher report {run_id}")
+    attempt = Attempt(store, run_id, last.number + 1)
+    attempt.put("request.json", _request(target))
+    return attempt
+
+
+def start_local(attempt: Attempt) -> None:
+    """Make sure that a conductor carries on the attempt, if it is open."""
+    if attempt.outcome is None:
+        preflight_local(read_plan(attempt.store, attempt.run_id), attempt.store)
+        local.ensure_conductor(attempt.store, attempt.run_id, attempt.number)
+
+
+def cancel(attempt: Attempt) -> bool:
+    """Close the attempt as cancelled; its conductor sees that and stops the stages. False where it was closed already."""
+    failure = Failure(Reason.CANCELLED, "cancelled on request", where=attempt.run_id)
+    return attempt.put(
+        "outcome.json",
+        {
+            "format": 1,
+            "reason": Reason.CANCELLED.value,
+            "failure": failure.to_json(),
+            "stages": {},
+            "ended_at": time.time(),
+        },
+    )
+
+
+def _request(target: str) -> dict[str, Any]:
+    return {"format": 1, "target": target, "opened_at": time.time()}
