@@ -160,11 +160,14 @@ def _guarded(plan: Plan, stage: Stage, store: DirectoryStore, attempt: int, pref
     found = code_version(stage.kind)
     if found != stage.version:
         raise Failure(
-            Reason.VERSION_MISMATCH, f"the plan wants {stage.kind} version {stage.version}, this is version {found}"
+            Reason.VERSION_MISMATCH,
+            f"the plan wants {stage.kind} version {stage.version}, this is version {found}",
         )
     with store.lock(f"runs/{plan.run_id}/work/{stage.name}/lock") as held:
         if not held:
-            raise Failure(Reason.KILLED, "another process is carrying out this stage", next_step="wait for it")
+            raise Failure(
+                Reason.KILLED, "another process is carrying out this stage", next_step="wait for it"
+            )
         # Scratch lies in the store's file system, so that a commit is a rename.
         base = store.local_path(f"runs/{plan.run_id}/work/{stage.name}/scratch")
         shutil.rmtree(base, ignore_errors=True)
@@ -204,7 +207,16 @@ def _peak_memory_bytes() -> int:
 def library_versions() -> dict[str, str]:
     """Versions of what can change a number, as installed here."""
     versions = {"python": sys.version.split()[0]}
-    for name in ("tuneyard", "torch", "transformers", "peft", "deepspeed", "ctranslate2", "sqlglot", "openai"):
+    for name in (
+        "tuneyard",
+        "torch",
+        "transformers",
+        "peft",
+        "deepspeed",
+        "ctranslate2",
+        "sqlglot",
+        "openai",
+    ):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -95,7 +95,8 @@ class Conductor:
             for end in self.backend.ended():
                 self._note(end)
             if self._stop or self.attempt.outcome is not None:
-                return self._leave()
+                self._leave()
+                return None
             self._spread_failures()
             self._start_ready()
             if not self.backend.running() and not self._open_stages():
@@ -113,7 +114,11 @@ class Conductor:
                 self.attempt.end_try(
                     one.stage,
                     one.number,
-                    {"ended_at": max(seen_at, one.started_at), "reason": Reason.KILLED.value, "conductor_lost": True},
+                    {
+                        "ended_at": max(seen_at, one.started_at),
+                        "reason": Reason.KILLED.value,
+                        "conductor_lost": True,
+                    },
                 )
             elif not one.end.get("conductor_lost") and one.reason is not None:
                 self.walk.spent[one.stage, DISPOSITIONS[one.reason].retry] += 1
@@ -130,7 +135,9 @@ class Conductor:
         return [
             stage
             for stage in self.plan.stages
-            if stage.name not in walk.failed and stage.name not in walk.blocked and not self._is_finished(stage)
+            if stage.name not in walk.failed
+            and stage.name not in walk.blocked
+            and not self._is_finished(stage)
         ]
 
     def _start_ready(self) -> None:
@@ -152,7 +159,9 @@ class Conductor:
         finished = self.store.exists(f"stages/{self.plan.stage(end.stage).key}")
         if reason is Reason.SUCCEEDED and not finished:
             reason = Reason.INTERNAL
-            failure = Failure(reason, "the stage ended with exit code 0 and committed nothing", where=end.stage)
+            failure = Failure(
+                reason, "the stage ended with exit code 0 and committed nothing", where=end.stage
+            )
         retry = DISPOSITIONS[reason].retry
         final = False
         if not finished and not self._stop and self.attempt.outcome is None:
@@ -180,7 +189,11 @@ class Conductor:
         for stage in self.plan.stages:
             for needed in stage.needs.values():
                 culprit = self.walk.blocked.get(needed, needed if needed in self.walk.failed else None)
-                if culprit is not None and stage.name not in self.walk.blocked and not self._is_finished(stage):
+                if (
+                    culprit is not None
+                    and stage.name not in self.walk.blocked
+                    and not self._is_finished(stage)
+                ):
                     self.walk.blocked[stage.name] = culprit
 
     def _leave(self) -> None:

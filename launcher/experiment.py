@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from launcher.outcome import Failure, Reason
 
@@ -172,7 +180,9 @@ class Experiment(Strict):
     def _known_scorers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for scorer in value:
             if scorer not in BUILT_IN_SCORERS and not _FUNCTION.match(scorer):
-                raise ValueError(f"'{scorer}' is none of {', '.join(BUILT_IN_SCORERS)} and not module:function")
+                raise ValueError(
+                    f"'{scorer}' is none of {', '.join(BUILT_IN_SCORERS)} and not module:function"
+                )
         return value
 
     @model_validator(mode="after")

@@ -50,7 +50,9 @@ def _die_with_parent() -> Callable[[], None] | None:
 class LocalBackend:
     """Stages as subprocesses of this process. Uses no more processors than the machine has."""
 
-    def __init__(self, plan: Plan, store: DirectoryStore, attempt: Attempt, *, cpus: int | None = None) -> None:
+    def __init__(
+        self, plan: Plan, store: DirectoryStore, attempt: Attempt, *, cpus: int | None = None
+    ) -> None:
         self.plan = plan
         self.store = store
         self.attempt = attempt
@@ -138,7 +140,9 @@ _SECRETS: dict[str, tuple[str, ...]] = {
 
 
 def _environment(stage: Stage) -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if stage.kind in _SECRETS.get(name, (stage.kind,))}
+    return {
+        name: value for name, value in os.environ.items() if stage.kind in _SECRETS.get(name, (stage.kind,))
+    }
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
@@ -204,7 +208,9 @@ def close(plan: Plan, store: DirectoryStore, attempt: Attempt, outcome: dict[str
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m launcher.local", description="Conduct one attempt at a local run.")
+    parser = argparse.ArgumentParser(
+        prog="python -m launcher.local", description="Conduct one attempt at a local run."
+    )
     parser.add_argument("store")
     parser.add_argument("run_id")
     parser.add_argument("attempt", type=int)

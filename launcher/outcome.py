@@ -73,32 +73,51 @@ DISPOSITIONS: dict[Reason, Disposition] = {
     ),
     Reason.USAGE: Disposition(2, Retry.NEVER, "the command line is wrong", "launcher COMMAND --help"),
     Reason.BAD_EXPERIMENT: Disposition(
-        10, Retry.NEVER, "the experiment is not valid", "correct what is listed, then launcher plan EXPERIMENT"
+        10,
+        Retry.NEVER,
+        "the experiment is not valid",
+        "correct what is listed, then launcher plan EXPERIMENT",
     ),
-    Reason.BAD_DATA: Disposition(11, Retry.NEVER, "the data cannot be used", "correct the data, then submit again"),
+    Reason.BAD_DATA: Disposition(
+        11, Retry.NEVER, "the data cannot be used", "correct the data, then submit again"
+    ),
     Reason.MISSING_INPUT: Disposition(
         12, Retry.NEVER, "an input is not there", "submit from where the input can be read"
     ),
     Reason.NO_SUCH_MODEL: Disposition(
-        13, Retry.NEVER, "the model cannot be found", "name a model of the catalogue, a hub id or a local directory"
+        13,
+        Retry.NEVER,
+        "the model cannot be found",
+        "name a model of the catalogue, a hub id or a local directory",
     ),
     Reason.NOT_FOUND: Disposition(14, Retry.NEVER, "no such run or stage", "launcher list"),
     Reason.STORE_FAILED: Disposition(
         15, Retry.OWN_FAILURE, "the store cannot be read or written", "check --store and its permissions"
     ),
     Reason.DISK_FULL: Disposition(
-        16, Retry.NEVER, "no space left on the device", "free space or name another --store, then launcher retry RUN"
+        16,
+        Retry.NEVER,
+        "no space left on the device",
+        "free space or name another --store, then launcher retry RUN",
     ),
     Reason.OUT_OF_MEMORY: Disposition(
         17, Retry.NEVER, "out of memory", "lower training.micro_batch_tokens or generation.batch_rows"
     ),
     Reason.VERSION_MISMATCH: Disposition(
-        18, Retry.NEVER, "the code is not the version the plan was made for", "plan and submit again with this version"
+        18,
+        Retry.NEVER,
+        "the code is not the version the plan was made for",
+        "plan and submit again with this version",
     ),
     Reason.CORRUPT_ARTIFACT: Disposition(
-        19, Retry.NEVER, "an artifact's bytes are not those that were committed", "delete the stage's artifact and retry"
+        19,
+        Retry.NEVER,
+        "an artifact's bytes are not those that were committed",
+        "delete the stage's artifact and retry",
     ),
-    Reason.OVER_BUDGET: Disposition(20, Retry.NEVER, "the budget is spent", "raise budget_usd, then launcher retry RUN"),
+    Reason.OVER_BUDGET: Disposition(
+        20, Retry.NEVER, "the budget is spent", "raise budget_usd, then launcher retry RUN"
+    ),
     Reason.UNSUPPORTED: Disposition(
         21, Retry.NEVER, "not possible with this installation", "launcher plan EXPERIMENT shows what is"
     ),
@@ -111,7 +130,9 @@ DISPOSITIONS: dict[Reason, Disposition] = {
     Reason.BLOCKED: Disposition(24, Retry.NEVER, "an earlier stage failed", "launcher why RUN"),
     Reason.CANCELLED: Disposition(25, Retry.NEVER, "cancelled", "launcher retry RUN starts another attempt"),
     Reason.KILLED: Disposition(137, Retry.LOST, "killed from outside", "launcher retry RUN"),
-    Reason.TERMINATED: Disposition(143, Retry.PREEMPTED, "asked to stop, progress saved", "launcher retry RUN"),
+    Reason.TERMINATED: Disposition(
+        143, Retry.PREEMPTED, "asked to stop, progress saved", "launcher retry RUN"
+    ),
 }
 
 _BY_EXIT_CODE = {d.exit_code: reason for reason, d in DISPOSITIONS.items()}
@@ -132,7 +153,15 @@ def from_exit_code(code: int) -> Reason:
 class Failure(Exception):
     """An expected end: says what failed, where, why and what to do next; never shown with a stack trace."""
 
-    def __init__(self, reason: Reason, what: str, *, where: str = "", problems: tuple[str, ...] = (), next_step: str = ""):
+    def __init__(
+        self,
+        reason: Reason,
+        what: str,
+        *,
+        where: str = "",
+        problems: tuple[str, ...] = (),
+        next_step: str = "",
+    ):
         super().__init__(what)
         self.reason = reason
         self.what = what
@@ -179,6 +208,12 @@ class Failure(Exception):
             kept //= 2
             value["problems"] = [*self.problems[:kept], f"… and {len(self.problems) - kept} more"]
         if len(encoded) > limit_bytes:
-            value = {**value, "problems": [], "what": self.what[: limit_bytes // 8], "where": self.where[:200], "next": ""}
+            value = {
+                **value,
+                "problems": [],
+                "what": self.what[: limit_bytes // 8],
+                "where": self.where[:200],
+                "next": "",
+            }
             encoded = json.dumps(value)
         return encoded

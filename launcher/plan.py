@@ -69,7 +69,10 @@ class Stage(Strict):
             return SETTINGS[self.kind].model_validate_json(json.dumps(self.settings))
         except ValidationError as error:
             raise Failure(
-                Reason.BAD_EXPERIMENT, "the plan's settings are not valid", where=self.name, problems=tuple(describe(error))
+                Reason.BAD_EXPERIMENT,
+                "the plan's settings are not valid",
+                where=self.name,
+                problems=tuple(describe(error)),
             ) from None
 
 
@@ -98,7 +101,11 @@ def parse(data: bytes | str, where: str) -> Plan:
     """A Plan from its bytes. Raises Failure where it is malformed, newer, or its keys do not fit its content."""
     try:
         document = json.loads(data)
-        if isinstance(document, dict) and isinstance(document.get("format"), int) and document["format"] > FORMAT:
+        if (
+            isinstance(document, dict)
+            and isinstance(document.get("format"), int)
+            and document["format"] > FORMAT
+        ):
             raise Failure(
                 Reason.UNSUPPORTED,
                 f"plan format {document['format']} is newer than this launcher's {FORMAT}",
@@ -107,25 +114,40 @@ def parse(data: bytes | str, where: str) -> Plan:
             )
         plan = Plan.model_validate_json(data)
     except ValidationError as error:
-        raise Failure(Reason.BAD_EXPERIMENT, "not a plan", where=where, problems=tuple(describe(error))) from None
+        raise Failure(
+            Reason.BAD_EXPERIMENT, "not a plan", where=where, problems=tuple(describe(error))
+        ) from None
     except ValueError:
         raise Failure(Reason.BAD_EXPERIMENT, "not JSON", where=where) from None
     keys: dict[str, str] = {}
     for stage in plan.stages:
         try:
-            expected = stage_key(stage.kind, stage.version, stage.settings, stage.inputs,
-                                 {role: keys[name] for role, name in stage.needs.items()})
+            expected = stage_key(
+                stage.kind,
+                stage.version,
+                stage.settings,
+                stage.inputs,
+                {role: keys[name] for role, name in stage.needs.items()},
+            )
         except KeyError as error:
-            raise Failure(Reason.BAD_EXPERIMENT, f"stage {stage.name} needs {error}, which is not before it", where=where) from None
+            raise Failure(
+                Reason.BAD_EXPERIMENT,
+                f"stage {stage.name} needs {error}, which is not before it",
+                where=where,
+            ) from None
         if expected != stage.key:
-            raise Failure(Reason.BAD_EXPERIMENT, f"the key of stage {stage.name} does not fit its content", where=where)
+            raise Failure(
+                Reason.BAD_EXPERIMENT, f"the key of stage {stage.name} does not fit its content", where=where
+            )
         keys[stage.name] = stage.key
     return plan
 
 
 def canonical(value: Any) -> bytes:
     """JSON with sorted keys and no spaces: equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
 
 
 def stage_key(

@@ -26,7 +26,9 @@ def build(plan: Plan, store: DirectoryStore, attempt: Attempt) -> dict[str, Any]
         for one in tries:
             if one.stage != stage.name or one.end is None or one.reason is Reason.SUCCEEDED:
                 continue
-            kind = "failed" if one.reason not in (Reason.KILLED, Reason.TERMINATED, Reason.CANCELLED) else "lost"
+            kind = (
+                "failed" if one.reason not in (Reason.KILLED, Reason.TERMINATED, Reason.CANCELLED) else "lost"
+            )
             wasted[kind] += max(0.0, float(one.end["ended_at"]) - one.started_at)
         lines.append(_line(stage, store, wasted))
     total_usd = [line["usd"] for line in lines if line["usd"] is not None]

@@ -46,7 +46,9 @@ class Resolution:
     locations: dict[str, Path] = field(default_factory=dict)
 
 
-def resolve(experiment: Experiment, *, data_directory: Path | None = None, locked: Lock | None = None) -> Resolution:
+def resolve(
+    experiment: Experiment, *, data_directory: Path | None = None, locked: Lock | None = None
+) -> Resolution:
     """Resolve every outside name of `experiment`, taking from `locked` what it has already.
 
     Raises Failure(NO_SUCH_MODEL | MISSING_INPUT | NETWORK) with every problem at once.
@@ -94,7 +96,11 @@ def read_lock(path: Path) -> Lock:
     """A lock file. Raises Failure where it cannot be read or is not one."""
     try:
         document = json.loads(path.read_bytes())
-        if isinstance(document, dict) and isinstance(document.get("format"), int) and document["format"] > FORMAT:
+        if (
+            isinstance(document, dict)
+            and isinstance(document.get("format"), int)
+            and document["format"] > FORMAT
+        ):
             raise Failure(
                 Reason.UNSUPPORTED,
                 f"lock format {document['format']} is newer than this launcher's {FORMAT}",
@@ -105,7 +111,9 @@ def read_lock(path: Path) -> Lock:
     except OSError as error:
         raise Failure(Reason.MISSING_INPUT, f"cannot read: {error.strerror}", where=str(path)) from None
     except ValidationError as error:
-        raise Failure(Reason.BAD_EXPERIMENT, "not a lock", where=str(path), problems=tuple(describe(error))) from None
+        raise Failure(
+            Reason.BAD_EXPERIMENT, "not a lock", where=str(path), problems=tuple(describe(error))
+        ) from None
     except ValueError:
         raise Failure(Reason.BAD_EXPERIMENT, "not JSON", where=str(path)) from None
 
@@ -130,10 +138,14 @@ def choose_source(experiment: Experiment, directory: Path) -> Experiment:
     candidates = [source for source in SOURCES[experiment.task] if source != "sample"]
     for source in candidates:
         if data_root(source, directory) is not None:
-            return experiment.model_copy(update={"data": experiment.data.model_copy(update={"source": source})})
+            return experiment.model_copy(
+                update={"data": experiment.data.model_copy(update={"source": source})}
+            )
     raise Failure(
         Reason.MISSING_INPUT,
-        "no such directory" if not directory.is_dir() else f"holds none of the data sets {', '.join(candidates)}",
+        "no such directory"
+        if not directory.is_dir()
+        else f"holds none of the data sets {', '.join(candidates)}",
         where=f"--data {directory}",
         next_step="see docs/data.md for the layouts, or leave --data out to use the built-in sample",
     )
@@ -142,8 +154,12 @@ def choose_source(experiment: Experiment, directory: Path) -> Experiment:
 def _together(problems: list[Failure]) -> Failure:
     if len(problems) == 1:
         return problems[0]
-    lines = tuple(line for failure in problems for line in (f"{failure.where}: {failure.what}".removeprefix(": "),))
-    return Failure(problems[0].reason, f"{len(problems)} problems", problems=lines, next_step=problems[0].next_step)
+    lines = tuple(
+        line for failure in problems for line in (f"{failure.where}: {failure.what}".removeprefix(": "),)
+    )
+    return Failure(
+        problems[0].reason, f"{len(problems)} problems", problems=lines, next_step=problems[0].next_step
+    )
 
 
 def _label(name: str, locked: LockedModel | None) -> str:
@@ -170,7 +186,9 @@ def _model(name: str, resolution: Resolution, locked: Lock | None) -> LockedMode
     if _HUB_ID.match(name):
         repository, _, revision = name.partition("@")
         return LockedModel(
-            source=HubModel(repository=repository, revision=_hub_revision(repository, revision or "main", "models"))
+            source=HubModel(
+                repository=repository, revision=_hub_revision(repository, revision or "main", "models")
+            )
         )
     raise Failure(
         Reason.NO_SUCH_MODEL,
@@ -205,7 +223,9 @@ def _digest(path: Path, resolution: Resolution) -> str:
     return sha256
 
 
-def _data(source: str, directory: Path | None, resolution: Resolution) -> tuple[dict[str, str], HubData | None]:
+def _data(
+    source: str, directory: Path | None, resolution: Resolution
+) -> tuple[dict[str, str], HubData | None]:
     named = catalog.named_data()[source]
     if directory is None:
         if named.repository is None:
@@ -261,7 +281,12 @@ def _hub_revision(repository: str, revision: str, kind: str) -> str:
     where = f"model '{repository}'" if kind == "models" else f"data '{repository}'"
     next_step = f"name a commit ({repository}@<40 hex digits>), a local directory, or use --lock FILE"
     if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
-        raise Failure(Reason.NETWORK, "its revision is not known and HF_HUB_OFFLINE is set", where=where, next_step=next_step)
+        raise Failure(
+            Reason.NETWORK,
+            "its revision is not known and HF_HUB_OFFLINE is set",
+            where=where,
+            next_step=next_step,
+        )
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     request = urllib.request.Request(f"{endpoint}/api/{kind}/{repository}/revision/{revision}")
     if token := os.environ.get("HF_TOKEN"):
@@ -273,10 +298,16 @@ def _hub_revision(repository: str, revision: str, kind: str) -> str:
     except urllib.error.HTTPError as error:
         if error.code in (401, 403, 404):
             why = f"the hub has no such repository, or it needs a token (HTTP {error.code})"
-            raise Failure(Reason.NO_SUCH_MODEL, why, where=where, next_step="check the name, or set HF_TOKEN") from None
-        raise Failure(Reason.NETWORK, f"the hub answered HTTP {error.code}", where=where, next_step=next_step) from None
+            raise Failure(
+                Reason.NO_SUCH_MODEL, why, where=where, next_step="check the name, or set HF_TOKEN"
+            ) from None
+        raise Failure(
+            Reason.NETWORK, f"the hub answered HTTP {error.code}", where=where, next_step=next_step
+        ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Failure(Reason.NETWORK, f"the hub did not answer: {error}", where=where, next_step=next_step) from None
+        raise Failure(
+            Reason.NETWORK, f"the hub did not answer: {error}", where=where, next_step=next_step
+        ) from None
     if not isinstance(found, str) or not _REVISION.match(found):
         raise Failure(Reason.NETWORK, "the hub's answer holds no commit", where=where, next_step=next_step)
     return found

@@ -108,6 +108,9 @@ def load(path: Path | None) -> Site:
         return Site.model_validate(document or {})
     except ValidationError as error:
         raise Failure(
-            Reason.BAD_EXPERIMENT, "the site file is not valid", where=str(chosen), problems=tuple(describe(error)),
+            Reason.BAD_EXPERIMENT,
+            "the site file is not valid",
+            where=str(chosen),
+            problems=tuple(describe(error)),
             next_step="correct the site file",
         ) from None

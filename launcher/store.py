@@ -77,7 +77,9 @@ class Manifest:
                 check_name(name)
             return cls(files, dict(value["meta"]))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise Failure(Reason.CORRUPT_ARTIFACT, f"the manifest is malformed: {error}", where=where) from None
+            raise Failure(
+                Reason.CORRUPT_ARTIFACT, f"the manifest is malformed: {error}", where=where
+            ) from None
 
 
 class Artifact(Protocol):
@@ -150,7 +152,9 @@ def digest_file(path: Path) -> FileEntry:
 def check_name(name: str) -> None:
     """Refuse what could leave its place: absolute, `..`, empty parts, hidden names, control characters."""
     parts = name.split("/")
-    if any(part in ("", ".", "..") or part.startswith(".") for part in parts) or re.search(r"[\x00-\x1f\\]", name):
+    if any(part in ("", ".", "..") or part.startswith(".") for part in parts) or re.search(
+        r"[\x00-\x1f\\]", name
+    ):
         raise ValueError(f"'{name}' cannot be a name in the store")
 
 
@@ -213,7 +217,9 @@ class DirectoryStore:
                 for path in sorted(staged.rglob("*")):
                     if path.is_symlink() or not (path.is_file() or path.is_dir()):
                         raise Failure(
-                            Reason.INTERNAL, "only plain files can be committed", where=str(path.relative_to(staged))
+                            Reason.INTERNAL,
+                            "only plain files can be committed",
+                            where=str(path.relative_to(staged)),
                         )
                     if path.is_file():
                         name = path.relative_to(staged).as_posix()
@@ -307,9 +313,15 @@ class DirectoryStore:
     def input(self, sha256: str) -> Path:
         target = self.local_path(f"inputs/{sha256}")
         if not target.is_file():
-            raise Failure(Reason.MISSING_INPUT, f"the outside file {sha256[:12]}… is not in the store", where=str(target))
+            raise Failure(
+                Reason.MISSING_INPUT,
+                f"the outside file {sha256[:12]}… is not in the store",
+                where=str(target),
+            )
         if digest_file(target).sha256 != sha256:
-            raise Failure(Reason.CORRUPT_ARTIFACT, "the bytes are not those that were pushed", where=str(target))
+            raise Failure(
+                Reason.CORRUPT_ARTIFACT, "the bytes are not those that were pushed", where=str(target)
+            )
         return target
 
     def delete(self, prefix: str) -> None:
@@ -319,9 +331,9 @@ class DirectoryStore:
             (target / MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(target, ignore_errors=True)
 
-    def garbage(self) -> list[Path]:
+    def garbage(self) -> tuple[Path, ...]:
         """What crashes left behind: staged directories and files that were never committed."""
-        return sorted(self.root.rglob(f"{_UNCOMMITTED}*"))
+        return tuple(sorted(self.root.rglob(f"{_UNCOMMITTED}*")))
 
     @contextmanager
     def lock(self, path: str) -> Iterator[bool]:
@@ -356,7 +368,9 @@ class DirectoryArtifact:
         try:
             found = digest_file(target)
         except OSError as error:
-            raise Failure(Reason.CORRUPT_ARTIFACT, f"cannot read: {error.strerror}", where=str(target)) from None
+            raise Failure(
+                Reason.CORRUPT_ARTIFACT, f"cannot read: {error.strerror}", where=str(target)
+            ) from None
         if found != entry:
             raise Failure(
                 Reason.CORRUPT_ARTIFACT,

@@ -98,10 +98,15 @@ def open_next_attempt(store: DirectoryStore, run_id: str, *, target: str) -> Att
     outcome = last.outcome
     if outcome is None:
         raise Failure(
-            Reason.USAGE, f"attempt {last.number} is still open", where=run_id, next_step=f"launcher status {run_id}"
+            Reason.USAGE,
+            f"attempt {last.number} is still open",
+            where=run_id,
+            next_step=f"launcher status {run_id}",
         )
     if outcome["reason"] == Reason.SUCCEEDED.value:
-        raise Failure(Reason.USAGE, "the run has succeeded", where=run_id, next_step=f"launcher report {run_id}")
+        raise Failure(
+            Reason.USAGE, "the run has succeeded", where=run_id, next_step=f"launcher report {run_id}"
+        )
     attempt = Attempt(store, run_id, last.number + 1)
     attempt.put("request.json", _request(target))
     return attempt

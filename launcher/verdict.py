@@ -77,7 +77,9 @@ def _cost(contender: ContenderResult, results: Results, receipt: dict[str, Any])
         answers=results.data.rows.get("test", 0) * max(1, len(contender.seeds)),
         training_usd=usd("train"),
         answering_usd=answering_usd,
-        usd_per_correct_answer=None if answering_usd is None or not correct else round(answering_usd / correct, 6),
+        usd_per_correct_answer=None
+        if answering_usd is None or not correct
+        else round(answering_usd / correct, 6),
     )
 
 
@@ -142,7 +144,12 @@ def render(document: dict[str, Any]) -> str:
 def _accuracy(results: Results) -> list[str]:
     names = list(results.contenders[0].measures)
     rows = [
-        [contender.name, contender.kind, contender.model, *(_interval(contender.measures[name]) for name in names)]
+        [
+            contender.name,
+            contender.kind,
+            contender.model,
+            *(_interval(contender.measures[name]) for name in names),
+        ]
         for contender in results.contenders
     ]
     text = (
@@ -169,8 +176,16 @@ def _costs(verdict: Verdict) -> list[str]:
                 _usd(cost.usd_per_correct_answer),
             ]
         )
-    header = ["contender", "training", "tokens trained on", "answering", "tokens in + out",
-              "training cost", "answering cost", "cost per correct answer"]
+    header = [
+        "contender",
+        "training",
+        "tokens trained on",
+        "answering",
+        "tokens in + out",
+        "training cost",
+        "answering cost",
+        "cost per correct answer",
+    ]
     return ["## Cost", "", *_table(header, rows)]
 
 
@@ -186,7 +201,12 @@ def _comparisons(results: Results) -> list[str]:
         ]
         for c in results.comparisons
     ]
-    header = ["paired on the same rows", "difference, 95 % bootstrap", "only the first / only the second right", "McNemar p"]
+    header = [
+        "paired on the same rows",
+        "difference, 95 % bootstrap",
+        "only the first / only the second right",
+        "McNemar p",
+    ]
     return ["## Comparison", "", *_table(header, rows)]
 
 
@@ -198,7 +218,9 @@ def _curves(results: Results) -> list[str]:
                 first, last = seed.curve[0], seed.curve[-1]
                 validation = [p.validation_loss for p in seed.curve if p.validation_loss is not None]
                 shown = " → ".join(f"{value:.3f}" for value in validation) or "–"
-                rows.append([f"{contender.name} seed {seed.seed}", f"{first.loss:.3f} → {last.loss:.3f}", shown])
+                rows.append(
+                    [f"{contender.name} seed {seed.seed}", f"{first.loss:.3f} → {last.loss:.3f}", shown]
+                )
     header = ["training", "loss, first → last step", "validation loss"]
     return ["## Loss", "", *_table(header, rows)] if rows else []
 
@@ -248,7 +270,8 @@ def _receipt(receipt: dict[str, Any]) -> list[str]:
     ]
     header = ["stage", "device", "seconds", "seconds lost or failed", "peak memory, GiB", "cost"]
     prices = [
-        f"- {price['device']}: ${price['usd']} per GPU hour, {price['source']}, {price['date']}" for price in receipt["prices"]
+        f"- {price['device']}: ${price['usd']} per GPU hour, {price['source']}, {price['date']}"
+        for price in receipt["prices"]
     ] or ["- This run's devices have no price in the catalogue: its time is not priced."]
     total = f"{receipt['seconds']:.0f} s productive, {receipt['seconds_lost'] + receipt['seconds_failed']:.0f} s lost or failed"
     return ["## Receipt", "", total, "", *_table(header, rows), *prices, ""]

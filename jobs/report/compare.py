@@ -24,7 +24,9 @@ def mean_measure(measures: Sequence[Measure]) -> Measure:
     return Measure(value=correct / of if of else 0.0, low=low, high=high, correct=correct, of=of)
 
 
-def compare(a: str, scores_a: Sequence[Scores], b: str, scores_b: Sequence[Scores], measure: str) -> Comparison:
+def compare(
+    a: str, scores_a: Sequence[Scores], b: str, scores_b: Sequence[Scores], measure: str
+) -> Comparison:
     """Contender `a` minus contender `b` on the rows whose gold is valid, a mean over seeds on each side."""
     shares_a, shares_b = _shares(scores_a, measure), _shares(scores_b, measure)
     difference, low, high = paired_difference(shares_a, shares_b, BOOTSTRAP_SEED)
@@ -49,5 +51,7 @@ def _shares(seeds: Sequence[Scores], measure: str) -> list[float]:
     """Per valid row, the share of seeds that answered it right."""
     rows = zip(*seeds, strict=True)
     return [
-        sum(bool(row["scores"].get(measure)) for row in same) / len(same) for same in rows if same[0]["valid_gold"]
+        sum(bool(row["scores"].get(measure)) for row in same) / len(same)
+        for same in rows
+        if same[0]["valid_gold"]
     ]

@@ -42,7 +42,9 @@ class _Answers:
             score = context.input(f"score-{suffix}")
             self.summaries.append(json.loads(score.path("summary.json").read_bytes()))
             self.scores.append(read_jsonl(score.path("scores.jsonl")))
-            self.predictions.append(json.loads(context.input(f"predict-{suffix}").path("prediction.json").read_bytes()))
+            self.predictions.append(
+                json.loads(context.input(f"predict-{suffix}").path("prediction.json").read_bytes())
+            )
             trained = context.input(f"train-{suffix}") if context.has_input(f"train-{suffix}") else None
             self.trainings.append(json.loads(trained.path("training.json").read_bytes()) if trained else None)
             self.curves.append(
@@ -52,7 +54,8 @@ class _Answers:
     def result(self) -> ContenderResult:
         measures = [_measures(summary["measures"]) for summary in self.summaries]
         breakdowns = [
-            {group: _measures(values) for group, values in summary["breakdowns"].items()} for summary in self.summaries
+            {group: _measures(values) for group, values in summary["breakdowns"].items()}
+            for summary in self.summaries
         ]
         reasons = Counter(row["reason"] for rows in self.scores for row in rows if row["reason"])
         return ContenderResult(
@@ -145,7 +148,12 @@ def _samples(rows: list[Row], answers: dict[str, _Answers], primary: str) -> lis
             row = one.scores[0][index]
             correct = bool(row["scores"].get(primary))
             given.append(
-                SampleAnswer(contender=name, answer=row["answer"], correct=correct, reason=None if correct else row["reason"])
+                SampleAnswer(
+                    contender=name,
+                    answer=row["answer"],
+                    correct=correct,
+                    reason=None if correct else row["reason"],
+                )
             )
         row = rows[index]
         samples.append(Sample(id=row.id, question=row.messages[-2]["content"], gold=row.gold, answers=given))
@@ -162,5 +170,7 @@ def _caveats(settings: ReportSettings, answers: dict[str, _Answers]) -> list[str
     if any(contender.model.startswith("random") for contender in settings.contenders):
         caveats.append("A contender is a random model for testing the machinery: its accuracy means nothing.")
     if all(len(one.seeds) == 1 for one in answers.values()):
-        caveats.append("Every tuned model was trained once: intervals cover the questions asked, not chance in training.")
+        caveats.append(
+            "Every tuned model was trained once: intervals cover the questions asked, not chance in training."
+        )
     return caveats

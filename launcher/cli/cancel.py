@@ -25,12 +25,16 @@ def command(run: str, store_address: str | None, site_path: Path | None) -> int:
     attempt = Attempt(store, run_id, known[-1] if known else 1)
     if not submission.cancel(attempt):
         outcome = attempt.outcome or {}
-        click.echo(f"{run_id}: attempt {attempt.number} has ended already ({outcome.get('reason')})", err=True)
+        click.echo(
+            f"{run_id}: attempt {attempt.number} has ended already ({outcome.get('reason')})", err=True
+        )
         return 0
     deadline = time.monotonic() + GRACE_S + 10
     while conductor_alive(store, run_id):
         if time.monotonic() > deadline:
-            raise Failure(Reason.INTERNAL, "it is still stopping", where=run_id, next_step=f"launcher status {run_id}")
+            raise Failure(
+                Reason.INTERNAL, "it is still stopping", where=run_id, next_step=f"launcher status {run_id}"
+            )
         time.sleep(0.05)
     click.echo(f"{run_id}: cancelled (launcher retry {run_id} goes on from here)", err=True)
     return 0

@@ -47,7 +47,9 @@ def _sentence(attempt: Attempt, outcome: dict[str, Any]) -> str:
         lines.append(f"next: launcher retry {attempt.run_id}")
     else:
         lines.append(f"next: {failure.next_step}")
-        lines.append(f"      launcher why {attempt.run_id}; launcher retry {attempt.run_id} once it is put right")
+        lines.append(
+            f"      launcher why {attempt.run_id}; launcher retry {attempt.run_id} once it is put right"
+        )
     return "\n".join(lines)
 
 
@@ -57,7 +59,17 @@ def _print_verdict(attempt: Attempt, verdict: dict[str, Any]) -> None:
     primary = results["primary"]
     click.secho(verdict["summary"], bold=True)
     click.echo()
-    rows = [["contender", f"{primary} accuracy", "95 % interval", "tokens in + out", "training", "answering", "cost"]]
+    rows = [
+        [
+            "contender",
+            f"{primary} accuracy",
+            "95 % interval",
+            "tokens in + out",
+            "training",
+            "answering",
+            "cost",
+        ]
+    ]
     for contender in results["contenders"]:
         measure, cost, tokens = contender["measures"][primary], costs[contender["name"]], contender["tokens"]
         usd = [value for value in (cost["training_usd"], cost["answering_usd"]) if value is not None]
@@ -74,7 +86,9 @@ def _print_verdict(attempt: Attempt, verdict: dict[str, Any]) -> None:
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
-        click.echo("  " + "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        click.echo(
+            "  " + "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
     click.echo()
     for comparison in results["comparisons"]:
         p = "" if comparison["p_value"] is None else f", McNemar p {comparison['p_value']:.2g}"
@@ -85,5 +99,7 @@ def _print_verdict(attempt: Attempt, verdict: dict[str, Any]) -> None:
         )
     for caveat in results["caveats"]:
         click.echo(f"Mind: {caveat}")
-    click.echo(f"Time: {duration(verdict['receipt']['seconds'])} in stages. Results digest {verdict['results_digest'][:12]}.")
+    click.echo(
+        f"Time: {duration(verdict['receipt']['seconds'])} in stages. Results digest {verdict['results_digest'][:12]}."
+    )
     click.echo(f"Report: {attempt.store.local_path(attempt.path('report.md'))}")

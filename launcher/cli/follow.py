@@ -59,7 +59,10 @@ def _interrupted(attempt: Attempt) -> None:
     if is_terminal():
         choice = click.prompt(
             f"\n{run} is running. [s]top it, [l]eave it running, [c]ontinue watching",
-            type=click.Choice(["s", "l", "c"]), default="l", err=True, show_choices=False,
+            type=click.Choice(["s", "l", "c"]),
+            default="l",
+            err=True,
+            show_choices=False,
         )
     if choice == "s":
         cancel(attempt)

@@ -52,8 +52,14 @@ def command(store_address: str | None, site_path: Path | None, output: str) -> i
             click.echo(row["run"])
     elif output == "table":
         lines = [
-            [row["run"], row["state"], row["stages"], str(row["attempt"]),
-             time.strftime("%Y-%m-%d %H:%M", time.localtime(row["opened_at"])), row["verdict"][:80]]
+            [
+                row["run"],
+                row["state"],
+                row["stages"],
+                str(row["attempt"]),
+                time.strftime("%Y-%m-%d %H:%M", time.localtime(row["opened_at"])),
+                row["verdict"][:80],
+            ]
             for row in rows
         ]
         if lines:

@@ -15,12 +15,19 @@ from launcher.runs import RunView, StageStatus, find, view
 
 @click.command("logs")
 @click.argument("run")
-@click.option("--stage", "stage_name", help="Which stage.  [default: the one that runs, else the last that was started]")
+@click.option(
+    "--stage", "stage_name", help="Which stage.  [default: the one that runs, else the last that was started]"
+)
 @click.option("--try", "number", type=int, help="Which try of the stage.  [default: the last]")
 @click.option("--follow", "-f", is_flag=True, help="Go on printing until the stage has ended.")
 @store_options
 def command(
-    run: str, stage_name: str | None, number: int | None, follow: bool, store_address: str | None, site_path: Path | None
+    run: str,
+    stage_name: str | None,
+    number: int | None,
+    follow: bool,
+    store_address: str | None,
+    site_path: Path | None,
 ) -> int:
     """Print the log of a stage of RUN."""
     store = open_named_store(store_address, site_path)
@@ -59,7 +66,12 @@ def _choose(seen: RunView, name: str | None) -> StageStatus:
         return status
     started = [status for status in seen.stages if status.tries]
     if not started:
-        raise Failure(Reason.NOT_FOUND, "no stage was started yet", where=seen.run_id, next_step=f"launcher status {seen.run_id}")
+        raise Failure(
+            Reason.NOT_FOUND,
+            "no stage was started yet",
+            where=seen.run_id,
+            next_step=f"launcher status {seen.run_id}",
+        )
     return max(started, key=lambda status: (status.state == "running", status.tries[-1].started_at))
 
 

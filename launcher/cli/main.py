@@ -20,11 +20,17 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "list": ("launcher.cli.list", "List the runs of a store."),
         "status": ("launcher.cli.status", "Show where every stage of a run stands."),
         "logs": ("launcher.cli.logs", "Print a stage's log, or follow it."),
-        "why": ("launcher.cli.why", "Say in one sentence why a run stands where it stands, and the next command."),
+        "why": (
+            "launcher.cli.why",
+            "Say in one sentence why a run stands where it stands, and the next command.",
+        ),
         "report": ("launcher.cli.report", "Print a finished run's report or verdict."),
     },
     "Data and scores": {
-        "data": ("launcher.cli.data", "Prepare a data set without a run: chat rows, upload files, data card."),
+        "data": (
+            "launcher.cli.data",
+            "Prepare a data set without a run: chat rows, upload files, data card.",
+        ),
         "score": ("launcher.cli.score", "Score a file of answers without a run."),
     },
     "Setup": {
@@ -53,7 +59,9 @@ class LazyGroup(click.Group):
                 formatter.write_dl([(verb, line) for verb, (_, line) in verbs.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(package_name="tuneyard", prog_name="launcher")
 def cli() -> None:
     """Tune an open model on your own GPUs, or pay for a hosted one? Run the study and get a verdict with a receipt.

@@ -45,7 +45,12 @@ def store_options(function: Function) -> Function:
 def output_option(*formats: str) -> Callable[[Function], Function]:
     """-o: what is printed on stdout."""
     return click.option(
-        "-o", "--output", "output", type=click.Choice(formats), default=formats[0], show_default=True,
+        "-o",
+        "--output",
+        "output",
+        type=click.Choice(formats),
+        default=formats[0],
+        show_default=True,
         help="Form of what is printed on stdout.",
     )
 
@@ -55,21 +60,35 @@ def experiment_options(function: Function) -> Function:
     for option in reversed(
         [
             click.argument("experiment"),
-            click.option("--profile", help="Named overrides in the experiment: demo, paper, smoke, …  [default: the file's own]"),
             click.option(
-                "-f", "--file", "files", multiple=True, type=click.Path(path_type=Path),
+                "--profile",
+                help="Named overrides in the experiment: demo, paper, smoke, …  [default: the file's own]",
+            ),
+            click.option(
+                "-f",
+                "--file",
+                "files",
+                multiple=True,
+                type=click.Path(path_type=Path),
                 help="YAML file merged over the experiment. Can be repeated.",
             ),
             click.option(
-                "--set", "sets", multiple=True, metavar="PATH=VALUE",
+                "--set",
+                "sets",
+                multiple=True,
+                metavar="PATH=VALUE",
                 help="One value, for example contenders[lora].lora.r=16. Can be repeated.",
             ),
             click.option(
-                "--data", "data_directory", type=click.Path(path_type=Path),
+                "--data",
+                "data_directory",
+                type=click.Path(path_type=Path),
                 help="Directory with the data's files, or with a folder named like the source.",
             ),
             click.option(
-                "--lock", "lock_path", type=click.Path(path_type=Path, dir_okay=False),
+                "--lock",
+                "lock_path",
+                type=click.Path(path_type=Path, dir_okay=False),
                 help="Resolved names and digests: read if the file is there, else written.",
             ),
             click.option("--relock", is_flag=True, help="Resolve every name anew and write --lock again."),
@@ -110,7 +129,9 @@ def make_study(
     if data_directory is not None:
         chosen = choose_source(loaded, data_directory)
         if chosen is not loaded:
-            click.echo(f"data: {data_directory} holds '{chosen.data.source}', used in place of the sample", err=True)
+            click.echo(
+                f"data: {data_directory} holds '{chosen.data.source}', used in place of the sample", err=True
+            )
         loaded = chosen
     locked = read_lock(lock_path) if lock_path is not None and lock_path.exists() and not relock else None
     resolution = resolve(loaded, data_directory=data_directory, locked=locked)

@@ -18,7 +18,9 @@ from launcher.runs import find, view
 @click.option("--attempt", type=int, help="Number of the attempt.  [default: the newest]")
 @store_options
 @output_option("markdown", "json", "yaml")
-def command(run: str, attempt: int | None, store_address: str | None, site_path: Path | None, output: str) -> int:
+def command(
+    run: str, attempt: int | None, store_address: str | None, site_path: Path | None, output: str
+) -> int:
     """Print the report of RUN as Markdown, or its verdict as JSON or YAML."""
     store = open_named_store(store_address, site_path)
     seen = view(store, find(store, run), attempt)

@@ -18,7 +18,9 @@ from launcher.runs import find, view
 @click.option("--attempt", type=int, help="Number of the attempt.  [default: the newest]")
 @store_options
 @output_option("table", "json", "yaml")
-def command(run: str, attempt: int | None, store_address: str | None, site_path: Path | None, output: str) -> int:
+def command(
+    run: str, attempt: int | None, store_address: str | None, site_path: Path | None, output: str
+) -> int:
     """Show where every stage of RUN stands. A prefix of the run's id will do."""
     store = open_named_store(store_address, site_path)
     seen = view(store, find(store, run), attempt)
@@ -39,7 +41,9 @@ def command(run: str, attempt: int | None, store_address: str | None, site_path:
                     "kind": s.stage.kind,
                     "key": s.stage.key,
                     "state": s.state,
-                    "tries": [{"number": t.number, "started_at": t.started_at, "end": t.end} for t in s.tries],
+                    "tries": [
+                        {"number": t.number, "started_at": t.started_at, "end": t.end} for t in s.tries
+                    ],
                     "heartbeat": s.heartbeat,
                     "blocked_by": s.blocked_by,
                     "seconds": s.seconds,

@@ -10,13 +10,22 @@ import click
 from launcher import submission
 from launcher.cli import ending
 from launcher.cli.follow import follow
-from launcher.cli.options import experiment_options, make_study, open_named_store, output_option, store_options
+from launcher.cli.options import (
+    experiment_options,
+    make_study,
+    open_named_store,
+    output_option,
+    store_options,
+)
 
 
 @click.command("submit")
 @experiment_options
 @click.option(
-    "--target", type=click.Choice(["local", "cluster"]), default="cluster", show_default=True,
+    "--target",
+    type=click.Choice(["local", "cluster"]),
+    default="cluster",
+    show_default=True,
     help="Where the run goes: this machine or the cluster of the current kubeconfig context.",
 )
 @click.option("--detach", is_flag=True, help="Start the run, print its id and return.")
@@ -44,7 +53,9 @@ def command(
     submission.preflight_local(plan, store)
     submission.push_inputs(plan, store, made.resolution.locations)
     attempt = submission.open_attempt(plan, store, target=target)
-    click.echo(f"run {plan.run_id}, attempt {attempt.number}, {len(plan.stages)} stages, {store.address}", err=True)
+    click.echo(
+        f"run {plan.run_id}, attempt {attempt.number}, {len(plan.stages)} stages, {store.address}", err=True
+    )
     submission.start_local(attempt)
     if detach or output == "name":
         click.echo(plan.run_id)

@@ -42,7 +42,10 @@ def _explain(seen: RunView) -> tuple[str, str]:
             f"{failed.failure.next_step}; then launcher retry {run_id}",
         )
     if state == Reason.SUCCEEDED.value:
-        return f"{run_id} has finished: {(seen.verdict or {}).get('summary', '')}", f"launcher report {run_id}"
+        return (
+            f"{run_id} has finished: {(seen.verdict or {}).get('summary', '')}",
+            f"launcher report {run_id}",
+        )
     if state == Reason.CANCELLED.value:
         return f"{run_id} was cancelled.", f"launcher retry {run_id}"
     running = [status for status in seen.stages if status.state == "running"]
@@ -50,7 +53,10 @@ def _explain(seen: RunView) -> tuple[str, str]:
         shown = ", ".join(f"{status.stage.name} ({detail(status) or 'starting'})" for status in running)
         return f"{run_id} is running: {shown}.", f"launcher logs {run_id} -f"
     if state == "stopped":
-        return f"Nobody carries {run_id} on: its conductor was killed or stopped.", "submit the same experiment again"
+        return (
+            f"Nobody carries {run_id} on: its conductor was killed or stopped.",
+            "submit the same experiment again",
+        )
     return f"{run_id} is about to start its next stage.", f"launcher status {run_id}"
 
 

@@ -1,0 +1,96 @@
+"""Tuneyard's light side, and a small Python API that says the same as the command line.
+
+    from launcher import load, make_plan, submit
+    run = submit(load("sql"), target="local")
+    run.wait()
+    print(run.verdict["summary"])
+
+Importing this package imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from launcher.experiment import Experiment
+    from launcher.plan import Plan
+    from launcher.runs import Attempt
+
+__all__ = ["Run", "load", "make_plan", "submit"]
+
+
+def load(source: str, **overrides: Any) -> Experiment:
+    """An experiment by built-in name or file; keywords as in `launcher.experiment.load`."""
+    from launcher import experiment
+
+    return experiment.load(source, **overrides)
+
+
+def make_plan(experiment: Experiment, *, data: Path | None = None) -> Plan:
+    """The plan of an experiment, names resolved now."""
+    from launcher.plan import plan
+    from launcher.resolve import resolve
+
+    resolution = resolve(experiment, data_directory=data)
+    return plan(resolution.experiment, resolution.lock)
+
+
+class Run:
+    """A submitted run. `verdict` is None until it has succeeded."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+
+    @property
+    def id(self) -> str:
+        return self._attempt.run_id
+
+    @property
+    def outcome(self) -> dict[str, Any] | None:
+        return self._attempt.outcome
+
+    @property
+    def verdict(self) -> dict[str, Any] | None:
+        value = self._attempt.get("verdict.json")
+        return value if isinstance(value, dict) else None
+
+    def wait(self, timeout_s: float | None = None) -> dict[str, Any]:
+        """Wait until the attempt is closed and return its outcome. Raises TimeoutError, or Failure where it failed."""
+        from launcher.outcome import Failure, Reason
+
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while (outcome := self.outcome) is None:
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"{self.id} is still running")
+            time.sleep(0.2)
+        if outcome["reason"] != Reason.SUCCEEDED.value:
+            raise Failure.from_json(outcome["failure"])
+        return outcome
+
+
+def submit(
+    experiment: Experiment, *, target: str = "local", data: Path | None = None, store: str | None = None
+) -> Run:
+    """Start a run on this machine, or join it where it is under way; returns at once.
+
+    Raises Failure(UNSUPPORTED) for other targets than `local`.
+    """
+    from launcher import submission
+    from launcher.cli.options import open_named_store
+    from launcher.outcome import Failure, Reason
+    from launcher.plan import plan
+    from launcher.resolve import resolve
+
+    if target != "local":
+        raise Failure(Reason.UNSUPPORTED, "only target 'local' is built", where=f"target '{target}'")
+    resolution = resolve(experiment, data_directory=data)
+    made = plan(resolution.experiment, resolution.lock)
+    opened = open_named_store(store, None)
+    submission.preflight_local(made, opened)
+    submission.push_inputs(made, opened, resolution.locations)
+    attempt = submission.open_attempt(made, opened, target=target)
+    submission.start_local(attempt)
+    return Run(attempt)

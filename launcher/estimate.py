@@ -1,0 +1,138 @@
+"""Memory, hours and dollars before anything runs: arithmetic over the plan and the catalogue.
+
+Sources: ../docs/training.md derives the formulas. Training of an adapter executes about 4 FLOPs
+per parameter and token (forward 2, backward through activations 2), 6 with full recomputation,
+which is what is assumed; generating one answer token reads all weights once, answering
+prompts costs 2 FLOPs per parameter and token. A figure that cannot be derived is None.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from launcher import catalog
+from launcher.plan import Plan, Stage
+from launcher.stages import PredictSettings, TrainSettings
+
+GIB = 2**30
+#: Bytes per parameter of the frozen base, quantisation constants included.
+_WEIGHT_BYTES = {"none": 2.0, "int8": 1.016, "nf4": 0.538}
+_TRAIN_FLOPS_PER_PARAMETER = 6
+#: A running program's own share of a GPU: CUDA context, allocator slack.
+_RESERVED_GIB = 1.5
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """Rows of the parts, and mean tokens per row (cl100k_base; a model's own tokenizer differs by some percent)."""
+
+    train_rows: int
+    test_rows: int
+    train_tokens_per_row: float
+    test_prompt_tokens_per_row: float
+    test_answer_tokens_per_row: float
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """One stage's estimate. `memory_gib` is per GPU; `problem` says why it cannot run as planned."""
+
+    stage: str
+    device: str
+    gpus: int
+    tokens: float | None = None
+    hours: float | None = None
+    usd: float | None = None
+    memory_gib: float | None = None
+    memory_available_gib: float | None = None
+    problem: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def estimate(plan: Plan, counts: TokenCounts | None) -> list[StageEstimate]:
+    """One estimate per stage, in the plan's order; token-dependent figures only where `counts` is known."""
+    models = {contender["name"]: contender["model"] for contender in plan.experiment["contenders"]}
+    return [_stage(stage, models, counts) for stage in plan.stages]
+
+
+def _stage(stage: Stage, models: dict[str, str], counts: TokenCounts | None) -> StageEstimate:
+    resources = stage.resources
+    gpus = resources.gpus * resources.nodes
+    blank = StageEstimate(stage.name, resources.device, gpus)
+    settings = stage.typed_settings()
+    if not gpus or not isinstance(settings, TrainSettings | PredictSettings):
+        return blank
+    device = catalog.devices().get(resources.device)
+    if device is None:
+        known = ", ".join(name for name in catalog.devices() if name != "cpu")
+        return StageEstimate(stage.name, resources.device, gpus, problem=f"unknown device; known are {known}")
+    model = catalog.models().get(models.get(_contender(stage), ""))
+    if model is None:
+        return blank
+    shape = model.shape
+    if isinstance(settings, TrainSettings):
+        memory_gib = training_memory_gib(shape, settings)
+        tokens = (
+            counts and settings.training.steps * settings.training.batch_rows * counts.train_tokens_per_row
+        )
+        flops_per_token = _TRAIN_FLOPS_PER_PARAMETER * shape.parameters
+    else:
+        memory_gib = 2 * shape.parameters / GIB + _RESERVED_GIB
+        tokens = counts and counts.test_rows * (
+            counts.test_prompt_tokens_per_row + counts.test_answer_tokens_per_row
+        )
+        flops_per_token = 2 * shape.parameters
+    hours = None
+    # Generation is bound by memory traffic, not by arithmetic: no figure is derived for it.
+    if (
+        tokens is not None
+        and isinstance(settings, TrainSettings)
+        and device.peak_tflops
+        and device.utilisation_assumed
+    ):
+        hours = (
+            tokens * flops_per_token / (device.peak_tflops * 1e12 * device.utilisation_assumed) / gpus / 3600
+        )
+    price = catalog.prices().gpu(resources.device)
+    return StageEstimate(
+        stage.name,
+        resources.device,
+        gpus,
+        tokens=tokens,
+        hours=hours,
+        usd=hours * gpus * price.usd if hours is not None and price else None,
+        memory_gib=round(memory_gib, 1),
+        memory_available_gib=device.memory_gib,
+        problem=_fit(memory_gib, device.memory_gib),
+    )
+
+
+def training_memory_gib(shape: catalog.Shape, settings: TrainSettings) -> float:
+    """GiB per GPU: weights (sharded only under ZeRO-3), checkpointed activations, one layer's work, logits."""
+    training = settings.training
+    weights = shape.parameters * _WEIGHT_BYTES[training.quantization]
+    if training.zero_stage == 3 and training.quantization == "none":
+        weights /= settings.processes
+    tokens = training.micro_batch_tokens
+    boundaries = 2 * shape.layers * shape.hidden_size * tokens
+    one_layer = 2 * 34 * shape.hidden_size * tokens
+    logits = 2 * 4 * shape.vocabulary * tokens
+    return float(weights + boundaries + one_layer + logits) / GIB + _RESERVED_GIB
+
+
+def _contender(stage: Stage) -> str:
+    name = stage.name.partition("-")[2]
+    head, dash, seed = name.rpartition("-s")
+    return head if dash and seed.isdigit() else name
+
+
+def _fit(needed_gib: float, available_gib: float | None) -> str | None:
+    if available_gib is None or needed_gib <= available_gib:
+        return None
+    return (
+        f"needs about {needed_gib:.1f} GiB, the device has {available_gib:.1f}: "
+        "lower training.micro_batch_tokens, set training.quantization=nf4, or take more GPUs with training.zero_stage=3"
+    )
