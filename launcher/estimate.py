@@ -75,15 +75,13 @@ def _stage(stage: Stage, models: dict[str, str], counts: TokenCounts | None) -> 
     shape = model.shape
     if isinstance(settings, TrainSettings):
         memory_gib = training_memory_gib(shape, settings)
-        tokens = (
-            counts and settings.training.steps * settings.training.batch_rows * counts.train_tokens_per_row
-        )
+        rows = settings.training.steps * settings.training.batch_rows
+        tokens = rows * counts.train_tokens_per_row if counts else None
         flops_per_token = _TRAIN_FLOPS_PER_PARAMETER * shape.parameters
     else:
         memory_gib = 2 * shape.parameters / GIB + _RESERVED_GIB
-        tokens = counts and counts.test_rows * (
-            counts.test_prompt_tokens_per_row + counts.test_answer_tokens_per_row
-        )
+        per_row = counts.test_prompt_tokens_per_row + counts.test_answer_tokens_per_row if counts else 0.0
+        tokens = counts.test_rows * per_row if counts else None
         flops_per_token = 2 * shape.parameters
     hours = None
     # Generation is bound by memory traffic, not by arithmetic: no figure is derived for it.

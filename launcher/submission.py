@@ -80,7 +80,7 @@ def push_inputs(plan: Plan, store: DirectoryStore, locations: dict[str, Path]) -
 
 
 def open_attempt(plan: Plan, store: DirectoryStore, *, target: str) -> Attempt:
-    """The newest attempt at the run, open or closed; the first one is opened here. Safe to call from two places at once."""
+    """The newest attempt at the run, open or closed; the first is opened here. Safe to call twice at once."""
     store.put_json(f"runs/{plan.run_id}/plan.json", plan.model_dump(mode="json"))
     known = attempts(store, plan.run_id)
     attempt = Attempt(store, plan.run_id, known[-1] if known else 1)
@@ -120,7 +120,7 @@ def start_local(attempt: Attempt) -> None:
 
 
 def cancel(attempt: Attempt) -> bool:
-    """Close the attempt as cancelled; its conductor sees that and stops the stages. False where it was closed already."""
+    """Close the attempt as cancelled; its conductor sees that and stops the stages. False where it was closed."""
     failure = Failure(Reason.CANCELLED, "cancelled on request", where=attempt.run_id)
     return attempt.put(
         "outcome.json",

@@ -273,5 +273,6 @@ def _receipt(receipt: dict[str, Any]) -> list[str]:
         f"- {price['device']}: ${price['usd']} per GPU hour, {price['source']}, {price['date']}"
         for price in receipt["prices"]
     ] or ["- This run's devices have no price in the catalogue: its time is not priced."]
-    total = f"{receipt['seconds']:.0f} s productive, {receipt['seconds_lost'] + receipt['seconds_failed']:.0f} s lost or failed"
+    lost_s = receipt["seconds_lost"] + receipt["seconds_failed"]
+    total = f"{receipt['seconds']:.0f} s productive, {lost_s:.0f} s lost or failed"
     return ["## Receipt", "", total, "", *_table(header, rows), *prices, ""]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from launcher.results import Comparison, Measure
 
 #: Seed of the bootstrap: part of the results, so fixed.
 BOOTSTRAP_SEED = 20230824
+_MEAN_DRAWS = 2000
 
 Scores = Sequence[dict[str, Any]]  # rows of one scores.jsonl
 
@@ -29,10 +31,14 @@ def compare(
 ) -> Comparison:
     """Contender `a` minus contender `b` on the rows whose gold is valid, a mean over seeds on each side."""
     shares_a, shares_b = _shares(scores_a, measure), _shares(scores_b, measure)
-    difference, low, high = paired_difference(shares_a, shares_b, BOOTSTRAP_SEED)
     single = len(scores_a) == len(scores_b) == 1
     only_a = sum(x > y for x, y in zip(shares_a, shares_b, strict=True))
     only_b = sum(x < y for x, y in zip(shares_a, shares_b, strict=True))
+    if single:
+        right_a, right_b = [share == 1 for share in shares_a], [share == 1 for share in shares_b]
+        difference, low, high = paired_difference(right_a, right_b, BOOTSTRAP_SEED)
+    else:
+        difference, low, high = _mean_difference([x - y for x, y in zip(shares_a, shares_b, strict=True)])
     return Comparison(
         a=a,
         b=b,
@@ -55,3 +61,12 @@ def _shares(seeds: Sequence[Scores], measure: str) -> list[float]:
         for same in rows
         if same[0]["valid_gold"]
     ]
+
+
+def _mean_difference(differences: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of paired differences with a percentile bootstrap interval over rows."""
+    if not differences:
+        return 0.0, 0.0, 0.0
+    generator, of = random.Random(BOOTSTRAP_SEED), len(differences)
+    means = sorted(sum(generator.choices(differences, k=of)) / of for _ in range(_MEAN_DRAWS))
+    return sum(differences) / of, means[round(0.025 * _MEAN_DRAWS)], means[round(0.975 * _MEAN_DRAWS) - 1]

@@ -145,15 +145,11 @@ def _samples(rows: list[Row], answers: dict[str, _Answers], primary: str) -> lis
     for index in order[:SAMPLES_SHOWN]:
         given = []
         for name, one in answers.items():
-            row = one.scores[0][index]
-            correct = bool(row["scores"].get(primary))
+            scored = one.scores[0][index]
+            correct = bool(scored["scores"].get(primary))
+            reason = None if correct else scored["reason"]
             given.append(
-                SampleAnswer(
-                    contender=name,
-                    answer=row["answer"],
-                    correct=correct,
-                    reason=None if correct else row["reason"],
-                )
+                SampleAnswer(contender=name, answer=scored["answer"], correct=correct, reason=reason)
             )
         row = rows[index]
         samples.append(Sample(id=row.id, question=row.messages[-2]["content"], gold=row.gold, answers=given))

@@ -86,7 +86,8 @@ def _print(
     click.echo(f"run {plan.run_id}: {made.experiment.description or plan.experiment['name']}")
     if counts is not None:
         click.echo(
-            f"data {made.experiment.data.source}: {counts.train_rows} training rows of {counts.train_tokens_per_row:.0f} tokens, "
+            f"data {made.experiment.data.source}: {counts.train_rows} training rows "
+            f"of {counts.train_tokens_per_row:.0f} tokens, "
             f"{counts.test_rows} questions of {counts.test_prompt_tokens_per_row:.0f} + "
             f"{counts.test_answer_tokens_per_row:.0f} tokens (cl100k_base, counted)"
         )
