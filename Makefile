@@ -1,0 +1,42 @@
+# make demo   a small study on this machine, from nothing to a verdict
+# make test   formatting, lint, types and the fast test suite
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Versions that are known to work together; change them with `make constraints`.
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test lint constraints clean help
+
+help:
+	@grep '^# make' Makefile | cut -c3-
+
+demo: $(VENV)/.installed-jobs
+	env -u OMP_NUM_THREADS $(BIN)/launcher submit sql --target local
+
+test: lint
+	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGUMENTS)
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 demo" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[$*]'
+	touch $@
+
+# Resolve anew, without the constraints, and write down what was found.
+constraints: | $(VENV)/bin/python
+	$(PIP) install --quiet --upgrade --upgrade-strategy eager --editable '.[test]'
+	$(PIP) freeze --exclude-editable | grep -iv -e '^pip==' -e '^setuptools==' > constraints.txt
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
