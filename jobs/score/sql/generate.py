@@ -1,0 +1,193 @@
+"""Databases made to tell a gold query from its neighbours: seeded, small, from the query's own literals.
+
+One call makes one database. Successive `variant`s differ in size, in how often values repeat, in
+NULLs, in how often rows meet across tables: what kills one wrong query often hides another.
+Foreign keys are respected, some parents have no children, and some variants leave a table empty.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jobs.score.sql import values
+from jobs.score.sql.compare import Value
+from jobs.score.sql.facts import ColumnKey, Facts
+from jobs.score.sql.schema import Column, Kind, Schema, TableSchema, create_table, kind_of, quoted
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How one variant is filled. Shares are probabilities per value."""
+
+    rows: int
+    distinct: int  # values that a column draws from, besides literals
+    literal_share: float
+    null_share: float
+    empty_share: float  # probability that a table stays empty
+
+
+SHAPES = (
+    Shape(rows=12, distinct=6, literal_share=0.5, null_share=0.0, empty_share=0.0),
+    Shape(rows=20, distinct=4, literal_share=0.6, null_share=0.1, empty_share=0.0),
+    Shape(rows=8, distinct=12, literal_share=0.3, null_share=0.0, empty_share=0.0),
+    Shape(rows=30, distinct=3, literal_share=0.7, null_share=0.05, empty_share=0.0),
+    Shape(rows=5, distinct=3, literal_share=0.8, null_share=0.2, empty_share=0.0),
+    Shape(rows=16, distinct=8, literal_share=0.4, null_share=0.1, empty_share=0.2),
+    Shape(rows=40, distinct=10, literal_share=0.85, null_share=0.0, empty_share=0.0),
+)
+
+
+def build(schema: Schema, used: frozenset[str], facts: Facts, seed: int, variant: int) -> bytes:
+    """The file image of one database: every table of `schema`, rows in those of `used` and what they refer to.
+
+    The same arguments give the same bytes.
+    """
+    filler = _Filler(schema, facts, random.Random(f"{seed}/{variant}"), SHAPES[variant % len(SHAPES)])
+    connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)
+    try:
+        connection.execute("PRAGMA page_size=1024")
+        connection.execute("BEGIN")
+        for table in schema.tables:
+            connection.execute(create_table(table))
+        for table in _parents_first(schema, _with_parents(schema, used)):
+            rows = filler.rows(table)
+            places = ", ".join("?" * len(table.columns))
+            connection.executemany(f"INSERT OR IGNORE INTO {quoted(table.name)} VALUES ({places})", rows)
+        connection.execute("COMMIT")
+        return connection.serialize()
+    finally:
+        connection.close()
+
+
+def _with_parents(schema: Schema, used: frozenset[str]) -> set[str]:
+    """Lower-case names of the used tables and of every table they refer to."""
+    wanted, waiting = set(), list(used)
+    while waiting:
+        name = waiting.pop()
+        table = schema.table(name)
+        if table is not None and name not in wanted:
+            wanted.add(name)
+            waiting += [key.table.lower() for key in table.foreign]
+    return wanted
+
+
+def _parents_first(schema: Schema, wanted: set[str]) -> list[TableSchema]:
+    """Tables in an order in which a referred table comes first; a cycle is cut where it closes."""
+    placed: list[TableSchema] = []
+    visiting: set[str] = set()
+
+    def visit(table: TableSchema) -> None:
+        if table.name.lower() in visiting:
+            return
+        visiting.add(table.name.lower())
+        for key in table.foreign:
+            parent = schema.table(key.table)
+            if parent is not None:
+                visit(parent)
+        placed.append(table)
+
+    for table in schema.tables:
+        if table.name.lower() in wanted:
+            visit(table)
+    return placed
+
+
+class _Filler:
+    """Rows table by table; remembers what was filled, so that children can refer to it."""
+
+    def __init__(self, schema: Schema, facts: Facts, rng: random.Random, shape: Shape) -> None:
+        self._schema, self._facts, self._rng, self._shape = schema, facts, rng, shape
+        self._group = _groups(schema, facts)
+        self._pools: dict[ColumnKey, values.Pool] = {}
+        self._filled: dict[ColumnKey, list[Value]] = {}
+
+    def rows(self, table: TableSchema) -> list[tuple[Value, ...]]:
+        shape, rng = self._shape, self._rng
+        count = 0 if rng.random() < shape.empty_share else max(1, round(shape.rows * rng.uniform(0.6, 1.4)))
+        columns = [self._column(table, column, count) for column in table.columns]
+        rows = list(zip(*columns, strict=True))
+        if not any(column.key for column in table.columns) and not table.primary:
+            # Whole rows twice: what tells DISTINCT, UNION and counts apart.
+            rows += [rows[rng.randrange(len(rows))] for _ in range(len(rows) // 5)]
+        for column, filled in zip(table.columns, zip(*rows, strict=True) if rows else [()] * len(table.columns), strict=True):
+            self._filled[table.name.lower(), column.name.lower()] = list(filled)
+        return rows
+
+    def _column(self, table: TableSchema, column: Column, count: int) -> list[Value]:
+        key = (table.name.lower(), column.name.lower())
+        unique = column.key or _names_its_table(table, column)
+        parents = self._parent_values(table, column)
+        if parents is not None:
+            present = [value for value in parents if value is not None]
+            return self._drawn(present, count, unique, nulls=not column.required)
+        pool = self._pool(key, kind_of(column))
+        if unique:
+            return pool.distinct(self._rng, count)
+        share = 0.0 if column.required or key_like(column) else self._shape.null_share
+        return [None if self._rng.random() < share else pool.draw(self._rng) for _ in range(count)]
+
+    def _parent_values(self, table: TableSchema, column: Column) -> list[Value] | None:
+        for foreign in table.foreign:
+            for source, target in zip(foreign.columns, foreign.targets or self._primary(foreign.table), strict=False):
+                if source.lower() == column.name.lower():
+                    return self._filled.get((foreign.table.lower(), target.lower()))
+        return None
+
+    def _primary(self, table: str) -> Sequence[str]:
+        found = self._schema.table(table)
+        return found.primary if found is not None else ()
+
+    def _drawn(self, present: list[Value], count: int, unique: bool, nulls: bool) -> list[Value]:
+        if unique:
+            return self._rng.sample(present, min(count, len(present))) + [None] * max(0, count - len(present))
+        # Some parents stay without children, so that outer joins, IN and EXCEPT have something to find.
+        chosen = [value for value in present if self._rng.random() < 0.75] or present
+        share = self._shape.null_share / 2 if nulls else 0.0
+        return [None if not chosen or self._rng.random() < share else self._rng.choice(chosen) for _ in range(count)]
+
+    def _pool(self, key: ColumnKey, kind: Kind) -> values.Pool:
+        group = self._group.get(key, key)
+        if group not in self._pools:
+            members = [k for k, g in self._group.items() if g == group] or [key]
+            self._pools[group] = values.pool(
+                kind,
+                [v for member in sorted(members) for v in self._facts.literals.get(member, ())],
+                [p for member in sorted(members) for p in self._facts.patterns.get(member, ())],
+                self._rng,
+                self._shape.distinct,
+                self._shape.literal_share,
+            )
+        return self._pools[group]
+
+
+def key_like(column: Column) -> bool:
+    """Whether a column's name says that it identifies something: such columns are not NULL in real data."""
+    name = column.name.lower()
+    return column.key or name == "id" or name.endswith(("_id", "_code")) or column.name.endswith(("ID", "Id"))
+
+
+def _names_its_table(table: TableSchema, column: Column) -> bool:
+    """Whether a column without declared key is the table's own (`singer.Singer_ID`): contexts declare none."""
+    if table.primary:
+        return False
+    name, own = column.name.lower().replace("_", ""), table.name.lower().replace("_", "")
+    return name == "id" or name in (f"{own}id", f"{own.removesuffix('s')}id")
+
+
+def _groups(schema: Schema, facts: Facts) -> dict[ColumnKey, ColumnKey]:
+    """Column -> representative of the columns it is compared with: they draw from one pool, so that rows meet."""
+    leader: dict[ColumnKey, ColumnKey] = {}
+
+    def find(key: ColumnKey) -> ColumnKey:
+        while leader.get(key, key) != key:
+            key = leader[key]
+        return key
+
+    for a, b in facts.meeting:
+        first, second = sorted((find(a), find(b)))
+        leader[second] = first
+        leader.setdefault(first, first)
+    return {key: find(key) for key in sorted({*facts.literals, *facts.patterns, *leader})}

@@ -1,0 +1,54 @@
+"""The execution comparison that published Spider numbers use, bug for bug, from the description of its behaviour.
+
+Kept apart from the strict comparison on purpose: it answers "what would the paper say", not "is
+it right". Its rules, each of which the strict comparison breaks for a reason:
+
+- DISTINCT is removed from gold and answer before they run;
+- `> =`, `< =` and `! =` are closed up, `YEAR(CURDATE())` is 2020;
+- row order matters where the gold's text contains "order by" anywhere, a subquery included, and
+  then exactly: rows with equal keys have no freedom;
+- two results without rows are equal, whatever their columns;
+- values are equal as Python has it: 1 and 1.0 are, 0.1 + 0.2 and 0.3 are not, '1' and 1 are not;
+- text that is not UTF-8 loses the bytes that are wrong;
+- columns may stand in any order, in each database another.
+
+One thing is not reproduced: statements that write or reach outside are refused and count as wrong.
+"""
+
+from __future__ import annotations
+
+import re
+
+from jobs.score.sql.compare import Expected, Segment, Table, assignable, in_order
+
+_TOKEN = re.compile(
+    r"""'(?:[^']|'')*(?:'|\Z)|"(?:[^"]|"")*(?:"|\Z)|`[^`]*(?:`|\Z)|\[[^\]]*(?:\]|\Z)|--[^\n]*|/\*.*?(?:\*/|\Z)"""
+    r"""|[A-Za-z_][A-Za-z0-9_]*""",
+    re.DOTALL,
+)
+_THIS_YEAR = re.compile(r"YEAR\s*\(\s*CURDATE\s*\(\s*\)\s*\)\s*", re.IGNORECASE)
+
+
+def rewritten(sql: str) -> str:
+    """The text that is run instead of `sql`."""
+    for split, whole in (("> =", ">="), ("< =", "<="), ("! =", "!=")):
+        sql = sql.replace(split, whole)
+    sql = _TOKEN.sub(lambda match: "" if match[0].lower() == "distinct" else match[0], sql)
+    return _THIS_YEAR.sub("2020", sql)
+
+
+def order_matters(gold: str) -> bool:
+    return "order by" in gold.lower()
+
+
+def equal(gold: Table, answer: Table, ordered: bool) -> bool:
+    """The official verdict on one database's two results."""
+    if not gold.rows and not answer.rows:
+        return True
+    if len(gold.rows) != len(answer.rows) or gold.width != answer.width:
+        return False
+    if ordered:
+        expected = in_order(gold)
+    else:
+        expected = Expected(gold.width, (Segment(gold.rows, len(gold.rows)),))
+    return assignable([(expected, answer)])

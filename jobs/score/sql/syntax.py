@@ -1,0 +1,200 @@
+"""What sqlglot knows of a query: its normal form, what its order leaves open, how hard it is.
+
+Parsing a hostile text can take long or deep: these functions are called in the sandbox only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+DIALECT = "sqlite"
+
+
+def parse(sql: str) -> exp.Expression | None:
+    """The tree of one query, or None where sqlglot cannot read it as one."""
+    try:
+        trees = sqlglot.parse(sql, dialect=DIALECT)
+    except (SqlglotError, RecursionError, ValueError):
+        return None
+    if len(trees) != 1 or not isinstance(trees[0], exp.Query):
+        return None
+    return trees[0]
+
+
+def unwrapped(tree: exp.Expression) -> exp.Expression:
+    """The query inside parentheses that enclose it whole."""
+    while isinstance(tree, exp.Subquery) and isinstance(tree.this, exp.Query) and not _own_clauses(tree):
+        tree = tree.this
+    return tree
+
+
+def _own_clauses(tree: exp.Expression) -> bool:
+    return any(tree.args.get(name) for name in ("order", "limit", "offset"))
+
+
+@dataclass(frozen=True)
+class GoldPlan:
+    """How to run a gold query so that everything its order leaves open is seen.
+
+    `sql` returns the gold's columns and then `appended` more; `keys` are the output positions
+    (from 0) that its ORDER BY sorts by. Where `mode` is "choice", rows with equal keys may come
+    in any order, and `limit` rows from `offset` on are wanted of them.
+    """
+
+    sql: str
+    mode: Literal["bag", "choice", "exact"]
+    appended: int = 0
+    keys: tuple[int, ...] = ()
+    limit: int | None = None
+    offset: int = 0
+
+
+def gold_plan(gold: str, tree: exp.Expression | None) -> GoldPlan:
+    """The plan of a gold query; "exact" (its rows in its order) where its freedom cannot be expressed."""
+    if tree is None:
+        return GoldPlan(gold, "exact" if "order by" in gold.lower() else "bag")
+    root = unwrapped(tree)
+    order, limit, offset = (root.args.get(name) for name in ("order", "limit", "offset"))
+    if not order and not limit:
+        return GoldPlan(gold, "bag")
+    wanted = _integer(limit), _integer(offset) if offset else 0
+    if (limit and wanted[0] is None) or wanted[1] is None:
+        return GoldPlan(gold, "exact")
+    plain = root.copy()
+    for name in ("limit", "offset"):
+        plain.set(name, None)
+    keys = _keys(plain, order.expressions if order else [])
+    if keys is None:
+        return GoldPlan(gold, "exact")
+    positions, appended = keys
+    return GoldPlan(plain.sql(dialect=DIALECT), "choice", appended, positions, wanted[0], wanted[1])
+
+
+def _integer(clause: Any) -> int | None:
+    value = clause.expression if clause is not None else None
+    if isinstance(value, exp.Literal) and not value.is_string and value.name.isdigit():
+        return int(value.name)
+    return None
+
+
+def _keys(query: exp.Expression, terms: Iterable[exp.Expression]) -> tuple[tuple[int, ...], int] | None:
+    """Positions of the sort keys in the output, appending to `query` what is not there; None where impossible.
+
+    A position is counted from 0, an appended one as -1, -2, … in reverse order of appending.
+    """
+    first: Any = query
+    while isinstance(first, exp.SetOperation | exp.Subquery):
+        first = first.this
+    if not isinstance(first, exp.Select):
+        return None
+    free = first is query and not first.args.get("distinct")
+    starred = any(projection.is_star for projection in first.expressions)
+    shown = list(first.expressions)
+    names = {name.lower(): i for i, name in reversed(list(enumerate(p.alias_or_name for p in shown))) if name}
+    texts = {p.unalias().sql(dialect=DIALECT).lower(): i for i, p in reversed(list(enumerate(shown)))}
+    positions: list[int] = []
+    appended: list[exp.Expression] = []
+    for term in terms:
+        key = term.this if isinstance(term, exp.Ordered) else term
+        if isinstance(key, exp.Literal) and not key.is_string and key.name.isdigit():
+            found: int | None = int(key.name) - 1
+        else:
+            # SQLite looks for an output of that name first, then for an expression of that text.
+            bare = isinstance(key, exp.Column) and not key.table
+            found = names.get(key.name.lower()) if bare else None
+            if found is None:
+                found = texts.get(key.sql(dialect=DIALECT).lower())
+        if found is not None and not starred and 0 <= found < len(shown):
+            positions.append(found)
+        elif free and not (found is not None and isinstance(key, exp.Literal)):
+            appended.append(key.copy())
+            positions.append(-len(appended))
+        else:
+            return None
+    for expression in appended:
+        first.append("expressions", expression)
+    # -k was "the k-th appended"; counted from the end of the row it is the last but …
+    return tuple(p if p >= 0 else -(len(appended) + p + 1) for p in positions), len(appended)
+
+
+def tables_used(tree: exp.Expression | None) -> frozenset[str]:
+    """Lower-case names of the tables a query reads, common table expressions left out."""
+    if tree is None:
+        return frozenset()
+    defined = {cte.alias_or_name.lower() for cte in tree.find_all(exp.CTE)}
+    return frozenset(t.name.lower() for t in tree.find_all(exp.Table)) - defined
+
+
+def normalised(tree: exp.Expression | None, columns: frozenset[str] = frozenset()) -> str | None:
+    """One text for all spellings of a query: case, spacing, quoting, aliases, INNER, ASC, <> for !=.
+
+    `columns` are the schema's column names in lower case: SQLite reads `"France"` as a text where
+    no column has that name, and so does this. None where the query does not parse.
+    """
+    if tree is None:
+        return None
+    tree = unwrapped(tree.copy())
+    for column in list(tree.find_all(exp.Column)):
+        name = column.this
+        if isinstance(name, exp.Identifier) and name.quoted and not column.table and columns and name.name.lower() not in columns:
+            replacement = exp.Literal.string(name.name)
+            if column is tree:
+                return None
+            column.replace(replacement)
+    _rename_tables(tree)
+    for identifier in tree.find_all(exp.Identifier):
+        identifier.set("this", identifier.name.lower())
+        identifier.set("quoted", False)
+    for join in tree.find_all(exp.Join):
+        if (join.args.get("kind") or "").upper() == "INNER":
+            join.set("kind", None)
+    for alias in list(tree.find_all(exp.Alias)):
+        _drop_unused_alias(alias, tree)
+    for ordered in tree.find_all(exp.Ordered):
+        if not ordered.args.get("desc"):
+            ordered.set("desc", None)
+    return tree.sql(dialect=DIALECT, normalize_functions="lower")
+
+
+def _rename_tables(tree: exp.Expression) -> None:
+    """Give tables the aliases t1, t2, … in order of appearance, scope by scope, and qualify nothing new."""
+    number = 0
+    for select in list(tree.find_all(exp.Select)):
+        renamed: dict[str, str] = {}
+        sources = [source for source in _sources(select) if isinstance(source, exp.Table | exp.Subquery)]
+        for source in sources:
+            number += 1
+            old = source.alias_or_name.lower()
+            renamed[old] = f"t{number}"
+            source.set("alias", exp.TableAlias(this=exp.to_identifier(f"t{number}")) if len(sources) > 1 or source.alias else None)
+        single = len(sources) == 1
+        for column in select.find_all(exp.Column):
+            if column.args.get("_renamed") or column.table.lower() not in renamed:
+                continue
+            local = column.parent_select is select
+            column.set("table", None if single and local else exp.to_identifier(renamed[column.table.lower()]))
+            column.set("_renamed", True)
+        if single and sources and isinstance(sources[0], exp.Table):
+            sources[0].set("alias", None)
+
+
+def _sources(select: exp.Select) -> list[exp.Expression]:
+    clause = select.args.get("from_") or select.args.get("from")
+    found = [clause.this] if clause is not None else []
+    return found + [join.this for join in select.args.get("joins") or []]
+
+
+def _drop_unused_alias(alias: exp.Alias, tree: exp.Expression) -> None:
+    """An output's name changes nothing unless something refers to it."""
+    if not isinstance(alias.parent, exp.Select):
+        return
+    name = alias.alias.lower()
+    if any(column.name.lower() == name for column in tree.find_all(exp.Column)):
+        return
+    alias.replace(alias.this)

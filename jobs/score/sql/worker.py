@@ -1,0 +1,81 @@
+"""The outer wall: a process with an empty environment, hard limits and no life of its own.
+
+It reads batches of jobs from stdin, one JSON list a line, and answers each job with one JSON line on
+stdout. Whatever a job does to this process (CPU limit, memory limit, crash) ends the process,
+and costs that job only: the parent (pool.py) starts another and goes on behind it.
+
+The kernel keeps the limits, so that they hold where the parent is stopped or gone:
+CPU seconds per job (SIGXCPU), address space, file size 0, no core, few descriptors, and death
+with the parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+#: What a job may use before the kernel kills the process; queries stop themselves earlier (engine.Limits).
+JOB_CPU_S = 30
+MEMORY_BYTES = 1536 << 20
+_DESCRIPTORS = 64
+OUT_OF_MEMORY_EXIT = 9
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+
+
+def enter_sandbox(parent: int, memory_bytes: int) -> None:
+    """Give up everything a job does not need. Cannot be undone."""
+    if sys.platform.startswith("linux"):
+        libc = ctypes.CDLL(None, use_errno=True)
+        for option, value in ((_PR_SET_PDEATHSIG, signal.SIGKILL), (_PR_SET_NO_NEW_PRIVS, 1)):
+            if libc.prctl(option, value, 0, 0, 0) != 0:
+                raise OSError(ctypes.get_errno(), "prctl")
+    if os.getppid() != parent:
+        os._exit(0)
+    os.environ.clear()
+    os.chdir("/")
+    for kind, value in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NOFILE, _DESCRIPTORS),
+        (resource.RLIMIT_AS, memory_bytes),
+    ):
+        resource.setrlimit(kind, (value, value))
+    # A terminal's Ctrl-C is for the parent, which ends its workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def allow_cpu(seconds: int) -> None:
+    """Let this process use that much more CPU from now on; the kernel kills it at the end of that."""
+    soft = int(time.process_time()) + 1 + seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+
+def serve(handle: Callable[[dict[str, Any]], Any], cpu_s: int) -> None:
+    """Answer batches until stdin ends. A job's own error is an answer; running out of memory ends the process."""
+    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    for line in source:
+        for job in json.loads(line):
+            allow_cpu(cpu_s)
+            answer = json.dumps({"value": handle(job)})
+            sink.write(answer.encode() + b"\n")
+            sink.flush()
+
+
+def main(parent: int, memory_bytes: int, cpu_s: int) -> None:
+    """What the parent starts. Imports come first: afterwards few descriptors are left."""
+    from jobs.score.sql.judge import handle
+
+    enter_sandbox(parent, memory_bytes)
+    try:
+        serve(handle, cpu_s)
+    except (MemoryError, RecursionError):
+        # State after either is not to be trusted; a fresh process is cheap.
+        os._exit(OUT_OF_MEMORY_EXIT)
