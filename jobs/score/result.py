@@ -61,7 +61,9 @@ def summarise(task: str, primary: str, scores: Sequence[RowScore]) -> dict[str, 
         "measures": measures,
         "breakdowns": {
             group: {
-                value: {name: _proportion([s.scores[name] for s in members]) for name in _names(scores, "scores")}
+                value: {
+                    name: _proportion([s.scores[name] for s in members]) for name in _names(scores, "scores")
+                }
                 for value, members in sorted(_grouped(valid, group).items())
             }
             for group in _names(scores, "groups")

@@ -82,7 +82,7 @@ def _group_ends(keys: Sequence[Row]) -> Iterator[int]:
 
 
 def _equal(a: Value, b: Value) -> bool:
-    return a == b or (isinstance(a, float) or isinstance(b, float)) and _close(a, b)
+    return a == b or ((isinstance(a, float) or isinstance(b, float)) and _close(a, b))
 
 
 def _close(a: Value, b: Value) -> bool:
@@ -246,4 +246,6 @@ def difference(expected: Expected, answer: Table) -> Difference:
     missing = max(0, expected.length - (len(table.rows) - extra))
     loose = Expected(unified.width, (Segment(list(wanted.elements()), unified.length),))
     bag = same([loose], [table])
-    return Difference(missing, extra, expected.width, answer.width, bag, not bag and not missing and not extra)
+    return Difference(
+        missing, extra, expected.width, answer.width, bag, not bag and not missing and not extra
+    )

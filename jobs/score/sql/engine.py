@@ -50,7 +50,16 @@ _READING = frozenset(
 )
 #: Functions that reach outside the database, or whose result is chance: a score must not depend on luck.
 REFUSED_FUNCTIONS = frozenset(
-    {"load_extension", "fts3_tokenizer", "readfile", "writefile", "edit", "random", "randomblob", "sqlite_log"}
+    {
+        "load_extension",
+        "fts3_tokenizer",
+        "readfile",
+        "writefile",
+        "edit",
+        "random",
+        "randomblob",
+        "sqlite_log",
+    }
 )
 
 
@@ -69,7 +78,10 @@ class QueryError(Exception):
 def open_file(path: Path) -> sqlite3.Connection:
     """A database file, read-only and immutable: no lock, no journal, nothing written beside it."""
     connection = sqlite3.connect(
-        f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1", uri=True, isolation_level=None, cached_statements=0
+        f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1",
+        uri=True,
+        isolation_level=None,
+        cached_statements=0,
     )
     return _guarded(connection)
 
@@ -92,7 +104,9 @@ def _guarded(connection: sqlite3.Connection) -> sqlite3.Connection:
     return connection
 
 
-def _authorize(action: int, first: str | None, second: str | None, _database: str | None, _trigger: str | None) -> int:
+def _authorize(
+    action: int, first: str | None, second: str | None, _database: str | None, _trigger: str | None
+) -> int:
     if action not in _READING:
         return sqlite3.SQLITE_DENY
     if action == sqlite3.SQLITE_FUNCTION and (second or first or "").lower() in REFUSED_FUNCTIONS:
@@ -137,14 +151,18 @@ def _fetch(connection: sqlite3.Connection, sql: str, limits: Limits) -> Table:
     cursor = connection.execute(sql)
     try:
         if cursor.description is None:
-            raise QueryError("not a query", "there is nothing to run" if not sql.strip() else "it returns no table")
+            raise QueryError(
+                "not a query", "there is nothing to run" if not sql.strip() else "it returns no table"
+            )
         rows: list[Row] = []
         size_bytes = 0
         while chunk := cursor.fetchmany(_ROWS_PER_FETCH):
             rows += chunk
             size_bytes += sum(len(v) if isinstance(v, str | bytes) else 8 for row in chunk for v in row)
             if len(rows) > limits.rows or size_bytes > limits.content_bytes:
-                raise QueryError("too large", f"more than {limits.rows} rows or {limits.content_bytes >> 20} MiB")
+                raise QueryError(
+                    "too large", f"more than {limits.rows} rows or {limits.content_bytes >> 20} MiB"
+                )
         return Table(len(cursor.description), rows)
     finally:
         cursor.close()
@@ -183,7 +201,9 @@ _KINDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 def _explained(error: sqlite3.Error, meter: _Meter) -> QueryError:
     text = str(error)[:300]
     if text == "interrupted":
-        return QueryError("too slow", "stopped at its limit of steps" if meter.left < 0 else "stopped at its time limit")
+        return QueryError(
+            "too slow", "stopped at its limit of steps" if meter.left < 0 else "stopped at its time limit"
+        )
     for pattern, kind in _KINDS:
         if pattern.search(text):
             return QueryError(kind, text)

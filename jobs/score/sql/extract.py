@@ -21,7 +21,8 @@ MAX_ANSWER_CHARACTERS = 100_000
 
 _FENCE = re.compile(r"```[ \t]*(\w*)[^\S\n]*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _LABEL = re.compile(
-    r"\s*(?:\*\*)?(?:here is |the )?(?:final |correct )?(?:sqlite|sql|answer|query)(?: query| statement)?(?: is)?(?:\*\*)?\s?:(?:\*\*)?\s*",
+    r"\s*(?:\*\*)?(?:here is |the )?(?:final |correct )?(?:sqlite|sql|answer|query)"
+    r"(?: query| statement)?(?: is)?(?:\*\*)?\s?:(?:\*\*)?\s*",
     re.IGNORECASE,
 )
 _STARTS_LIKE_A_QUERY = re.compile(r"[\s(]*(?:select|with|values)\b", re.IGNORECASE)
@@ -38,10 +39,12 @@ _STOP = re.compile(
     r"""|--[^\n]*|/\*.*?(?:\*/|\Z)|(?P<end>;|\n[ \t\r]*\n\s*(?P<word>[A-Za-z]+|[^\sA-Za-z]))""",
     re.DOTALL,
 )
-_CONTINUES = frozenset(
-    "select from where group having order limit offset union intersect except join inner left right full cross "
-    "natural outer on using and or not in like between is as case when then else end distinct values with over "
-    "partition window asc desc".split()
+#: Words that carry a query on behind an empty line.
+_CONTINUES = re.compile(
+    r"(?:select|from|where|group|having|order|limit|offset|union|intersect|except|join|inner|left|right|full|cross|"
+    r"natural|outer|on|using|and|or|not|in|like|between|is|as|case|when|then|else|end|distinct|values|with|over|"
+    r"partition|window|asc|desc)\Z",
+    re.IGNORECASE,
 )
 
 
@@ -58,7 +61,10 @@ def extract_sql(answer: str) -> str:
 def _fenced(answer: str) -> str:
     if "```" not in answer:
         return answer
-    blocks = [match[2] if match[1].lower() in ("", "sql", "sqlite") else match[1] + match[2] for match in _FENCE.finditer(answer)]
+    blocks = [
+        match[2] if match[1].lower() in ("", "sql", "sqlite") else match[1] + match[2]
+        for match in _FENCE.finditer(answer)
+    ]
     for block in blocks:
         if _STARTS_LIKE_A_QUERY.match(block):
             return block
@@ -77,6 +83,6 @@ def _first_statement(text: str) -> str:
         if match["end"] == ";":
             return text[: match.start()]
         word = match["word"]
-        if word.isalpha() and word.lower() not in _CONTINUES:
+        if word.isalpha() and not _CONTINUES.match(word):
             return text[: match.start()]
     return text

@@ -96,7 +96,12 @@ def _literals(node: exp.Expression, schema: Schema) -> list[Literal]:
             return [float(node.name)]
         except ValueError:
             return []
-    if isinstance(node, exp.Column) and not resolve(node, schema) and node.this.args.get("quoted") and not node.table:
+    if (
+        isinstance(node, exp.Column)
+        and not resolve(node, schema)
+        and node.this.args.get("quoted")
+        and not node.table
+    ):
         return [node.name]
     return []
 

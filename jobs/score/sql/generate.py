@@ -100,7 +100,7 @@ class _Filler:
 
     def __init__(self, schema: Schema, facts: Facts, rng: random.Random, shape: Shape) -> None:
         self._schema, self._facts, self._rng, self._shape = schema, facts, rng, shape
-        self._group = _groups(schema, facts)
+        self._group = _groups(facts)
         self._pools: dict[ColumnKey, values.Pool] = {}
         self._filled: dict[ColumnKey, list[Value]] = {}
 
@@ -112,7 +112,9 @@ class _Filler:
         if not any(column.key for column in table.columns) and not table.primary:
             # Whole rows twice: what tells DISTINCT, UNION and counts apart.
             rows += [rows[rng.randrange(len(rows))] for _ in range(len(rows) // 5)]
-        for column, filled in zip(table.columns, zip(*rows, strict=True) if rows else [()] * len(table.columns), strict=True):
+        for column, filled in zip(
+            table.columns, zip(*rows, strict=True) if rows else [()] * len(table.columns), strict=True
+        ):
             self._filled[table.name.lower(), column.name.lower()] = list(filled)
         return rows
 
@@ -131,7 +133,9 @@ class _Filler:
 
     def _parent_values(self, table: TableSchema, column: Column) -> list[Value] | None:
         for foreign in table.foreign:
-            for source, target in zip(foreign.columns, foreign.targets or self._primary(foreign.table), strict=False):
+            for source, target in zip(
+                foreign.columns, foreign.targets or self._primary(foreign.table), strict=False
+            ):
                 if source.lower() == column.name.lower():
                     return self._filled.get((foreign.table.lower(), target.lower()))
         return None
@@ -140,13 +144,16 @@ class _Filler:
         found = self._schema.table(table)
         return found.primary if found is not None else ()
 
-    def _drawn(self, present: list[Value], count: int, unique: bool, nulls: bool) -> list[Value]:
+    def _drawn(self, present: Sequence[Value], count: int, unique: bool, nulls: bool) -> list[Value]:
         if unique:
             return self._rng.sample(present, min(count, len(present))) + [None] * max(0, count - len(present))
         # Some parents stay without children, so that outer joins, IN and EXCEPT have something to find.
         chosen = [value for value in present if self._rng.random() < 0.75] or present
         share = self._shape.null_share / 2 if nulls else 0.0
-        return [None if not chosen or self._rng.random() < share else self._rng.choice(chosen) for _ in range(count)]
+        return [
+            None if not chosen or self._rng.random() < share else self._rng.choice(chosen)
+            for _ in range(count)
+        ]
 
     def _pool(self, key: ColumnKey, kind: Kind) -> values.Pool:
         group = self._group.get(key, key)
@@ -177,7 +184,7 @@ def _names_its_table(table: TableSchema, column: Column) -> bool:
     return name == "id" or name in (f"{own}id", f"{own.removesuffix('s')}id")
 
 
-def _groups(schema: Schema, facts: Facts) -> dict[ColumnKey, ColumnKey]:
+def _groups(facts: Facts) -> dict[ColumnKey, ColumnKey]:
     """Column -> representative of the columns it is compared with: they draw from one pool, so that rows meet."""
     leader: dict[ColumnKey, ColumnKey] = {}
 

@@ -71,7 +71,9 @@ def judge(job: dict[str, Any]) -> dict[str, Any]:
     return verdict
 
 
-def _strict(gold: dict[str, Any], answer: str, databases: list[tuple[str, sqlite3.Connection]]) -> dict[str, Any]:
+def _strict(
+    gold: dict[str, Any], answer: str, databases: list[tuple[str, sqlite3.Connection]]
+) -> dict[str, Any]:
     plan = syntax.GoldPlan(**{**gold["plan"], "keys": tuple(gold["plan"]["keys"])})
     expected: list[Expected] = []
     given: list[Table] = []
@@ -86,7 +88,11 @@ def _strict(gold: dict[str, Any], answer: str, databases: list[tuple[str, sqlite
             return {"strict": False, "both_empty": False, "reason": f"the gold query is {error.text()}"}
         if not compare.same(expected[-1:], given[-1:]):
             difference = compare.difference(expected[-1], given[-1])
-            return {"strict": False, "both_empty": False, "reason": f"{difference.text()} (on database: {name})"}
+            return {
+                "strict": False,
+                "both_empty": False,
+                "reason": f"{difference.text()} (on database: {name})",
+            }
     strict = compare.same(expected, given)
     return {
         "strict": strict,
@@ -109,7 +115,6 @@ def _official(gold: str, answer: str, databases: list[tuple[str, sqlite3.Connect
 
 def _normalised_match(gold: dict[str, Any], answer: str) -> bool:
     if gold["normalised"] is None or len(answer) > _MAX_PARSED_CHARACTERS:
-        return answer == gold["sql"]
+        return bool(answer == gold["sql"])
     normal = syntax.normalised(syntax.parse(answer), frozenset(gold["columns"]))
-    return normal is not None and normal == gold["normalised"]
-
+    return bool(normal == gold["normalised"])

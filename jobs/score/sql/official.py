@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 
-from jobs.score.sql.compare import Expected, Segment, Table, assignable, in_order
+from jobs.score.sql.compare import Table, assignable, in_order, unordered
 
 _TOKEN = re.compile(
     r"""'(?:[^']|'')*(?:'|\Z)|"(?:[^"]|"")*(?:"|\Z)|`[^`]*(?:`|\Z)|\[[^\]]*(?:\]|\Z)|--[^\n]*|/\*.*?(?:\*/|\Z)"""
@@ -47,8 +47,5 @@ def equal(gold: Table, answer: Table, ordered: bool) -> bool:
         return True
     if len(gold.rows) != len(answer.rows) or gold.width != answer.width:
         return False
-    if ordered:
-        expected = in_order(gold)
-    else:
-        expected = Expected(gold.width, (Segment(gold.rows, len(gold.rows)),))
+    expected = in_order(gold) if ordered else unordered(gold)
     return assignable([(expected, answer)])

@@ -109,11 +109,18 @@ def read(connection: sqlite3.Connection) -> Schema:
 
 
 def _read_table(connection: sqlite3.Connection, name: str) -> TableSchema:
-    info = connection.execute("SELECT name, type, pk, \"notnull\" FROM pragma_table_info(?)", (name,)).fetchall()
+    info = connection.execute(
+        'SELECT name, type, pk, "notnull" FROM pragma_table_info(?)', (name,)
+    ).fetchall()
     primary = tuple(str(column) for column, _, place, _ in sorted(info, key=lambda row: row[2]) if place)
     unique = _unique_columns(connection, name)
     columns = tuple(
-        Column(str(column), str(declared), primary == (column,) or column in unique, bool(required) or column in primary)
+        Column(
+            str(column),
+            str(declared),
+            primary == (column,) or column in unique,
+            bool(required) or column in primary,
+        )
         for column, declared, _, required in info
     )
     foreign: dict[int, list[tuple[str, str, str | None]]] = {}
@@ -126,7 +133,11 @@ def _read_table(connection: sqlite3.Connection, name: str) -> TableSchema:
         columns,
         primary,
         tuple(
-            ForeignKey(tuple(s for _, s, _ in parts), parts[0][0], tuple(str(t) for _, _, t in parts if t is not None))
+            ForeignKey(
+                tuple(s for _, s, _ in parts),
+                parts[0][0],
+                tuple(str(t) for _, _, t in parts if t is not None),
+            )
             for _, parts in sorted(foreign.items())
         ),
     )
@@ -134,7 +145,9 @@ def _read_table(connection: sqlite3.Connection, name: str) -> TableSchema:
 
 def _unique_columns(connection: sqlite3.Connection, table: str) -> set[str]:
     single = set()
-    indexes = connection.execute('SELECT name FROM pragma_index_list(?) WHERE "unique" AND NOT partial', (table,))
+    indexes = connection.execute(
+        'SELECT name FROM pragma_index_list(?) WHERE "unique" AND NOT partial', (table,)
+    )
     for (index,) in indexes.fetchall():
         parts = connection.execute("SELECT name FROM pragma_index_info(?)", (index,)).fetchall()
         if len(parts) == 1 and parts[0][0] is not None:

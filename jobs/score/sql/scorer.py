@@ -25,7 +25,12 @@ def workers_here() -> int:
 
 
 def score(
-    rows: Sequence[Row], answers: Sequence[str], directory: Path, *, workers: int, progress: Progress | None = None
+    rows: Sequence[Row],
+    answers: Sequence[str],
+    directory: Path,
+    *,
+    workers: int,
+    progress: Progress | None = None,
 ) -> list[RowScore]:
     """A verdict per row, in order. The verdicts do not depend on `workers`.
 
@@ -38,7 +43,11 @@ def score(
     with Pool(workers) as pool:
         distinct = {_key(job): job for job in jobs}
         entries = dict(
-            zip(distinct, pool.map(list(distinct.values()), lambda n: told(min(n, len(rows)), total), batch=4), strict=True)
+            zip(
+                distinct,
+                pool.map(list(distinct.values()), lambda n: told(min(n, len(rows)), total), batch=4),
+                strict=True,
+            )
         )
         golds = [_entry(entries[_key(job)], job["sql"]) for job in jobs]
         extracted = [extract_sql(answer[:MAX_ANSWER_CHARACTERS]) for answer in answers]
@@ -86,7 +95,9 @@ def prepare_jobs(rows: Sequence[Row], directory: Path) -> list[dict[str, Any]]:
             }
         )
     if problems:
-        raise Failure(Reason.BAD_DATA, "rows that cannot be scored", where=str(directory), problems=tuple(problems))
+        raise Failure(
+            Reason.BAD_DATA, "rows that cannot be scored", where=str(directory), problems=tuple(problems)
+        )
     return jobs
 
 
@@ -110,7 +121,7 @@ def _entry(result: Any, sql: str) -> dict[str, Any]:
 
 def _row_score(row: Row, answer: str, query: str, gold: dict[str, Any], verdict: Any) -> RowScore:
     exact = answer.strip() == row.gold.strip()
-    scores = {name: False for name in MEASURES} | {"exact": exact}
+    scores = dict.fromkeys(MEASURES, False) | {"exact": exact}
     flags: dict[str, bool] = {}
     reason = None
     if not gold["valid"]:

@@ -142,7 +142,13 @@ def normalised(tree: exp.Expression | None, columns: frozenset[str] = frozenset(
     tree = unwrapped(tree.copy())
     for column in list(tree.find_all(exp.Column)):
         name = column.this
-        if isinstance(name, exp.Identifier) and name.quoted and not column.table and columns and name.name.lower() not in columns:
+        if (
+            isinstance(name, exp.Identifier)
+            and name.quoted
+            and not column.table
+            and columns
+            and name.name.lower() not in columns
+        ):
             replacement = exp.Literal.string(name.name)
             if column is tree:
                 return None
@@ -159,7 +165,7 @@ def normalised(tree: exp.Expression | None, columns: frozenset[str] = frozenset(
     for ordered in tree.find_all(exp.Ordered):
         if not ordered.args.get("desc"):
             ordered.set("desc", None)
-    return tree.sql(dialect=DIALECT, normalize_functions="lower")
+    return str(tree.sql(dialect=DIALECT, normalize_functions="lower"))
 
 
 def _rename_tables(tree: exp.Expression) -> None:
@@ -172,13 +178,20 @@ def _rename_tables(tree: exp.Expression) -> None:
             number += 1
             old = source.alias_or_name.lower()
             renamed[old] = f"t{number}"
-            source.set("alias", exp.TableAlias(this=exp.to_identifier(f"t{number}")) if len(sources) > 1 or source.alias else None)
+            source.set(
+                "alias",
+                exp.TableAlias(this=exp.to_identifier(f"t{number}"))
+                if len(sources) > 1 or source.alias
+                else None,
+            )
         single = len(sources) == 1
         for column in select.find_all(exp.Column):
             if column.args.get("_renamed") or column.table.lower() not in renamed:
                 continue
             local = column.parent_select is select
-            column.set("table", None if single and local else exp.to_identifier(renamed[column.table.lower()]))
+            column.set(
+                "table", None if single and local else exp.to_identifier(renamed[column.table.lower()])
+            )
             column.set("_renamed", True)
         if single and sources and isinstance(sources[0], exp.Table):
             sources[0].set("alias", None)

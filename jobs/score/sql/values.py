@@ -11,10 +11,11 @@ from jobs.score.sql.compare import Value
 from jobs.score.sql.facts import Literal
 from jobs.score.sql.schema import Kind
 
-_WORDS = (
+_WORDS = re.findall(
+    r"\w+",
     "alder birch cedar dogwood elm fir ginkgo hazel ivy juniper kapok larch maple nutmeg oak pine quince rowan "
-    "spruce teak umbra viburnum willow xylem yew zelkova"
-).split()
+    "spruce teak umbra viburnum willow xylem yew zelkova",
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ class Pool:
         known: list[Value] = list(dict.fromkeys([*self.special, *self.ordinary]))
         number = 1
         while len(known) < count:
-            value: Value = f"{_WORDS[number % len(_WORDS)]} {number}" if self.kind in ("text", "time") else 100 + number
+            value: Value = (
+                f"{_WORDS[number % len(_WORDS)]} {number}" if self.kind in ("text", "time") else 100 + number
+            )
             if value not in known:
                 known.append(value)
             number += 1
@@ -65,10 +68,20 @@ def neighbours(literal: Literal) -> list[Value]:
     """The literal twice (it must be hit often) and what lies just beside it."""
     if isinstance(literal, int):
         # SQLite's integers have 64 bits; Python's do not.
-        return [v for v in (literal, literal, literal - 1, literal + 1, -literal) if -(2**63) <= v < 2**63] or [literal % 1000]
+        return [
+            v for v in (literal, literal, literal - 1, literal + 1, -literal) if -(2**63) <= v < 2**63
+        ] or [literal % 1000]
     if isinstance(literal, float):
         return [literal, literal, literal - 0.5, literal + 0.5, round(literal)]
-    found: list[Value] = [literal, literal, literal.upper(), literal.lower(), literal.title(), f"{literal} x", f"x {literal}"]
+    found: list[Value] = [
+        literal,
+        literal,
+        literal.upper(),
+        literal.lower(),
+        literal.title(),
+        f"{literal} x",
+        f"x {literal}",
+    ]
     if re.fullmatch(r"-?\d+", literal) and len(literal) < 18:
         found += [str(int(literal) - 1), str(int(literal) + 1)]
     elif digits := list(re.finditer(r"\d", literal)):
@@ -88,14 +101,30 @@ def like_matches(pattern: str, rng: random.Random) -> list[Value]:
 
     exact, longer = filled(""), filled("ab")
     core = pattern.replace("%", "").replace("_", "")
-    return [exact, longer, longer.upper(), f"x{exact}", f"{exact}x", f"x{exact}x", core, core[1:], core[:-1], core.swapcase()]
+    return [
+        exact,
+        longer,
+        longer.upper(),
+        f"x{exact}",
+        f"{exact}x",
+        f"x{exact}x",
+        core,
+        core[1:],
+        core[:-1],
+        core.swapcase(),
+    ]
 
 
-def _ordinary(kind: Kind, numbers: Sequence[int | float], rng: random.Random, distinct: int) -> tuple[Value, ...]:
+def _ordinary(
+    kind: Kind, numbers: Sequence[int | float], rng: random.Random, distinct: int
+) -> tuple[Value, ...]:
     if kind == "boolean":
         return (0, 1)
     if kind == "time":
-        return tuple(f"20{rng.randrange(10, 22)}-{rng.randrange(1, 13):02}-{rng.randrange(1, 29):02}" for _ in range(distinct))
+        return tuple(
+            f"20{rng.randrange(10, 22)}-{rng.randrange(1, 13):02}-{rng.randrange(1, 29):02}"
+            for _ in range(distinct)
+        )
     if kind == "text":
         words = [rng.choice(_WORDS) for _ in range(distinct)]
         return tuple(word.title() if rng.random() < 0.5 else word for word in words)

@@ -1,0 +1,158 @@
+"""`python -m jobs score TASK …`: score a file of answers, without a run. stdout is the result, stderr is talk."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from jobs.prepare.sources import detect, read_part
+from jobs.score.predictions import read_answers
+from jobs.score.scoring import Scoring, score_rows
+from launcher.outcome import Failure, Reason
+
+_PROGRESS_INTERVAL_S = 0.5
+
+
+def main(argv: list[str]) -> int:
+    """Score as the arguments say; returns the exit code. Raises Failure for expected errors."""
+    options = _parser().parse_args(argv)
+    source = options.source or detect(options.task, options.data)
+    rows = read_part(options.task, source, options.data, options.split)
+    if not rows:
+        raise Failure(Reason.BAD_DATA, f"the part '{options.split}' has no rows", where=str(options.data))
+    answers = read_answers(options.predictions, [row.id for row in rows])
+    scoring = Scoring(
+        task=options.task,
+        directory=options.data,
+        scorers=tuple(options.scorer),
+        find_module=_module_here,
+        progress=_Progress(),
+        workers=options.workers,
+    )
+    scores, summary = score_rows(scoring, rows, answers)
+    if options.details is not None:
+        _write_details(options.details, [score.to_json() for score in scores])
+    result = {"source": source, "split": options.split, **_flat(summary)}
+    print(json.dumps(result, indent=2) if options.output == "json" else _table(summary))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="launcher score", description="Score a file of answers against a data set's gold answers."
+    )
+    parser.add_argument("task", choices=("sql", "viggo", "chat"))
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="where the data set lies")
+    parser.add_argument(
+        "--split", required=True, metavar="NAME", help="train, validation, dev or test, as the data has"
+    )
+    parser.add_argument(
+        "--predictions",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help='JSONL, one {"answer": …} per question',
+    )
+    parser.add_argument(
+        "--source", metavar="NAME", help="the data's layout, where it cannot be told (default: detect)"
+    )
+    parser.add_argument(
+        "--scorer",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="chat only: exact, choice, number, json, module:function",
+    )
+    parser.add_argument(
+        "--details", type=Path, metavar="FILE", help="write every row's verdict there, as JSONL"
+    )
+    parser.add_argument(
+        "--workers", type=_positive, metavar="N", help="sql only: processes (default: one per processor)"
+    )
+    parser.add_argument("-o", "--output", choices=("json", "table"), default="table")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 256:
+        raise argparse.ArgumentTypeError("must be a number from 1 to 256")
+    return int(text)
+
+
+def _module_here(module: str) -> Path:
+    path = Path(*module.split(".")).with_suffix(".py")
+    if not path.is_file():
+        raise Failure(Reason.MISSING_INPUT, f"the scorer's file {path} is not in the current directory")
+    return path
+
+
+def _write_details(path: Path, rows: list[dict[str, Any]]) -> None:
+    try:
+        with path.open("w", encoding="utf-8", newline="\n") as stream:
+            stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    except OSError as error:
+        raise Failure(Reason.USAGE, f"cannot write: {error.strerror}", where=str(path)) from None
+
+
+def _flat(summary: dict[str, Any]) -> dict[str, Any]:
+    """The summary with its measures as plain fractions, and their intervals beside them."""
+    measures = summary["measures"]
+    return {
+        "task": summary["task"],
+        "rows": summary["rows"],
+        "valid_gold": summary["valid_gold"],
+        "primary": summary["primary"],
+        **{name: measure["value"] for name, measure in measures.items()},
+        "intervals": {name: [measure["low"], measure["high"]] for name, measure in measures.items()},
+        "flags": summary["flags"],
+        "reasons": summary["reasons"],
+        "breakdowns": {
+            group: {
+                value: {"rows": m[summary["primary"]]["of"], **{name: m[name]["value"] for name in m}}
+                for value, m in parts.items()
+            }
+            for group, parts in summary["breakdowns"].items()
+        },
+    }
+
+
+def _table(summary: dict[str, Any]) -> str:
+    lines = [f"{summary['task']}: {summary['rows']} rows, {summary['valid_gold']} with valid gold", ""]
+    width = max(map(len, summary["measures"]), default=0)
+    for name, measure in summary["measures"].items():
+        interval = f"95 % {100 * measure['low']:.1f} to {100 * measure['high']:.1f}"
+        lines.append(
+            f"{name:{width}}  {100 * measure['value']:5.1f} %  {interval}  ({measure['correct']} of {measure['of']})"
+        )
+    if summary["reasons"]:
+        lines += [
+            "",
+            *(
+                f"{count:6}  {reason}"
+                for reason, count in sorted(summary["reasons"].items(), key=lambda r: -r[1])
+            ),
+        ]
+    return "\n".join(lines)
+
+
+class _Progress:
+    """How far it is, on stderr: a line that renews itself, on a terminal only."""
+
+    def __init__(self) -> None:
+        self._shown = time.monotonic()
+        self._live = sys.stderr.isatty()
+
+    def __call__(self, done: int, of: int) -> None:
+        now = time.monotonic()
+        if self._live and (now - self._shown > _PROGRESS_INTERVAL_S or done == of):
+            self._shown = now
+            print(
+                f"\rscoring {100 * done // max(of, 1)} %",
+                end="\n" if done == of else "",
+                file=sys.stderr,
+                flush=True,
+            )

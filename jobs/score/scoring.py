@@ -1,0 +1,55 @@
+"""Task -> how its answers are scored: what the stage and the command have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.score import chat, viggo
+from jobs.score.result import RowScore, summarise
+from jobs.tasks.rows import Row
+from launcher.outcome import Failure, Reason
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """One set of answers to score. `directory` is where database paths start."""
+
+    task: str
+    directory: Path
+    scorers: tuple[str, ...] = ()
+    find_module: Callable[[str], Path] = Path
+    progress: Callable[[int, int], None] | None = None
+    workers: int | None = None
+
+
+def score_rows(
+    scoring: Scoring, rows: Sequence[Row], answers: Sequence[str]
+) -> tuple[list[RowScore], dict[str, Any]]:
+    """A verdict per row and their summary. Raises Failure(USAGE | BAD_DATA)."""
+    if scoring.task == "sql":
+        scores = _sql(scoring, rows, answers)
+        primary = "strict"
+    elif scoring.task == "viggo":
+        scores, primary = viggo.score(rows, answers), "canonical"
+    elif scoring.task == "chat":
+        chosen = chat.scorers(scoring.scorers or ("exact",), scoring.find_module)
+        scores, primary = chat.score(rows, answers, chosen), next(iter(chosen))
+    else:
+        raise Failure(Reason.USAGE, f"no task '{scoring.task}'; there are sql, viggo, chat")
+    return scores, summarise(scoring.task, primary, scores)
+
+
+def _sql(scoring: Scoring, rows: Sequence[Row], answers: Sequence[str]) -> list[RowScore]:
+    # Here, because it is the only task that needs sqlglot.
+    from jobs.score.sql import scorer
+
+    return scorer.score(
+        rows,
+        answers,
+        scoring.directory,
+        workers=scoring.workers or scorer.workers_here(),
+        progress=scoring.progress,
+    )

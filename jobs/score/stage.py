@@ -1,0 +1,42 @@
+"""Stage kind `score`: one contender's answers, judged. Output: `scores.jsonl`, `summary.json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from jobs.score.scoring import Scoring, score_rows
+from jobs.stage import StageContext, read_jsonl, write_jsonl
+from jobs.tasks.rows import read_rows
+from launcher.outcome import Failure, Reason
+from launcher.stages import ScoreSettings
+
+
+def run(context: StageContext) -> None:
+    """Score every test row. Deterministic: the same answers give the same bytes, on any number of workers."""
+    settings = context.stage.typed_settings()
+    assert isinstance(settings, ScoreSettings)
+    data = context.input("data")
+    rows = read_rows(data.path("test.jsonl"))
+    predictions = read_jsonl(context.input("predictions").path("predictions.jsonl"))
+    asked, answered = [row.id for row in rows], [prediction["id"] for prediction in predictions]
+    if asked != answered:
+        raise Failure(
+            Reason.CORRUPT_ARTIFACT, "the predictions are not for these rows, one each and in their order"
+        )
+    answers = [str(prediction["answer"]).encode("utf-8", "replace").decode() for prediction in predictions]
+
+    def progress(done: int, of: int) -> None:
+        context.heartbeat(done, of, "answers")
+        context.check_stop()
+
+    def find_module(module: str) -> Path:
+        return context.outside(f"scorers/{module}.py")
+
+    # Only SQL has files that rows point to; checking every file of a big artifact is not free.
+    directory = data.directory() if settings.task == "sql" else context.scratch
+    scoring = Scoring(settings.task, directory, settings.scorers, find_module, progress)
+    scores, summary = score_rows(scoring, rows, answers)
+    write_jsonl(context.out / "scores.jsonl", [score.to_json() for score in scores])
+    text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+    (context.out / "summary.json").write_text(text, encoding="utf-8")
