@@ -77,6 +77,7 @@ class Training(Strict):
     loss: Literal["answer", "prompt-and-answer"] = "answer"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     quantization: Literal["none", "nf4", "int8"] = "none"
+    recompute: bool = False  # activations again in the backward pass: memory for about a third more work
     zero_stage: Literal[0, 1, 2, 3] = 2
     evaluate_every_steps: Annotated[int, Field(ge=1)] = 20
     checkpoint_every_steps: Annotated[int, Field(ge=1)] = 20

@@ -1,0 +1,26 @@
+"""A model from files that were pushed to the store as outside inputs, each under its digest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from jobs.fetch.model_files import is_model_file
+from jobs.stage import StageContext
+from launcher.outcome import Failure, Reason
+
+
+def fetch(context: StageContext) -> None:
+    """Put the model files among `context.stage.inputs` into `context.out`; others stay behind."""
+    names = sorted(name for name in context.stage.inputs if is_model_file(name))
+    if not names:
+        given = ", ".join(sorted(context.stage.inputs)) or "nothing"
+        raise Failure(Reason.NO_SUCH_MODEL, f"no model file among what was given ({given})")
+    for done, name in enumerate(names):
+        context.heartbeat(done, len(names), "files")
+        source, target = context.outside(name), context.out / name
+        try:
+            # Inputs never change, so the artifact may share their bytes where the file system allows.
+            os.link(source, target)
+        except OSError:
+            shutil.copyfile(source, target)

@@ -1,0 +1,40 @@
+"""GGUF -> float32 safetensors and a tokenizer, once; the same bytes every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jobs.stage import pin_threads
+from launcher.outcome import Failure, Reason
+
+
+def convert(path: Path, out: Path) -> None:
+    """Dequantise the model in `path` to float32 and write it to `out`.
+
+    Raises Failure(NO_SUCH_MODEL) for a file that is none, Failure(UNSUPPORTED) without the reader.
+    """
+    pin_threads(1)
+    try:
+        import gguf  # noqa: F401  (transformers reports its absence much later and less clearly)
+    except ImportError:
+        raise Failure(
+            Reason.UNSUPPORTED,
+            "reading a GGUF file needs the package gguf",
+            next_step="pip install 'tuneyard[jobs]'",
+        ) from None
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    place, name = str(path.parent), path.name
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=name)
+        model = AutoModelForCausalLM.from_pretrained(
+            place, gguf_file=name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+        )
+    except (ValueError, KeyError) as error:
+        raise Failure(Reason.NO_SUCH_MODEL, f"the GGUF file cannot be read: {error}", where=name) from None
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)

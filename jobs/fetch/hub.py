@@ -1,0 +1,130 @@
+"""Models and data sets from the Hugging Face hub (or what HF_ENDPOINT names), at one pinned commit.
+
+The token, where one is needed, is read from HF_TOKEN by the library; it is never printed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from jobs.fetch.model_files import MODEL_PATTERNS
+from jobs.stage import StageContext
+from launcher.outcome import Failure, Reason
+from launcher.stages import HubData, HubModel
+
+_POLL_S = 1.0
+
+
+def fetch_model(source: HubModel, context: StageContext) -> None:
+    """Config, tokenizer and safetensors files of the repository; never a pickle, never code."""
+    _snapshot(source.repository, "model", source.revision, MODEL_PATTERNS, context)
+
+
+def fetch_data(source: HubData, context: StageContext) -> None:
+    """The named files under their own names. Raises Failure(MISSING_INPUT) listing those not there."""
+    _snapshot(source.repository, "dataset", source.revision, source.files, context)
+    missing = tuple(name for name in source.files if not (context.out / name).is_file())
+    if missing:
+        raise Failure(
+            Reason.MISSING_INPUT,
+            f"the data set lacks {len(missing)} of its {len(source.files)} files",
+            where=_where(source.repository, source.revision),
+            problems=missing,
+        )
+
+
+def _snapshot(
+    repository: str, kind: str, revision: str, patterns: tuple[str, ...], context: StageContext
+) -> None:
+    """Download the files that match `patterns` into `context.out`."""
+    # Read when the library is imported; its bars and its telemetry have no place in a stage.
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    from huggingface_hub import snapshot_download
+
+    work = context.scratch / "hub"
+
+    def download(dry_run: bool) -> Any:
+        return snapshot_download(
+            repository,
+            repo_type=kind,
+            revision=revision,
+            allow_patterns=list(patterns),
+            local_dir=work,
+            dry_run=dry_run,
+        )
+
+    with _explained(repository, kind, revision):
+        total_bytes = sum(file.file_size for file in download(True))
+        _watched(lambda: download(False), work, total_bytes, context)
+    shutil.rmtree(work / ".cache", ignore_errors=True)
+    for path in sorted(work.iterdir()) if work.is_dir() else ():
+        path.rename(context.out / path.name)
+
+
+def _watched(download: Callable[[], Any], work: Path, total_bytes: int, context: StageContext) -> None:
+    """Run `download` in a thread that a stop leaves behind, and say meanwhile how far it is."""
+    raised: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            download()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=body, daemon=True)
+    thread.start()
+    total_mib = max(1, total_bytes >> 20)
+    while thread.is_alive():
+        thread.join(_POLL_S)
+        context.check_stop()
+        context.heartbeat(min(total_mib, _size_bytes(work) >> 20), total_mib, "MiB")
+    if raised:
+        raise raised[0]
+
+
+def _size_bytes(directory: Path) -> int:
+    size = 0
+    for path in directory.rglob("*"):
+        with suppress(FileNotFoundError):  # a part that became whole meanwhile
+            size += path.lstat().st_size
+    return size
+
+
+def _where(repository: str, revision: str) -> str:
+    return f"{repository}@{revision[:12]}"
+
+
+@contextmanager
+def _explained(repository: str, kind: str, revision: str) -> Iterator[None]:
+    """Turn the library's errors into a Failure in our words, so that no header or token is in them."""
+    from huggingface_hub import errors
+
+    where = _where(repository, revision)
+    try:
+        yield
+    except errors.GatedRepoError:
+        raise Failure(
+            Reason.NO_SUCH_MODEL,
+            f"the {kind} is gated, and the token in HF_TOKEN has no access (or there is none)",
+            where=where,
+            next_step="ask for access on the hub, set HF_TOKEN, then launcher retry RUN",
+        ) from None
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
+        missing = "revision" if isinstance(error, errors.RevisionNotFoundError) else kind
+        raise Failure(
+            Reason.NO_SUCH_MODEL, f"the hub has no such {missing} (a private one needs HF_TOKEN)", where=where
+        ) from None
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise Failure(
+            Reason.NETWORK, f"the hub did not deliver the {kind} ({type(error).__name__})", where=where
+        ) from None

@@ -1,0 +1,25 @@
+"""Which rows a step learns from: a pure function of seed and step, so that a resume repeats and skips nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+
+
+@lru_cache(maxsize=4)
+def permutation(seed: int, epoch: int, rows: int) -> tuple[int, ...]:
+    """The order of `rows` row numbers in one epoch; by digest, so that no library's generator can change it."""
+
+    def rank(row: int) -> bytes:
+        return hashlib.sha256(f"{seed}/{epoch}/{row}".encode()).digest()
+
+    return tuple(sorted(range(rows), key=rank))
+
+
+def rows_of_step(seed: int, step: int, batch_rows: int, rows: int) -> list[int]:
+    """Row numbers of step 1, 2, …: consecutive pieces of one epoch's order after another."""
+    first = (step - 1) * batch_rows
+    return [
+        permutation(seed, position // rows, rows)[position % rows]
+        for position in range(first, first + batch_rows)
+    ]

@@ -1,0 +1,145 @@
+"""Small plans carried out in this process or in processes of their own, with the two-layer random model."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from jobs import stage
+from jobs.tasks.rows import Row, write_rows
+from launcher.experiment import Generation, Lora, Training
+from launcher.plan import Plan, Resources, Stage, stage_key
+from launcher.stages import (
+    VERSIONS,
+    FetchSettings,
+    PredictSettings,
+    PrepareSettings,
+    RandomModel,
+    Settings,
+    StageKind,
+    TrainSettings,
+)
+from launcher.store import DirectoryStore
+
+TRAINING: dict[str, Any] = {
+    "steps": 6,
+    "batch_rows": 4,
+    "micro_batch_tokens": 512,
+    "max_length_tokens": 512,
+    "learning_rate": 1e-2,
+    "warmup_steps": 2,
+    "dtype": "float32",
+    "evaluate_every_steps": 3,
+    "checkpoint_every_steps": 2,
+}
+
+
+def rows(count: int, seed: int = 0) -> list[Row]:
+    """Short questions of differing length with short answers."""
+    generator = random.Random(seed)
+    made = []
+    for number in range(count):
+        word = "".join(generator.choice("abcdef") for _ in range(generator.randint(2, 20)))
+        messages = ({"role": "user", "content": f"say {word}"}, {"role": "assistant", "content": word[:3]})
+        made.append(Row(f"row-{seed}-{number}", messages))
+    return made
+
+
+class Bench:
+    """A store with data and a random model in it, and plans over them."""
+
+    def __init__(
+        self, root: Path, *, train_rows: int = 12, validation_rows: int = 3, test_rows: int = 5
+    ) -> None:
+        self.store = DirectoryStore(root / "store")
+        self._stages: dict[str, Stage] = {}
+        data = self.add("prepare", "prepare", PrepareSettings.model_construct(task="chat", data={}), {})
+        directory = root / "data"
+        for part, count, seed in (
+            ("train", train_rows, 1),
+            ("validation", validation_rows, 2),
+            ("test", test_rows, 3),
+        ):
+            write_rows(directory / f"{part}.jsonl", rows(count, seed))
+        self.store.commit(f"stages/{data.key}", directory, {})
+        self.add("fetch", "fetch", FetchSettings(source=RandomModel()), {})
+        assert self.run("fetch") == 0
+
+    def add(self, name: str, kind: StageKind, settings: Settings, needs: dict[str, str]) -> Stage:
+        plain = settings.model_dump(mode="json")
+        upstream = {role: self._stages[needed].key for role, needed in needs.items()}
+        key = stage_key(kind, VERSIONS[kind], plain, {}, upstream)
+        self._stages[name] = Stage(
+            name=name,
+            kind=kind,
+            version=VERSIONS[kind],
+            key=key,
+            needs=needs,
+            inputs={},
+            settings=plain,
+            resources=Resources(),
+        )
+        return self._stages[name]
+
+    def train(
+        self, name: str = "train", *, processes: int = 1, lora: dict[str, Any] | None = None, **training: Any
+    ) -> str:
+        """Add a training stage; returns its name."""
+        settings = TrainSettings(
+            task="chat",
+            prompt="chat",
+            lora=Lora(**{"r": 4, "alpha": 8, "dropout": 0.0, **(lora or {})}),
+            training=Training(**{**TRAINING, **training}),
+            seed=1,
+            processes=processes,
+            threads=processes,
+            device="cpu",
+        )
+        self.add(name, "train", settings, {"data": "prepare", "model": "fetch"})
+        return name
+
+    def predict(self, name: str = "predict", *, adapter: str | None = None, **generation: Any) -> str:
+        """Add an answering stage; returns its name."""
+        settings = PredictSettings(
+            task="chat",
+            prompt="chat",
+            generation=Generation(**{"batch_rows": 2, "max_new_tokens": 6, "dtype": "float32", **generation}),
+            threads=1,
+            device="cpu",
+        )
+        needs = {"data": "prepare", "model": "fetch", **({"adapter": adapter} if adapter else {})}
+        self.add(name, "predict", settings, needs)
+        return name
+
+    def plan(self) -> Plan:
+        return Plan(run_id="bench-00000000", experiment={}, lock={}, stages=tuple(self._stages.values()))
+
+    def run(self, name: str) -> int:
+        """Carry out one stage in this process."""
+        return stage.run_stage(self.plan(), name, self.store, attempt=1)
+
+    def start(self, name: str) -> subprocess.Popen[str]:
+        """Carry out one stage in a process of its own, as a conductor would."""
+        path = self.store.root / f"plan-{name}.json"
+        path.write_bytes(self.plan().to_bytes())
+        command = [sys.executable, "-m", "jobs", "run", "--plan", str(path), "--stage", name]
+        command += ["--store", self.store.address]
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+    def output(self, name: str) -> Path:
+        """The directory of a finished stage's files."""
+        return self.store.open(f"stages/{self._stages[name].key}").directory()
+
+    def work(self, name: str) -> list[str]:
+        """What the stage's work area holds."""
+        return self.store.list(f"runs/bench-00000000/work/{name}/{self._stages[name].key[:16]}")
