@@ -23,7 +23,7 @@ _RESERVED = ("task", "database")
 
 def read(directory: Path, part: str, problems: Problems) -> list[Row]:
     """Rows in the file's order; without an `id` of its own a row is `<part>-00001` by its count."""
-    path = require(NAME, directory, FILES[part])
+    path = require(NAME, directory, FILES[part])[0]
     rows: list[Row] = []
     ids: dict[str, int] = {}
     found = 0

@@ -42,17 +42,21 @@ def locate(source: str, directory: Path, name: str) -> Path | None:
     return None
 
 
-def require(source: str, directory: Path, name: str) -> Path:
-    """Like `locate`; raises Failure(MISSING_INPUT) where the file is in neither place."""
-    if path := locate(source, directory, name):
-        return path
-    what = f"there is no {name}" if directory.is_dir() else "there is no such directory"
-    raise Failure(
-        Reason.MISSING_INPUT,
-        what,
-        where=str(directory),
-        next_step=f"name a directory that holds {name} or {source}/{name} with --data",
-    )
+def require(source: str, directory: Path, *names: str) -> list[Path]:
+    """Like `locate` for files that must be there; Failure(MISSING_INPUT) names all that are not."""
+    found = [(name, locate(source, directory, name)) for name in names]
+    missing = [name for name, path in found if path is None]
+    if missing:
+        what = (
+            f"there is no {' and no '.join(missing)}" if directory.is_dir() else "there is no such directory"
+        )
+        raise Failure(
+            Reason.MISSING_INPUT,
+            what,
+            where=str(directory),
+            next_step=f"name a directory that holds {', '.join(names)}, or has a folder '{source}' that does",
+        )
+    return [path for _, path in found if path is not None]
 
 
 def read_text(path: Path, problems: Problems) -> str | None:
@@ -68,7 +72,7 @@ def read_text(path: Path, problems: Problems) -> str | None:
 
 
 def read_json_objects(path: Path, keys: tuple[str, ...], problems: Problems) -> list[dict[str, str]]:
-    """A JSON list of objects, each with non-empty strings under `keys`; rows are counted from 1 in problems."""
+    """A JSON list of objects, each with non-empty text under `keys`; problems count rows from 1."""
     text = read_text(path, problems)
     if text is None:
         return []

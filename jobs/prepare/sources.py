@@ -1,4 +1,4 @@
-"""Sources: where rows come from. `detect` a directory's source, `read_part` one part of it in the data's order.
+"""Where rows come from: `detect` a directory's source, `read_part` one part of it in the data's order.
 
 A source's files lie in the directory that the user names, or in a folder of it that has the source's
 name (`DIR/viggo-train.csv` or `DIR/viggo/viggo-train.csv`). What `prepare` wrote can be read again
@@ -7,7 +7,7 @@ as the source `prepared`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,25 +16,32 @@ from jobs.prepare.reading import Problems, locate, require
 from jobs.tasks.rows import Row, read_rows
 from launcher.outcome import Failure, Reason
 
+_Read = Callable[[Path, str, Problems], list[Row]]
+
 
 @dataclass(frozen=True)
 class Source:
-    """A layout of files. `files` are its own parts; `readable` also the names by which they may be asked for."""
+    """A layout of files. `files` are its own parts; `readable` has every name by which one may ask."""
 
     name: str
     task: str
     files: Mapping[str, str]
     readable: Mapping[str, str]
-    read: Callable[[Path, str, Problems], list[Row]]
+    read: _Read
     #: A directory with any of these is taken for this source.
     signs: tuple[str, ...]
 
 
-_PREPARED_FILES = {"train": "train.jsonl", "validation": "validation.jsonl", "test": "test.jsonl"}
+_SYNONYMS = {"val": "validation", "dev": "validation"}
+_PREPARED_FILES: Mapping[str, str] = {
+    "train": "train.jsonl",
+    "validation": "validation.jsonl",
+    "test": "test.jsonl",
+}
 
 
 def _read_prepared(directory: Path, part: str, problems: Problems) -> list[Row]:
-    path = require("prepared", directory, _PREPARED_FILES[part])
+    path = require("prepared", directory, _PREPARED_FILES[part])[0]
     try:
         return read_rows(path)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -47,7 +54,7 @@ def _source(
     task: str,
     files: Mapping[str, str],
     readable: Mapping[str, str],
-    read: Callable[[Path, str, Problems], list[Row]],
+    read: _Read,
 ) -> Source:
     return Source(name, task, files, readable, read, tuple(files.values()))
 
@@ -106,21 +113,28 @@ def read_part(task: str, source: str, directory: Path, part: str) -> list[Row]:
     """Every row of one part, in the data's order; `val` and `dev` are other words for `validation`.
 
     `fields.database` is relative to `directory`. Raises Failure(BAD_DATA) with every problem of the
-    part's files, Failure(MISSING_INPUT) where a file is not there, Failure(USAGE) for an unknown name.
+    part's file, Failure(MISSING_INPUT) where it is not there, Failure(USAGE) for an unknown name.
     """
-    if source == "prepared":
-        files: Mapping[str, str] = _PREPARED_FILES
-        read = _read_prepared
-    elif source in SOURCES and SOURCES[source].task == task:
+    return read_parts(task, source, directory, [part])[part]
+
+
+def read_parts(task: str, source: str, directory: Path, parts: Sequence[str]) -> dict[str, list[Row]]:
+    """Like `read_part` for several parts; the problems of all their files are raised together."""
+    if source in SOURCES and SOURCES[source].task == task:
         files, read = SOURCES[source].readable, SOURCES[source].read
+    elif source == "prepared":
+        files, read = _PREPARED_FILES, _read_prepared
     else:
         known = ", ".join(s.name for s in SOURCES.values() if s.task == task)
         raise Failure(Reason.USAGE, f"task '{task}' has no source '{source}' in a directory; it has {known}")
-    name = part if part in files else {"val": "validation", "dev": "validation"}.get(part, part)
-    if name not in files:
-        raise Failure(Reason.USAGE, f"source '{source}' has no part '{part}'; it has {', '.join(files)}")
+    names = {}
+    for part in parts:
+        names[part] = part if part in files else _SYNONYMS.get(part, part)
+        if names[part] not in files:
+            raise Failure(Reason.USAGE, f"source '{source}' has no part '{part}'; it has {', '.join(files)}")
+    require(source, directory, *dict.fromkeys(files[name] for name in names.values()))
     problems = Problems()
-    rows = read(directory, name, problems)
+    rows = {part: read(directory, name, problems) for part, name in names.items()}
     problems.check(directory)
     return rows
 

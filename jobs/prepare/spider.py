@@ -27,17 +27,22 @@ _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _DATABASE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 #: SQL words that cannot stand as a name without quotes in SQLite.
 _RESERVED = frozenset(
-    "add all alter and as autoincrement between case check collate commit constraint create default deferrable "
-    "delete distinct drop else escape except exists foreign from group having if in index insert intersect into "
-    "is isnull join limit not notnull null on or order primary references returning select set table then to "
-    "transaction union unique update using values when where".split()
+    re.findall(
+        r"\w+",
+        """
+        add all alter and as autoincrement between case check collate commit constraint create default
+        deferrable delete distinct drop else escape except exists foreign from group having if in index
+        insert intersect into is isnull join limit not notnull null on or order primary references returning
+        select set table then to transaction union unique update using values when where
+        """,
+    )
 )
 
 
 def read(directory: Path, part: str, problems: Problems) -> list[Row]:
-    """Rows in the file's order with ids `train-00001` or `dev-00001`; `database` is relative to `directory`."""
-    path = require(NAME, directory, READABLE[part])
-    schemas = read_schemas(require(NAME, directory, TABLES), problems)
+    """Rows in the file's order, ids `train-00001` or `dev-00001`; `database` is relative to `directory`."""
+    path, tables = require(NAME, directory, READABLE[part], TABLES)
+    schemas = read_schemas(tables, problems)
     databases: dict[str, str | None] = {}
     prefix = "train" if part == "train" else "dev"
     rows = []
@@ -120,7 +125,7 @@ def create_table_text(schema: dict[str, Any]) -> str:
                 reference = f"{quote(tables[owner])}({quote(name)})"
                 parts.append(f"FOREIGN KEY ({quote(columns[source][1])}) REFERENCES {reference}")
         statements.append(f"CREATE TABLE {quote(table_name)} ({', '.join(parts)})")
-    return "\n".join(f"{statement};" for statement in statements)
+    return ";\n".join(statements)
 
 
 def quote(name: str) -> str:

@@ -21,7 +21,7 @@ _KEYS = ("question", "context", "answer", "db_id")
 
 def read(directory: Path, part: str, problems: Problems) -> list[Row]:
     """Rows in the file's order; ids count from `train-00001` and `validation-00001`."""
-    path = require(NAME, directory, READABLE[part])
+    path = require(NAME, directory, READABLE[part])[0]
     prefix = "train" if part == "train" else "validation"
     return [
         make_row(

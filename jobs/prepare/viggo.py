@@ -17,7 +17,7 @@ READABLE = FILES
 
 def read(directory: Path, part: str, problems: Problems) -> list[Row]:
     """Rows in the file's order; ids are `<part>-00001` and so on."""
-    path = require(NAME, directory, FILES[part])
+    path = require(NAME, directory, FILES[part])[0]
     text = read_text(path, problems)
     if text is None:
         return []

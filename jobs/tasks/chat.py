@@ -15,7 +15,7 @@ def make_row(row_id: str, messages: list[dict[str, str]], extra: dict[str, Any])
 
 
 def plain_prompt(row: Row) -> str:
-    """The conversation as headed sections, for models without a chat template; the answer follows at once."""
+    """The conversation as headed sections, for models without chat format; the answer follows at once."""
     sections = (
         f"### {message['role'].capitalize()}:\n{message['content']}" for message in row.prompt_messages
     )

@@ -1,4 +1,4 @@
-"""From a row to the text a model reads. Training and answering both call `prompt_text`, so the bytes are the same."""
+"""From a row to the text a model reads. Training and answering call the same function: the same bytes."""
 
 from __future__ import annotations
 

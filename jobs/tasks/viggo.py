@@ -32,9 +32,9 @@ ATTRIBUTES = (
     "specifier",
 )
 INSTRUCTION = (
-    "Given a target sentence construct the underlying meaning representation of the input sentence as a single "
-    "function with attributes and attribute values. This function should describe the target string accurately "
-    f"and the function must be one of the following {list(FUNCTIONS)}. "
+    "Given a target sentence construct the underlying meaning representation of the input sentence as a "
+    "single function with attributes and attribute values. This function should describe the target string "
+    f"accurately and the function must be one of the following {list(FUNCTIONS)}. "
     f"The attributes must be one of the following: {list(ATTRIBUTES)}"
 )
 

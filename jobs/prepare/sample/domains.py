@@ -14,7 +14,7 @@ library_desk
 members/member: name:person, town:town, age:12-80
 loans/loan: code:code, branch:north|south|central, days:1-40
 football_club
-players/player: name:person, position:goalkeeper|defender|midfielder|striker, age:17-38, goals:0-41, salary:900-9800
+players/player: name:person, position:goalkeeper|defender|striker, age:17-38, goals:0-41, salary:900-9800
 city_marathon
 runners/runner: name:person, country:Norland|Ostia|Veldt|Kemar, age:18-70
 results/result: code:code, distance:5|10|21, minutes:18-190
@@ -62,7 +62,7 @@ keepers/keeper: name:person, contract:full|part|seasonal, salary:1500-4200
 aquarium
 tanks/tank: label:code, water:salt|fresh|brackish, volume:100-90000, temperature:4-30
 museum
-paintings/painting: title:title, artist:person, style:cubist|realist|baroque|abstract, year:1600-1980, value:500-95000
+paintings/painting: title:title, artist:person, style:cubist|realist|baroque, year:1600-1980, value:500-95000
 art_gallery
 artists/artist: name:person, country:Norland|Ostia|Veldt|Kemar, born:1900-1999
 sculptures/sculpture: title:title, material:bronze|marble|wood, height:20-400

@@ -27,7 +27,8 @@ _TRIES = 400
 def split(seed: int) -> dict[str, list[Database]]:
     """The databases of each part; no database is in two parts."""
     rng = random.Random(f"tuneyard sample split {seed}")
-    single, double = [], []
+    single: list[Database] = []
+    double: list[Database] = []
     for database in databases(seed):
         (single if len(database.tables) == 1 else double).append(database)
     rng.shuffle(single)
@@ -126,7 +127,7 @@ def _has_ties(database: Database, table: Table, column_name: str) -> bool:
 
 
 def _tells(result: list[tuple[Value | None, ...]], database: Database, table: Table, kind: Kind) -> bool:
-    """Whether a result can tell the gold from a careless query: something, no NULL, and no filter without effect."""
+    """Whether a result tells the gold from a careless query: rows, no NULL, no filter without effect."""
     if not result or any(value is None for row in result for value in row) or result == [(0,)]:
         return False
     everything = len(database.rows[table.name])

@@ -29,9 +29,19 @@ _AGGREGATES = (
     ("SUM", ("total", "summed")),
 )
 #: A sum of these would mean nothing.
-_NOT_SUMMED = frozenset(
-    "age born distance founded launched length opened rating score size temperature year".split()
-)
+_NOT_SUMMED = {
+    "age",
+    "born",
+    "distance",
+    "founded",
+    "launched",
+    "length",
+    "opened",
+    "rating",
+    "score",
+    "size",
+}
+_NOT_SUMMED |= {"temperature", "year"}
 _DIRECTIONS = (("DESC", ("highest", "largest", "greatest")), ("ASC", ("lowest", "smallest")))
 
 
@@ -107,7 +117,7 @@ def _equal(database: Database, table: Table, rng: random.Random) -> Slots | None
     if column is None:
         return None
     value = rng.choice(database.column_values(table, column))
-    return {**_column("c", column), "w": _literal(value), "w_said": _spoken(value)}
+    return {**_column("c", column), "w": _literal(value), "w_said": str(value)}
 
 
 def draw_plain(_database: Database, table: Table, _rng: random.Random) -> Slots | None:

@@ -1,4 +1,4 @@
-"""The sample's databases: schemas read from `domains`, rows drawn from a seed, SQLite files with fixed bytes."""
+"""The sample's databases: schemas from `domains`, rows drawn from a seed, SQLite files with fixed bytes."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Database:
     @property
     def schema(self) -> str:
         """CREATE TABLE text, one statement a line."""
-        return "\n".join(_create(table, len(self.tables) > 1) for table in self.tables)
+        return ";\n".join(_create(table, len(self.tables) > 1) for table in self.tables)
 
     def column_values(self, table: Table, column: Column) -> list[Value]:
         offset = 1 if len(self.tables) > 1 and table.parent is None else 0
@@ -136,7 +136,7 @@ def _create(table: Table, linked: bool) -> str:
 
 
 def databases(seed: int) -> list[Database]:
-    """Every database of the sample, in the order of `domains`; rows depend on the seed and the database's name."""
+    """Every database, in the order of `domains`; rows depend on the seed and the database's name."""
     found = []
     for name, tables in schemas():
         rng = random.Random(f"tuneyard sample rows {seed} {name}")
