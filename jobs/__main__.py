@@ -1,4 +1,4 @@
-"""`python -m jobs VERB`: the entry point of every stage, and of the launcher's verbs that need the heavy side."""
+"""`python -m jobs VERB`: the entry point of every stage, and of the launcher's heavy verbs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,13 @@ def _data(arguments: list[str]) -> int:
     return command.main(arguments)
 
 
-_VERBS = {"run": _run, "score": _score, "data": _data}
+def _count(arguments: list[str]) -> int:
+    from jobs.prepare import count
+
+    return count.main(arguments)
+
+
+_VERBS = {"run": _run, "score": _score, "data": _data, "count": _count}
 
 
 def main() -> int:

@@ -88,7 +88,7 @@ def submit(
         raise Failure(Reason.UNSUPPORTED, "only target 'local' is built", where=f"target '{target}'")
     resolution = resolve(experiment, data_directory=data)
     made = plan(resolution.experiment, resolution.lock)
-    opened = open_named_store(store, None)
+    opened = open_named_store(store, None, writable=True)
     submission.preflight_local(made, opened)
     submission.push_inputs(made, opened, resolution.locations)
     attempt = submission.open_attempt(made, opened, target=target)

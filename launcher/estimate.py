@@ -13,7 +13,7 @@ from typing import Any
 
 from launcher import catalog
 from launcher.plan import Plan, Stage
-from launcher.stages import PredictSettings, TrainSettings
+from launcher.stages import PredictSettings, TrainSettings, TuneSettings
 
 GIB = 2**30
 #: Bytes per parameter of the frozen base, quantisation constants included.
@@ -29,6 +29,7 @@ class TokenCounts:
 
     train_rows: int
     test_rows: int
+    upload_tokens: int  # of one epoch, as a hosted service bills them
     train_tokens_per_row: float
     test_prompt_tokens_per_row: float
     test_answer_tokens_per_row: float
@@ -60,6 +61,8 @@ def estimate(plan: Plan, counts: TokenCounts | None) -> list[StageEstimate]:
 
 def _stage(stage: Stage, models: dict[str, str], counts: TokenCounts | None) -> StageEstimate:
     resources = stage.resources
+    if stage.kind == "tune":
+        return _tune(stage, counts)
     gpus = resources.gpus * resources.nodes
     blank = StageEstimate(stage.name, resources.device, gpus)
     settings = stage.typed_settings()
@@ -79,7 +82,8 @@ def _stage(stage: Stage, models: dict[str, str], counts: TokenCounts | None) -> 
         tokens = rows * counts.train_tokens_per_row if counts else None
         flops_per_token = _TRAIN_FLOPS_PER_PARAMETER * shape.parameters
     else:
-        memory_gib = 2 * shape.parameters / GIB + _RESERVED_GIB
+        weights = shape.parameters * _WEIGHT_BYTES[settings.generation.quantization]
+        memory_gib = weights / GIB + _RESERVED_GIB
         per_row = counts.test_prompt_tokens_per_row + counts.test_answer_tokens_per_row if counts else 0.0
         tokens = counts.test_rows * per_row if counts else None
         flops_per_token = 2 * shape.parameters
@@ -104,8 +108,27 @@ def _stage(stage: Stage, models: dict[str, str], counts: TokenCounts | None) -> 
         usd=hours * gpus * price.usd if hours is not None and price else None,
         memory_gib=round(memory_gib, 1),
         memory_available_gib=device.memory_gib,
-        problem=_fit(memory_gib, device.memory_gib),
+        problem=_fit(memory_gib, device.memory_gib, stage.kind),
     )
+
+
+def _tune(stage: Stage, counts: TokenCounts | None) -> StageEstimate:
+    """Tokens billed and dollars of a hosted job; unknown where the service chooses the epochs."""
+    settings = stage.typed_settings()
+    assert isinstance(settings, TuneSettings)
+    price = catalog.prices().hosted(settings.model)
+    if price is None or price.training is None:
+        known = ", ".join(
+            p.model for p in catalog.prices().hosted_per_million_tokens_usd if p.training is not None
+        )
+        problem = (
+            f"no training price for '{settings.model}': known are {known} (launcher/catalog/prices.yaml)"
+        )
+        return StageEstimate(stage.name, "hosted", 0, problem=problem)
+    if counts is None or settings.epochs == "auto":
+        return StageEstimate(stage.name, "hosted", 0)
+    tokens = counts.upload_tokens * settings.epochs
+    return StageEstimate(stage.name, "hosted", 0, tokens=tokens, usd=tokens / 1e6 * price.training)
 
 
 def training_memory_gib(shape: catalog.Shape, settings: TrainSettings) -> float:
@@ -127,10 +150,12 @@ def _contender(stage: Stage) -> str:
     return head if dash and seed.isdigit() else name
 
 
-def _fit(needed_gib: float, available_gib: float | None) -> str | None:
+def _fit(needed_gib: float, available_gib: float | None, kind: str) -> str | None:
     if available_gib is None or needed_gib <= available_gib:
         return None
-    return (
-        f"needs about {needed_gib:.1f} GiB, the device has {available_gib:.1f}: "
-        "lower training.micro_batch_tokens, set training.quantization=nf4, or take more GPUs with training.zero_stage=3"
-    )
+    advice = {
+        "train": "lower training.micro_batch_tokens, set training.quantization=nf4, "
+        "or take more GPUs with training.zero_stage=3",
+        "predict": "set generation.quantization=nf4, or take a device with more memory",
+    }[kind]
+    return f"needs about {needed_gib:.1f} GiB, the device has {available_gib:.1f}: {advice}"

@@ -90,6 +90,7 @@ class Generation(Strict):
     batch_rows: Annotated[int, Field(ge=1)] = 32
     max_new_tokens: Annotated[int, Field(ge=1)] = 256
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    quantization: Literal["none", "nf4", "int8"] = "none"
 
 
 class Hardware(Strict):

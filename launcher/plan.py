@@ -28,6 +28,7 @@ from launcher.stages import (
     SETTINGS,
     VERSIONS,
     FetchSettings,
+    HostedPredictSettings,
     PredictSettings,
     PrepareSettings,
     ReportContender,
@@ -36,6 +37,7 @@ from launcher.stages import (
     Settings,
     StageKind,
     TrainSettings,
+    TuneSettings,
 )
 
 FORMAT = 1
@@ -66,7 +68,8 @@ class Stage(Strict):
     def typed_settings(self) -> Settings:
         """The settings as their kind's model. Raises Failure(BAD_EXPERIMENT) where they do not fit."""
         try:
-            return SETTINGS[self.kind].model_validate_json(json.dumps(self.settings))
+            settings: Settings = SETTINGS[self.kind].validate_json(json.dumps(self.settings))
+            return settings
         except ValidationError as error:
             raise Failure(
                 Reason.BAD_EXPERIMENT,
@@ -197,20 +200,15 @@ class _Builder:
 def plan(experiment: Experiment, lock: Lock) -> Plan:
     """Resolve `experiment` with the digests of `lock`. Pure.
 
-    Raises Failure(UNSUPPORTED) for what no stage can do yet, Failure(MISSING_INPUT) where the
-    lock lacks a digest.
+    Raises Failure(MISSING_INPUT) where the lock lacks a digest.
     """
     builder = _Builder()
     prepare = _prepare(builder, experiment, lock)
     scored: dict[str, Stage] = {}
     for contender in experiment.contenders:
         if isinstance(contender, HostedContender):
-            raise Failure(
-                Reason.UNSUPPORTED,
-                f"contender '{contender.name}' is hosted, and hosted tuning is not built yet",
-                where=experiment.name,
-                next_step="leave the hosted contender out, or plan the open contenders alone",
-            )
+            scored.update(_hosted_contender(builder, experiment, contender, prepare, lock))
+            continue
         scored.update(_open_contender(builder, experiment, contender, prepare, lock))
     baseline = experiment.baseline or experiment.contenders[0].name
     builder.add(
@@ -226,7 +224,7 @@ def plan(experiment: Experiment, lock: Lock) -> Plan:
                     name=contender.name,
                     kind=contender.kind,
                     model=contender.model,
-                    seeds=experiment.seeds if isinstance(contender, LoraContender) else (),
+                    seeds=() if isinstance(contender, PromptedContender) else experiment.seeds,
                 )
                 for contender in experiment.contenders
             ),
@@ -305,16 +303,59 @@ def _open_contender(
             # Answering needs no second node: a replica fits where training fitted.
             resources=resources.model_copy(update={"nodes": 1, "gpus": min(resources.gpus, 1)}),
         )
-        score = builder.add(
-            f"score-{suffix}",
-            "score",
-            ScoreSettings(task=experiment.task, scorers=experiment.scorers),
-            needs={"data": prepare, "predictions": predict},
-            inputs=lock.scorer_files,
-        )
-        roles[f"predict-{suffix}"] = predict
-        roles[f"score-{suffix}"] = score
+        roles.update(_score(builder, experiment, suffix, prepare, predict, lock))
     return roles
+
+
+def _hosted_contender(
+    builder: _Builder, experiment: Experiment, contender: HostedContender, prepare: Stage, lock: Lock
+) -> dict[str, Stage]:
+    """Add tune, predict and score of one hosted contender; returns role -> stage for the report."""
+    roles: dict[str, Stage] = {}
+    for seed in experiment.seeds:
+        suffix = f"{contender.name}-s{seed}"
+        tune = builder.add(
+            f"tune-{suffix}",
+            "tune",
+            TuneSettings(
+                task=experiment.task,
+                model=contender.model,
+                base_url=contender.base_url,
+                epochs=contender.epochs,
+                batch_rows=contender.batch_rows,
+                seed=seed,
+            ),
+            needs={"data": prepare},
+            resources=Resources(device="hosted"),
+        )
+        predict = builder.add(
+            f"predict-{suffix}",
+            "predict",
+            HostedPredictSettings(
+                task=experiment.task,
+                model=contender.model,
+                base_url=contender.base_url,
+                max_new_tokens=contender.max_new_tokens,
+            ),
+            needs={"data": prepare, "tuned": tune},
+            resources=Resources(device="hosted"),
+        )
+        roles[f"tune-{suffix}"] = tune
+        roles.update(_score(builder, experiment, suffix, prepare, predict, lock))
+    return roles
+
+
+def _score(
+    builder: _Builder, experiment: Experiment, suffix: str, prepare: Stage, predict: Stage, lock: Lock
+) -> dict[str, Stage]:
+    score = builder.add(
+        f"score-{suffix}",
+        "score",
+        ScoreSettings(task=experiment.task, scorers=experiment.scorers),
+        needs={"data": prepare, "predictions": predict},
+        inputs=lock.scorer_files,
+    )
+    return {f"predict-{suffix}": predict, f"score-{suffix}": score}
 
 
 def _train_settings(experiment: Experiment, contender: LoraContender, seed: int) -> TrainSettings:

@@ -8,9 +8,9 @@ itself carries the same number and refuses a plan made for another.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from launcher.experiment import Data, Generation, Lora, Strict, Training
 
@@ -117,6 +117,26 @@ class PredictSettings(Strict):
     device: str
 
 
+class TuneSettings(Strict):
+    """Tune a model through the OpenAI fine-tuning API. Output: `tuned.json`, `curve.jsonl`."""
+
+    task: Literal["sql", "viggo", "chat"]
+    model: str
+    base_url: str | None
+    epochs: int | Literal["auto"]
+    batch_rows: int | Literal["auto"]
+    seed: int
+
+
+class HostedPredictSettings(Strict):
+    """Answer every test row through the chat completions API. Output as for PredictSettings."""
+
+    task: Literal["sql", "viggo", "chat"]
+    model: str
+    base_url: str | None
+    max_new_tokens: int
+
+
 class ScoreSettings(Strict):
     """Score one contender's answers. Output: `scores.jsonl` in the order of `test.jsonl`, `summary.json`."""
 
@@ -143,13 +163,23 @@ class ReportSettings(Strict):
     contenders: tuple[ReportContender, ...]
 
 
-Settings = FetchSettings | PrepareSettings | TrainSettings | PredictSettings | ScoreSettings | ReportSettings
+Settings = (
+    FetchSettings
+    | PrepareSettings
+    | TrainSettings
+    | TuneSettings
+    | PredictSettings
+    | HostedPredictSettings
+    | ScoreSettings
+    | ReportSettings
+)
 
-SETTINGS: dict[StageKind, type[Settings]] = {
-    "fetch": FetchSettings,
-    "prepare": PrepareSettings,
-    "train": TrainSettings,
-    "predict": PredictSettings,
-    "score": ScoreSettings,
-    "report": ReportSettings,
+SETTINGS: dict[StageKind, TypeAdapter[Any]] = {
+    "fetch": TypeAdapter(FetchSettings),
+    "prepare": TypeAdapter(PrepareSettings),
+    "train": TypeAdapter(TrainSettings),
+    "tune": TypeAdapter(TuneSettings),
+    "predict": TypeAdapter(PredictSettings | HostedPredictSettings),
+    "score": TypeAdapter(ScoreSettings),
+    "report": TypeAdapter(ReportSettings),
 }

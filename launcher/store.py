@@ -158,15 +158,16 @@ def check_name(name: str) -> None:
         raise ValueError(f"'{name}' cannot be a name in the store")
 
 
-def open_store(address: str) -> DirectoryStore:
+def open_store(address: str, *, writable: bool = True) -> DirectoryStore:
     """The store at `file:///dir` or a plain directory path.
 
-    Raises Failure(STORE_FAILED) where it cannot be written, Failure(UNSUPPORTED) for other schemes.
+    With `writable` it is created where it is not there, and tried out. Raises Failure(STORE_FAILED)
+    where it cannot be written, Failure(UNSUPPORTED) for other schemes.
     """
     scheme = urlparse(address).scheme
     if scheme in ("", "file"):
         root = Path(unquote(urlparse(address).path)) if scheme else Path(address)
-        return DirectoryStore(root.expanduser().absolute())
+        return DirectoryStore(root.expanduser().absolute(), writable=writable)
     raise Failure(
         Reason.UNSUPPORTED,
         f"the store {scheme}:// is not supported yet",
@@ -188,8 +189,10 @@ def _explained(where: str) -> Iterator[None]:
 class DirectoryStore:
     """Artifacts in a directory of one file system; renames within it are what makes commits atomic."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, writable: bool = True) -> None:
         self.root = root
+        if not writable:
+            return
         with _explained(str(root)):
             root.mkdir(parents=True, exist_ok=True)
             probe = root / f"{_UNCOMMITTED}probe-{uuid.uuid4().hex}"

@@ -31,6 +31,11 @@ def preflight_local(plan: Plan, store: DirectoryStore) -> None:
             problems.append(f"not installed: {', '.join(missing)} (pip install 'tuneyard[jobs]')")
     if any(stage.kind == "score" for stage in open_stages) and importlib.util.find_spec("sqlglot") is None:
         problems.append("not installed: sqlglot (pip install 'tuneyard[score]')")
+    hosted = [stage.name for stage in open_stages if stage.kind == "tune"]
+    if hosted:
+        problems.append(
+            f"hosted tuning is not built yet: {', '.join(hosted)} (leave the hosted contender out)"
+        )
     gpus = sorted({stage.resources.device for stage in open_stages if stage.resources.gpus})
     if gpus and not Path("/dev/nvidiactl").exists():
         problems.append(f"this machine has no NVIDIA driver, and the plan asks for {', '.join(gpus)}")

@@ -74,6 +74,11 @@ class Prices(Strict):
         known = [price for price in self.gpu_hour_usd if price.device == device]
         return max(known, key=lambda price: price.date) if known else None
 
+    def hosted(self, model: str) -> HostedPrice | None:
+        """The newest price of a hosted model, or None where there is none: never guessed."""
+        known = [price for price in self.hosted_per_million_tokens_usd if price.model == model]
+        return max(known, key=lambda price: price.date) if known else None
+
 
 def _read(name: str) -> Any:
     return yaml.safe_load((_HERE / name).read_text(encoding="utf-8"))

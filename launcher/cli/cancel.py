@@ -19,7 +19,7 @@ from launcher.runs import Attempt, attempts, conductor_alive, find
 @store_options
 def command(run: str, store_address: str | None, site_path: Path | None) -> int:
     """Stop RUN: its stages save their progress and end, its attempt is closed. Finished stages are kept."""
-    store = open_named_store(store_address, site_path)
+    store = open_named_store(store_address, site_path, writable=True)
     run_id = find(store, run)
     known = attempts(store, run_id)
     attempt = Attempt(store, run_id, known[-1] if known else 1)

@@ -98,10 +98,12 @@ def experiment_options(function: Function) -> Function:
     return function
 
 
-def open_named_store(store_address: str | None, site_path: Path | None) -> DirectoryStore:
-    """The store that the options name, in their order of precedence."""
+def open_named_store(
+    store_address: str | None, site_path: Path | None, *, writable: bool = False
+) -> DirectoryStore:
+    """The store that the options name, in their order of precedence; created only where it is to be written."""
     address = store_address or site.load(site_path).store.outside or default_store()
-    return open_store(address)
+    return open_store(address, writable=writable)
 
 
 class Study:

@@ -68,12 +68,15 @@ def count_tokens(made: Study) -> TokenCounts | None:
             name: str(made.resolution.locations.get(sha, "")) for name, sha in prepare.inputs.items()
         }
         request.write_text(json.dumps({"settings": prepare.settings, "locations": locations}))
-        done = subprocess.run(
-            [sys.executable, "-m", "jobs", "count", str(request)],
-            capture_output=True,
-            timeout=_COUNT_TIMEOUT_S,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "jobs", "count", str(request)],
+                capture_output=True,
+                timeout=_COUNT_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return None
     if done.returncode != 0:
         return None
     return TokenCounts(**json.loads(done.stdout))
@@ -98,7 +101,7 @@ def _print(
         [
             stage.name,
             "done" if store.exists(f"stages/{stage.key}") else "to do",
-            stage.resources.device if not one.gpus else f"{one.gpus} x {one.device}",
+            one.device if not one.gpus else f"{one.gpus} x {one.device}",
             "–"
             if one.memory_gib is None
             else f"{one.memory_gib:.1f} of {one.memory_available_gib or 0:.1f} GiB",
@@ -114,7 +117,9 @@ def _print(
     _print_inputs(plan)
     priced = [one.usd for one in estimates if one.usd is not None]
     if priced:
-        click.echo(f"estimated cost ${sum(priced):.2f}, training only; prices: launcher/catalog/prices.yaml")
+        click.echo(
+            f"estimated cost of training ${sum(priced):.2f}; prices with source and date: launcher/catalog/prices.yaml"
+        )
 
 
 def _print_inputs(plan: Plan) -> None:

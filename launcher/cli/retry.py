@@ -20,7 +20,7 @@ from launcher.runs import find
 @output_option("text", "json", "yaml", "name")
 def command(run: str, detach: bool, store_address: str | None, site_path: Path | None, output: str) -> int:
     """Open another attempt at RUN, whose last one failed or was cancelled. Finished stages are kept."""
-    store = open_named_store(store_address, site_path)
+    store = open_named_store(store_address, site_path, writable=True)
     attempt = submission.open_next_attempt(store, find(store, run), target="local")
     click.echo(f"run {attempt.run_id}, attempt {attempt.number}", err=True)
     submission.start_local(attempt)

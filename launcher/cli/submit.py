@@ -49,7 +49,7 @@ def command(
         ending.refuse_cluster()
     made = make_study(**study)
     plan = made.plan
-    store = open_named_store(store_address, site_path)
+    store = open_named_store(store_address, site_path, writable=True)
     submission.preflight_local(plan, store)
     submission.push_inputs(plan, store, made.resolution.locations)
     attempt = submission.open_attempt(plan, store, target=target)
