@@ -98,7 +98,7 @@ def detect(task: str, directory: Path) -> str:
                 Reason.USAGE,
                 f"the directory holds {' and '.join(found)}",
                 where=str(directory),
-                next_step=f"name one of the folders: --data {directory / found[0]}",
+                next_step=f"name one: --source {found[0]}",
             )
     looked = "; ".join(f"{s.name}: {', '.join(s.signs)}" for s in candidates)
     raise Failure(
