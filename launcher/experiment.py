@@ -21,19 +21,24 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from launcher.outcome import Failure, Reason
 
 FORMAT = 1
 CATALOG = Path(__file__).parent / "catalog"
 
-_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 
 class Strict(BaseModel):
     """Base of everything a user or a file may contain: unknown keys and loose types are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+#: What every random number generator in use accepts.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Data(Strict):
@@ -47,7 +52,7 @@ class Data(Strict):
     train_rows: Annotated[int, Field(ge=1)] | None = None
     validation_rows: Annotated[int, Field(ge=0)] | None = None
     test_rows: Annotated[int, Field(ge=1)] | None = None
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Lora(Strict):
@@ -105,7 +110,7 @@ class Hardware(Strict):
 
 def _dns_label(limit_characters: int) -> Any:
     def check(value: str) -> str:
-        if len(value) > limit_characters or not _NAME.match(value):
+        if len(value) > limit_characters or not _NAME.fullmatch(value):
             raise ValueError(
                 f"must be at most {limit_characters} characters of a-z, 0-9 and '-', neither first nor last '-'"
             )
@@ -155,7 +160,7 @@ class HostedContender(Strict):
 
 Contender = Annotated[LoraContender | PromptedContender | HostedContender, Field(discriminator="kind")]
 
-_FUNCTION = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 BUILT_IN_SCORERS = ("exact", "choice", "number", "json")
 
 
@@ -170,7 +175,7 @@ class Experiment(Strict):
     scorers: tuple[str, ...] = ()
     contenders: Annotated[tuple[Contender, ...], Field(min_length=1)]
     baseline: str | None = None
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (1,)
     budget_usd: Annotated[float, Field(ge=0)] | None = None
 
     _tuples = field_validator("scorers", "contenders", "seeds", mode="before")(
@@ -181,7 +186,7 @@ class Experiment(Strict):
     @classmethod
     def _known_scorers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for scorer in value:
-            if scorer not in BUILT_IN_SCORERS and not _FUNCTION.match(scorer):
+            if scorer not in BUILT_IN_SCORERS and not _FUNCTION.fullmatch(scorer):
                 raise ValueError(
                     f"'{scorer}' is none of {', '.join(BUILT_IN_SCORERS)} and not module:function"
                 )
@@ -193,6 +198,8 @@ class Experiment(Strict):
             raise ValueError("\n".join(problems))
         return self
 
+
+_SEED_SUFFIX = re.compile(r"-s\d+\Z")
 
 #: Data sources that each task can read.
 SOURCES = {"sql": ("sample", "spider-create-context", "spider"), "viggo": ("viggo",), "chat": ("chat",)}
@@ -211,6 +218,8 @@ def inconsistencies(document: dict[str, Any]) -> list[str]:
     for index, name in enumerate(names):
         if name is not None and name in names[:index]:
             problems.append(f"contenders[{index}].name: '{name}' is taken by an earlier contender")
+        if isinstance(name, str) and _SEED_SUFFIX.search(name):
+            problems.append(f"contenders[{index}].name: '{name}' ends like a seed; stages are named that way")
     baseline = document.get("baseline")
     if baseline is not None and baseline not in names:
         problems.append(f"baseline: '{baseline}' is none of the contenders {', '.join(map(str, names))}")
@@ -219,7 +228,7 @@ def inconsistencies(document: dict[str, Any]) -> list[str]:
         problems.append("seeds: a seed is given twice")
     task, data = document.get("task"), document.get("data")
     source = data.get("source", "sample") if isinstance(data, dict) else "sample"
-    if task in SOURCES and source not in SOURCES[task]:
+    if isinstance(task, str) and task in SOURCES and source not in SOURCES[task]:
         problems.append(f"data.source: task '{task}' takes {', '.join(SOURCES[task])}, not '{source}'")
     if task == "chat" and not document.get("scorers"):
         problems.append("scorers: task 'chat' needs at least one of " + ", ".join(BUILT_IN_SCORERS))
@@ -247,16 +256,12 @@ def load(
     once, Failure(MISSING_INPUT) where a file cannot be read.
     """
     document, where = _read_source(source)
+    _refuse_newer(document, where)
     profiles = document.pop("profiles", None) or {}
-    default_profile = document.pop("default_profile", None)
-    if not isinstance(profiles, dict):
-        raise Failure(Reason.BAD_EXPERIMENT, "profiles: must be a mapping of name to overrides", where=where)
-    chosen = profile or default_profile
+    chosen = profile or document.pop("default_profile", None)
+    document.pop("default_profile", None)
     if chosen is not None:
-        if chosen not in profiles:
-            known = ", ".join(sorted(profiles)) or "none"
-            raise Failure(Reason.BAD_EXPERIMENT, f"no profile '{chosen}'; it has: {known}", where=where)
-        document = merge(document, profiles[chosen] or {})
+        document = merge(document, _profile(profiles, chosen, where))
     for path in files:
         document = merge(document, _read_mapping(path))
     problems: list[str] = []
@@ -268,9 +273,26 @@ def load(
     return validate(document, where=where, problems=problems)
 
 
-def validate(document: dict[str, Any], *, where: str, problems: list[str] | None = None) -> Experiment:
-    """An Experiment from a plain document; raises Failure(BAD_EXPERIMENT) listing every problem by its path."""
-    problems = list(problems or [])
+def _profile(profiles: Any, name: Any, where: str) -> dict[str, Any]:
+    if not isinstance(profiles, dict):
+        raise Failure(Reason.BAD_EXPERIMENT, "profiles: must be a mapping of name to overrides", where=where)
+    if not isinstance(name, str) or name not in profiles:
+        known = ", ".join(sorted(map(str, profiles))) or "none"
+        raise Failure(
+            Reason.BAD_EXPERIMENT,
+            f"no profile '{name}'; it has: {known}",
+            where=where,
+            next_step="name one of them: --profile NAME" if profiles else "leave --profile out",
+        )
+    overrides = profiles[name] or {}
+    if not isinstance(overrides, dict):
+        raise Failure(
+            Reason.BAD_EXPERIMENT, f"profiles.{name}: must be a mapping of keys to values", where=where
+        )
+    return overrides
+
+
+def _refuse_newer(document: dict[str, Any], where: str) -> None:
     version = document.get("format", FORMAT)
     if isinstance(version, int) and version > FORMAT:
         raise Failure(
@@ -279,6 +301,12 @@ def validate(document: dict[str, Any], *, where: str, problems: list[str] | None
             where=where,
             next_step="pip install --upgrade tuneyard",
         )
+
+
+def validate(document: dict[str, Any], *, where: str, problems: list[str] | None = None) -> Experiment:
+    """An Experiment from a plain document; raises Failure(BAD_EXPERIMENT) listing every problem by its path."""
+    problems = list(problems or [])
+    _refuse_newer(document, where)
     try:
         experiment = Experiment.model_validate(document)
     except ValidationError as error:
@@ -286,25 +314,50 @@ def validate(document: dict[str, Any], *, where: str, problems: list[str] | None
         problems += found + [problem for problem in inconsistencies(document) if problem not in found]
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise Failure(Reason.BAD_EXPERIMENT, count, where=where, problems=tuple(problems))
+        raise Failure(
+            Reason.BAD_EXPERIMENT,
+            count,
+            where=where,
+            problems=tuple(problems),
+            next_step=f"correct what is listed, then launcher plan {where}",
+        )
     return experiment
 
 
 def describe(error: ValidationError) -> list[str]:
     """One line per problem: `contenders[1].lora.r: Input should be greater than or equal to 1 (got 0)`."""
-    lines = []
-    for item in error.errors(include_url=False):
-        message = item["msg"].removeprefix("Value error, ")
+    items = error.errors(include_url=False)
+    lines: list[str] = []
+    shown: dict[str, int] = {}
+    for item in items:
         if item["type"] == "value_error" and not item["loc"]:
-            lines += message.splitlines()
+            lines += item["msg"].removeprefix("Value error, ").splitlines()
             continue
-        path = _path(item["loc"])
-        given = item.get("input")
-        suffix = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
-        if item["type"] == "extra_forbidden":
-            message, suffix = "no such key", ""
-        lines.append(f"{path}: {message}{suffix}" if path else f"{message}{suffix}")
+        if item["type"] == "too_short" and any(
+            other["loc"][: len(item["loc"])] == item["loc"] and other is not item for other in items
+        ):
+            continue  # "0 items after validation", because the items themselves are wrong
+        path, message = _path(item["loc"]), _message(item)
+        if path in shown and not message.startswith("no such key"):
+            lines[shown[path]] += f"; or {message}"  # the members of one union
+            continue
+        shown[path] = len(lines)
+        lines.append(f"{path}: {message}" if path else message)
     return lines
+
+
+def _message(item: ErrorDetails) -> str:
+    if item["type"] == "extra_forbidden":
+        return "no such key"
+    if item["type"].startswith("union_tag"):
+        expected = item["ctx"].get("expected_tags", "'lora', 'prompted', 'hosted'")
+        return f"kind must be one of {expected}"
+    given = item.get("input")
+    suffix = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return item["msg"].removeprefix("Value error, ") + suffix
+
+
+_UNION_MEMBER = re.compile(r"^(literal|constrained-)|\[")
 
 
 def _path(location: tuple[Any, ...]) -> str:
@@ -312,9 +365,9 @@ def _path(location: tuple[Any, ...]) -> str:
     for position, part in enumerate(location):
         if isinstance(part, int):
             text += f"[{part}]"
-        elif not (position and isinstance(location[position - 1], int)):
+        # pydantic names a union's member: the contender's kind behind its index, a type in other places
+        elif not (position == 2 and location[0] == "contenders") and not _UNION_MEMBER.search(str(part)):
             text += f".{part}" if text else str(part)
-        # else: the contender's kind, which pydantic puts behind the index as the union's tag
     return text
 
 
@@ -344,8 +397,8 @@ def assign(document: dict[str, Any], assignment: str) -> None:
         raise ValueError(f"'{path}' is not a path such as contenders[1].lora.r")
     try:
         value = yaml.load(text, Loader=Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"the value is not YAML: {error}") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ValueError(f"the value is not YAML{_yaml_problem(error)}") from None
     node: Any = document
     for depth, step in enumerate(steps):
         last = depth == len(steps) - 1
@@ -359,6 +412,8 @@ def assign(document: dict[str, Any], assignment: str) -> None:
             raise ValueError(f"'{step}' leads into a plain value")
         if last:
             node[key] = value
+        elif not isinstance(node[key], dict | list):
+            raise ValueError(f"'{step}' is a plain value and has nothing below it")
         else:
             # What is changed is copied first: profiles and defaults are shared between loads.
             node[key] = node[key].copy()
@@ -379,17 +434,19 @@ def _element(items: list[Any], step: str) -> int:
 class Loader(yaml.SafeLoader):
     """YAML 1.1 as PyYAML reads it, with two repairs: `3e-4` is a number, and a key given twice is an error."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """As composed, so that merge keys (`<<`) do not count as given twice."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
                 continue
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key_node.value}' is given twice", key_node.start_mark
+            if (key.tag, key.value) in seen:
+                raise yaml.composer.ComposerError(
+                    None, None, f"the key '{key.value}' is given twice", key.start_mark
                 )
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep=deep)
+            seen.add((key.tag, key.value))
+        return node
 
 
 Loader.add_implicit_resolver(
@@ -401,7 +458,7 @@ Loader.add_implicit_resolver(
 
 def _read_source(source: str) -> tuple[dict[str, Any], str]:
     built_in = CATALOG / "experiments" / f"{source}.yaml"
-    if _NAME.match(source) and built_in.is_file():
+    if _NAME.fullmatch(source) and built_in.is_file():
         return _read_mapping(built_in), source
     path = Path(source)
     if not path.exists() and path.suffix not in (".yaml", ".yml"):
@@ -419,13 +476,25 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise Failure(Reason.MISSING_INPUT, f"cannot read: {why}", where=str(path)) from None
-    try:
-        document = yaml.load(text, Loader=Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "malformed"
-        raise Failure(Reason.BAD_EXPERIMENT, f"not YAML{place}: {problem}", where=str(path)) from None
+    document = read_yaml(text, str(path))
     if not isinstance(document, dict):
         raise Failure(Reason.BAD_EXPERIMENT, "must be a mapping of keys to values", where=str(path))
     return document
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Plain data from YAML. Raises Failure(BAD_EXPERIMENT) with the place of what is malformed."""
+    try:
+        return yaml.load(text, Loader=Loader)
+    # ValueError: a date or number of the right form that cannot be one, such as 2023-13-45.
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise Failure(Reason.BAD_EXPERIMENT, f"not YAML{_yaml_problem(error)}", where=where) from None
+
+
+def _yaml_problem(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    if isinstance(error, RecursionError):
+        return ": nested too deeply"
+    problem = getattr(error, "problem", None) or (str(error) if type(error) is ValueError else "malformed")
+    return f"{place}: {problem}"

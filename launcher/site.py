@@ -11,10 +11,9 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
-from launcher.experiment import Loader, Strict, describe
+from launcher.experiment import Strict, describe, read_yaml
 from launcher.outcome import Failure, Reason
 
 FORMAT = 1
@@ -29,10 +28,16 @@ def _by_digest(image: str) -> str:
 ImageReference = Annotated[str, AfterValidator(_by_digest)]
 
 
+def _kubernetes_name(name: str) -> str:
+    if len(name) > 253 or not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", name):
+        raise ValueError("the name of a Secret: a-z, 0-9, '-' and '.'")
+    return name
+
+
 class SecretKey(Strict):
     """One key of one Secret. A value can be given nowhere in this file."""
 
-    secret: str
+    secret: Annotated[str, AfterValidator(_kubernetes_name)]
     key: str
 
 
@@ -98,19 +103,19 @@ def load(path: Path | None) -> Site:
     if path is None and not chosen.exists():
         return Site()
     try:
-        document: Any = yaml.load(chosen.read_text(encoding="utf-8"), Loader=Loader)
+        text = chosen.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise Failure(Reason.MISSING_INPUT, f"cannot read the site file: {why}", where=str(chosen)) from None
-    except yaml.YAMLError as error:
-        raise Failure(Reason.BAD_EXPERIMENT, f"not YAML: {error}", where=str(chosen)) from None
+    document: Any = read_yaml(text, str(chosen))
     try:
-        return Site.model_validate(document or {})
+        return Site.model_validate({} if document is None else document)
     except ValidationError as error:
         raise Failure(
             Reason.BAD_EXPERIMENT,
             "the site file is not valid",
             where=str(chosen),
-            problems=tuple(describe(error)),
+            # What was given is not repeated: it may be a secret in the wrong place.
+            problems=tuple(re.sub(r" \(got .*", "", line, flags=re.DOTALL) for line in describe(error)),
             next_step="correct the site file",
         ) from None
