@@ -53,9 +53,13 @@ class _Answers:
 
     def result(self) -> ContenderResult:
         measures = [_measures(summary["measures"]) for summary in self.summaries]
+        primary = self.summaries[0]["primary"]
         breakdowns = [
-            {group: _measures(values) for group, values in summary["breakdowns"].items()}
-            for summary in self.summaries
+            {
+                group: {value: m[primary] for value, m in values.items()}
+                for group, values in s["breakdowns"].items()
+            }
+            for s in self.summaries
         ]
         reasons = Counter(row["reason"] for rows in self.scores for row in rows if row["reason"])
         return ContenderResult(
@@ -70,8 +74,8 @@ class _Answers:
             tokens=self._tokens(),
             breakdowns={
                 group: {
-                    value: mean_measure([b[group][value] for b in breakdowns if value in b.get(group, {})])
-                    for value in values
+                    value: mean_measure([_measure(b[group][value]) for b in breakdowns])
+                    for value in sorted(values)
                 }
                 for group, values in breakdowns[0].items()
             },
@@ -93,8 +97,13 @@ def _loss_point(point: dict[str, Any]) -> LossPoint:
     return LossPoint(step=point["step"], loss=point["loss"], validation_loss=point.get("validation_loss"))
 
 
+def _measure(value: dict[str, Any]) -> Measure:
+    # Scorers may say more than a measure holds (how an interval was made): what is compared is this.
+    return Measure.model_validate({name: value[name] for name in Measure.model_fields})
+
+
 def _measures(values: dict[str, Any]) -> dict[str, Measure]:
-    return {name: Measure.model_validate(value) for name, value in values.items()}
+    return {name: _measure(value) for name, value in values.items()}
 
 
 def run(context: StageContext) -> None:
@@ -113,14 +122,7 @@ def run(context: StageContext) -> None:
         task=settings.task,
         primary=primary,
         baseline=settings.baseline,
-        data=DataResult(
-            source=settings.source,
-            rows=card["rows"],
-            digests=card["digests"],
-            valid_gold=baseline.summaries[0]["valid_gold"],
-            leakage=card["leakage"],
-            known_faults=card["known_faults"],
-        ),
+        data=_data_result(settings.source, card, baseline.summaries[0]["valid_gold"]),
         contenders=[one.result() for one in answers.values()],
         comparisons=[
             compare(name, one.scores, settings.baseline, baseline.scores, primary)
@@ -132,6 +134,26 @@ def run(context: StageContext) -> None:
     )
     (context.out / "results.json").write_text(results.model_dump_json(indent=2) + "\n", encoding="utf-8")
     context.heartbeat(1, 1, "report")
+
+
+def _data_result(source: str, card: dict[str, Any], valid_gold: int) -> DataResult:
+    faults = [
+        f"{fault['rows']} of {fault['of']} {fault['part']} rows: {fault['what']}."
+        for fault in card.get("faults", [])
+    ]
+    leaks = [
+        f"{shared['question']} questions and {shared['row']} whole rows stand on both sides of '{pair}'."
+        for pair, shared in card["leakage"].items()
+        if shared["question"] or shared["row"]
+    ]
+    return DataResult(
+        source=source,
+        rows={part: described["rows"] for part, described in card["parts"].items()},
+        digests={part: described["sha256"] for part, described in card["parts"].items()},
+        valid_gold=valid_gold,
+        leakage=card["leakage"],
+        known_faults=[*faults, *leaks, *(f"{note}." for note in card["notes"])],
+    )
 
 
 def _samples(rows: list[Row], answers: dict[str, _Answers], primary: str) -> list[Sample]:
