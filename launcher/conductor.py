@@ -162,6 +162,9 @@ class Conductor:
             failure = Failure(
                 reason, "the stage ended with exit code 0 and committed nothing", where=end.stage
             )
+        if finished:
+            # However the process ended after its commit: the work is done.
+            reason, failure = Reason.SUCCEEDED, None
         retry = DISPOSITIONS[reason].retry
         final = False
         if not finished and not self._stop and self.attempt.outcome is None:
@@ -169,6 +172,8 @@ class Conductor:
             final = self.walk.spent[end.stage, retry] > RETRY_BUDGET[retry]
         if failure is None and reason is not Reason.SUCCEEDED:
             failure = Failure(reason, DISPOSITIONS[reason].meaning, where=end.stage)
+        if failure is not None:
+            failure = failure.about(self.plan.run_id, end.stage)
         self.attempt.end_try(
             end.stage,
             self.walk.tries[end.stage],

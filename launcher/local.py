@@ -16,14 +16,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from launcher import receipt, verdict
 from launcher.conductor import Conductor, Ended
 from launcher.outcome import Failure, Reason, from_exit_code
 from launcher.plan import Plan, Stage
-from launcher.runs import Attempt, conductor_alive, lock_path, read_plan
+from launcher.runs import Attempt, conducted_attempt, lock_path, read_plan
 from launcher.store import DirectoryStore, open_store
 
 #: How long a stage has to save its progress after SIGTERM.
@@ -124,7 +125,7 @@ class LocalBackend:
     def _termination(self, stage: str, number: int) -> Failure | None:
         try:
             return Failure.from_json(json.loads(self._termination_path(stage, number).read_bytes()))
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return None  # killed before it could say anything: the exit code speaks
 
 
@@ -151,49 +152,99 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
 
 
 def ensure_conductor(store: DirectoryStore, run_id: str, attempt: int) -> None:
-    """Start a detached conductor for an open attempt, unless one lives. Raises Failure where it cannot start."""
-    if conductor_alive(store, run_id):
-        return
+    """Start a detached conductor for an open attempt, unless one lives. Raises Failure where it cannot start.
+
+    Waits for the conductor of an earlier attempt that is still stopping its stages.
+    """
     log_path = store.local_path(f"runs/{run_id}/attempts/{attempt}/logs/conductor.log")
+    started: subprocess.Popen[bytes] | None = None
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    last_deadline = deadline + GRACE_S + _START_TIMEOUT_S
+    while Attempt(store, run_id, attempt).outcome is None:
+        holder = conducted_attempt(store, run_id)
+        if holder == attempt:
+            return
+        if holder is not None and holder < attempt:
+            deadline = min(time.monotonic() + _START_TIMEOUT_S, last_deadline)
+        elif started is None or started.poll() == 0:
+            started = _start_conductor(store, run_id, attempt, log_path)
+        if (started is not None and started.poll()) or time.monotonic() > deadline:
+            raise Failure(
+                Reason.INTERNAL, "the conductor did not start", where=run_id, next_step=f"read {log_path}"
+            )
+        time.sleep(0.02)
+
+
+def _start_conductor(
+    store: DirectoryStore, run_id: str, attempt: int, log_path: Path
+) -> subprocess.Popen[bytes]:
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("ab") as log:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "launcher.local", store.address, run_id, str(attempt)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    deadline = time.monotonic() + _START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if conductor_alive(store, run_id) or Attempt(store, run_id, attempt).outcome is not None:
-            return
-        if process.poll() not in (None, 0):
-            break
-        time.sleep(0.02)
-    raise Failure(Reason.INTERNAL, "the conductor did not start", where=run_id, next_step=f"read {log_path}")
 
 
 def conduct(store: DirectoryStore, run_id: str, number: int) -> int:
-    """Carry an attempt to its end, as its only conductor; returns at once where another one lives."""
-    with store.lock(lock_path(run_id)) as held:
-        if not held:
+    """Carry an attempt to its end, as its only conductor; returns at once where another one lives.
+
+    What breaks the conductor itself closes the attempt too: nobody shall wait for it, or start it over and over.
+    """
+    with contextlib.ExitStack() as stack:
+        if not any(_tries_to_hold(stack, store, run_id)):
             return 0
+        store.local_path(lock_path(run_id)).write_text(str(number), encoding="ascii")
         plan = read_plan(store, run_id)
         attempt = Attempt(store, run_id, number)
         if attempt.outcome is not None:
             return 0
-        conductor = Conductor(plan, store, attempt, LocalBackend(plan, store, attempt))
-        for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, lambda *_: conductor.request_stop())
-        outcome = conductor.run()
-        if outcome is None:
-            if attempt.outcome is not None:
-                # Cancelled: what was spent until then is still owed an account.
-                attempt.put("receipt.json", receipt.build(plan, store, attempt))
-            return 0
-        close(plan, store, attempt, outcome)
+        try:
+            _walk(plan, store, attempt)
+        except Failure as failure:
+            attempt.put("outcome.json", _broken(failure))
+        except Exception as error:
+            traceback.print_exc()
+            internal = Failure(
+                Reason.INTERNAL,
+                f"the conductor failed: {type(error).__name__}: {error}",
+                where=run_id,
+                next_step=f"read {store.local_path(attempt.path('logs/conductor.log'))}",
+            )
+            attempt.put("outcome.json", _broken(internal))
     return 0
+
+
+def _tries_to_hold(stack: contextlib.ExitStack, store: DirectoryStore, run_id: str) -> Iterator[bool]:
+    """Somebody who only asks whether a conductor lives holds the lock as well, for some microseconds."""
+    for _ in range(10):
+        yield stack.enter_context(store.lock(lock_path(run_id)))
+        time.sleep(0.02)
+
+
+def _walk(plan: Plan, store: DirectoryStore, attempt: Attempt) -> None:
+    conductor = Conductor(plan, store, attempt, LocalBackend(plan, store, attempt))
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: conductor.request_stop())
+    outcome = conductor.run()
+    if outcome is not None:
+        close(plan, store, attempt, outcome)
+    elif attempt.outcome is not None:
+        # Cancelled: what was spent until then is still owed an account.
+        attempt.put("receipt.json", receipt.build(plan, store, attempt))
+
+
+def _broken(failure: Failure) -> dict[str, object]:
+    return {
+        "format": 1,
+        "reason": failure.reason.value,
+        "failure": failure.to_json(),
+        "stages": {},
+        "ended_at": time.time(),
+    }
 
 
 def close(plan: Plan, store: DirectoryStore, attempt: Attempt, outcome: dict[str, object]) -> None:
@@ -215,7 +266,11 @@ def main() -> int:
     parser.add_argument("run_id")
     parser.add_argument("attempt", type=int)
     arguments = parser.parse_args()
-    return conduct(open_store(arguments.store), arguments.run_id, arguments.attempt)
+    try:
+        return conduct(open_store(arguments.store), arguments.run_id, arguments.attempt)
+    except Failure as failure:
+        print(failure.text(), file=sys.stderr)
+        return failure.exit_code
 
 
 if __name__ == "__main__":

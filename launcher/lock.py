@@ -37,6 +37,6 @@ class Lock(Strict):
             raise Failure(
                 Reason.MISSING_INPUT,
                 f"the lock has no model '{name}'; it has {', '.join(self.models) or 'none'}",
-                next_step="write it anew: launcher plan EXPERIMENT --lock FILE --relock",
+                next_step="write the lock anew: --relock",
             )
         return self.models[name]

@@ -7,6 +7,7 @@ advice comes from the table in this file, on a laptop and on a cluster alike.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -76,7 +77,7 @@ DISPOSITIONS: dict[Reason, Disposition] = {
         10,
         Retry.NEVER,
         "the experiment is not valid",
-        "correct what is listed, then launcher plan EXPERIMENT",
+        "correct what is listed",
     ),
     Reason.BAD_DATA: Disposition(
         11, Retry.NEVER, "the data cannot be used", "correct the data, then submit again"
@@ -98,7 +99,7 @@ DISPOSITIONS: dict[Reason, Disposition] = {
         16,
         Retry.NEVER,
         "no space left on the device",
-        "free space or name another --store, then launcher retry RUN",
+        "free space or name another --store",
     ),
     Reason.OUT_OF_MEMORY: Disposition(
         17, Retry.NEVER, "out of memory", "lower training.micro_batch_tokens or generation.batch_rows"
@@ -113,16 +114,14 @@ DISPOSITIONS: dict[Reason, Disposition] = {
         19,
         Retry.NEVER,
         "an artifact's bytes are not those that were committed",
-        "delete the stage's artifact and retry",
+        "delete the artifact's directory",
     ),
-    Reason.OVER_BUDGET: Disposition(
-        20, Retry.NEVER, "the budget is spent", "raise budget_usd, then launcher retry RUN"
-    ),
+    Reason.OVER_BUDGET: Disposition(20, Retry.NEVER, "the budget is spent", "raise budget_usd"),
     Reason.UNSUPPORTED: Disposition(
-        21, Retry.NEVER, "not possible with this installation", "launcher plan EXPERIMENT shows what is"
+        21, Retry.NEVER, "not possible with this installation", "launcher doctor shows what is"
     ),
     Reason.NETWORK: Disposition(
-        22, Retry.OWN_FAILURE, "a remote service did not answer", "check the network, then launcher retry RUN"
+        22, Retry.OWN_FAILURE, "a remote service did not answer", "check the network"
     ),
     Reason.DIVERGED: Disposition(
         23, Retry.NEVER, "training diverged", "lower training.learning_rate or raise training.warmup_steps"
@@ -181,6 +180,12 @@ class Failure(Exception):
             lines.append(f"next: {self.next_step}")
         return "\n".join(lines)
 
+    def about(self, run_id: str, stage: str) -> Failure:
+        """The same failure with RUN and STAGE in its next step filled in, ready to be copied to a shell."""
+        step = re.sub(r"\bRUN\b", run_id, self.next_step)
+        step = re.sub(r"\bSTAGE\b", stage, step)
+        return Failure(self.reason, self.what, where=self.where, problems=self.problems, next_step=step)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "reason": self.reason.value,
@@ -201,19 +206,16 @@ class Failure(Exception):
         )
 
     def termination_message(self, limit_bytes: int = 4000) -> str:
-        """JSON below Kubernetes' 4 KB limit for termination messages; problems are cut first, then the text."""
+        """ASCII JSON below Kubernetes' 4 KB limit for termination messages; problems are cut first, then the texts."""
         value = self.to_json()
         kept = len(self.problems)
         while len(encoded := json.dumps(value)) > limit_bytes and kept:
             kept //= 2
             value["problems"] = [*self.problems[:kept], f"… and {len(self.problems) - kept} more"]
-        if len(encoded) > limit_bytes:
-            value = {
-                **value,
-                "problems": [],
-                "what": self.what[: limit_bytes // 8],
-                "where": self.where[:200],
-                "next": "",
-            }
+        # One character takes up to twelve bytes of JSON.
+        limit_characters = limit_bytes // 4
+        while len(encoded) > limit_bytes:
+            value |= {name: value[name][:limit_characters] for name in ("what", "where", "next")}
+            limit_characters //= 2
             encoded = json.dumps(value)
         return encoded

@@ -96,7 +96,7 @@ class Plan(Strict):
         raise Failure(Reason.NOT_FOUND, f"the plan has no stage '{name}'; it has {known}", where=self.run_id)
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON with a newline at the end: what is stored, compared and mounted."""
+        """Canonical JSON with a newline at the end: what is compared and mounted."""
         return canonical(self.model_dump(mode="json")) + b"\n"
 
 
@@ -120,7 +120,7 @@ def parse(data: bytes | str, where: str) -> Plan:
         raise Failure(
             Reason.BAD_EXPERIMENT, "not a plan", where=where, problems=tuple(describe(error))
         ) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Failure(Reason.BAD_EXPERIMENT, "not JSON", where=where) from None
     keys: dict[str, str] = {}
     for stage in plan.stages:
@@ -142,7 +142,11 @@ def parse(data: bytes | str, where: str) -> Plan:
             raise Failure(
                 Reason.BAD_EXPERIMENT, f"the key of stage {stage.name} does not fit its content", where=where
             )
+        if stage.name in keys:
+            raise Failure(Reason.BAD_EXPERIMENT, f"two stages are called {stage.name}", where=where)
         keys[stage.name] = stage.key
+    if plan.run_id != run_id(str(plan.experiment.get("name")), plan.stages):
+        raise Failure(Reason.BAD_EXPERIMENT, "the run id does not fit the stages", where=where)
     return plan
 
 
@@ -159,6 +163,12 @@ def stage_key(
     """64 hex digits that change exactly when the stage's output may."""
     content = {"kind": kind, "version": version, "settings": settings, "inputs": inputs, "upstream": upstream}
     return hashlib.sha256(canonical(content)).hexdigest()
+
+
+def run_id(experiment_name: str, stages: tuple[Stage, ...]) -> str:
+    """What names a run: the experiment, and a hash over all stage keys in any order."""
+    keys = hashlib.sha256(canonical(sorted(stage.key for stage in stages))).hexdigest()
+    return f"{experiment_name}-{keys[:8]}"
 
 
 class _Builder:
@@ -232,9 +242,8 @@ def plan(experiment: Experiment, lock: Lock) -> Plan:
         needs={"data": prepare, **scored},
     )
     stages = tuple(builder.stages)
-    keys = hashlib.sha256(canonical(sorted(stage.key for stage in stages))).hexdigest()
     return Plan(
-        run_id=f"{experiment.name}-{keys[:8]}",
+        run_id=run_id(experiment.name, stages),
         # What is never hashed must not be in these bytes either: the same run has the same plan.
         experiment=experiment.model_dump(mode="json", exclude={"budget_usd", "description"}),
         lock=lock.model_dump(mode="json"),
@@ -372,4 +381,4 @@ def _train_settings(experiment: Experiment, contender: LoraContender, seed: int)
     )
 
 
-__all__ = ["OpenContender", "Plan", "Resources", "Stage", "canonical", "parse", "plan", "stage_key"]
+__all__ = ["OpenContender", "Plan", "Resources", "Stage", "canonical", "parse", "plan", "run_id", "stage_key"]

@@ -17,7 +17,7 @@ from launcher.store import DirectoryStore
 
 State = Literal["waiting", "running", "finished", "failed", "blocked", "stopped"]
 
-_RUN_ID = re.compile(r"^[a-z0-9][a-z0-9-]{0,15}-[0-9a-f]{8}$")
+_RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,15}-[0-9a-f]{8}")
 _TRY = re.compile(r"^(?P<stage>.+)-t(?P<number>\d+)\.json$")
 
 
@@ -80,7 +80,7 @@ class Attempt:
         found = []
         for name in self.store.list(self.path("tries")):
             if match := _TRY.match(name):
-                start = self.get(f"tries/{name}") or {}
+                start = self.get(f"tries/{name}")
                 stage, number = match["stage"], int(match["number"])
                 found.append(Try(stage, number, float(start["started_at"]), self.get(f"ends/{name}")))
         return sorted(found, key=lambda t: (t.stage, t.number))
@@ -121,7 +121,7 @@ def attempts(store: DirectoryStore, run_id: str) -> list[int]:
 
 
 def run_ids(store: DirectoryStore) -> list[str]:
-    return [name for name in store.list("runs") if _RUN_ID.match(name)]
+    return [name for name in store.list("runs") if _RUN_ID.fullmatch(name)]
 
 
 def find(store: DirectoryStore, run: str) -> str:
@@ -142,10 +142,18 @@ def lock_path(run_id: str) -> str:
 
 def conductor_alive(store: DirectoryStore, run_id: str) -> bool:
     """Whether a conductor of this run lives on this machine."""
-    if not store.local_path(lock_path(run_id)).exists():
-        return False
-    with store.lock(lock_path(run_id)) as free:
-        return not free
+    return store.locked(lock_path(run_id))
+
+
+def conducted_attempt(store: DirectoryStore, run_id: str) -> int | None:
+    """The attempt that the run's living conductor carries on; None where no conductor lives.
+
+    0 for one that has only just started and has not said yet.
+    """
+    if not conductor_alive(store, run_id):
+        return None
+    text = store.local_path(lock_path(run_id)).read_text(encoding="ascii", errors="replace")
+    return int(text) if text.isdigit() else 0
 
 
 def read_plan(store: DirectoryStore, run_id: str) -> Plan:
@@ -166,12 +174,11 @@ def view(store: DirectoryStore, run_id: str, number: int | None = None) -> RunVi
     attempt = Attempt(store, run_id, number or (known[-1] if known else 1))
     result = RunView(store, plan, attempt)
     tries = attempt.tries()
-    outcome = attempt.outcome
-    alive = outcome is None and conductor_alive(store, run_id)
+    alive = attempt.outcome is None and conductor_alive(store, run_id)
     states: dict[str, StageStatus] = {}
     for stage in plan.stages:
         own = tuple(t for t in tries if t.stage == stage.name)
-        states[stage.name] = _status(store, attempt, stage, own, outcome, alive, states)
+        states[stage.name] = _status(store, attempt, stage, own, alive, states)
     result.stages = list(states.values())
     return result
 
@@ -181,7 +188,6 @@ def _status(
     attempt: Attempt,
     stage: Stage,
     tries: tuple[Try, ...],
-    outcome: dict[str, Any] | None,
     alive: bool,
     earlier: dict[str, StageStatus],
 ) -> StageStatus:
@@ -199,7 +205,7 @@ def _status(
     if tries and tries[-1].end is not None:
         end = tries[-1].end
         failure = Failure.from_json(end["failure"]) if end.get("failure") else None
-        closed = outcome is not None or end.get("final")
-        if closed and end["reason"] not in (Reason.SUCCEEDED.value, Reason.CANCELLED.value):
+        # What ended because the attempt was cancelled has not failed.
+        if end.get("final") and end["reason"] != Reason.CANCELLED.value:
             return StageStatus(stage, "failed", tries, heartbeat, failure=failure)
     return StageStatus(stage, "waiting" if alive else "stopped", tries, heartbeat)

@@ -151,9 +151,8 @@ def digest_file(path: Path) -> FileEntry:
 
 def check_name(name: str) -> None:
     """Refuse what could leave its place: absolute, `..`, empty parts, hidden names, control characters."""
-    parts = name.split("/")
-    if any(part in ("", ".", "..") or part.startswith(".") for part in parts) or re.search(
-        r"[\x00-\x1f\\]", name
+    if any(not part or part.startswith(".") for part in name.split("/")) or re.search(
+        r"[\x00-\x1f\\\ud800-\udfff]", name
     ):
         raise ValueError(f"'{name}' cannot be a name in the store")
 
@@ -164,9 +163,16 @@ def open_store(address: str, *, writable: bool = True) -> DirectoryStore:
     With `writable` it is created where it is not there, and tried out. Raises Failure(STORE_FAILED)
     where it cannot be written, Failure(UNSUPPORTED) for other schemes.
     """
-    scheme = urlparse(address).scheme
+    scheme, host, path, *_ = urlparse(address)
+    if scheme == "file" and (host or not path):
+        raise Failure(
+            Reason.USAGE,
+            "file:// is followed by an absolute path, with three slashes in all",
+            where=f"--store {address}",
+            next_step=f"--store file:///{host}{path}",
+        )
     if scheme in ("", "file"):
-        root = Path(unquote(urlparse(address).path)) if scheme else Path(address)
+        root = Path(unquote(path)) if scheme else Path(address)
         return DirectoryStore(root.expanduser().absolute(), writable=writable)
     raise Failure(
         Reason.UNSUPPORTED,
@@ -211,6 +217,8 @@ class DirectoryStore:
     def commit(self, prefix: str, directory: Path, meta: dict[str, Any]) -> Manifest:
         target = self.local_path(prefix)
         files: dict[str, FileEntry] = {}
+        if directory.is_symlink():
+            raise Failure(Reason.INTERNAL, "only plain directories can be committed", where=str(directory))
         with _explained(str(target)):
             staged = target.with_name(f"{_UNCOMMITTED}{target.name}-{uuid.uuid4().hex}")
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -238,7 +246,11 @@ class DirectoryStore:
                 except OSError as error:
                     if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                         raise
-                    return self.open(prefix).manifest
+                    if self.exists(prefix):
+                        return self.open(prefix).manifest
+                    # Files without a manifest are nobody's artifact: out of the way with them.
+                    self.delete(prefix)
+                    staged.rename(target)
                 _sync(target.parent)
                 return manifest
             finally:
@@ -259,6 +271,10 @@ class DirectoryStore:
             names = os.listdir(self.local_path(prefix))
         except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise Failure(
+                Reason.STORE_FAILED, f"cannot read: {error.strerror}", where=str(self.local_path(prefix))
+            ) from None
         return sorted(name for name in names if not name.startswith("."))
 
     def put_json(self, path: str, value: Any, *, create_once: bool = True) -> bool:
@@ -330,13 +346,31 @@ class DirectoryStore:
     def delete(self, prefix: str) -> None:
         target = self.local_path(prefix)
         with _explained(str(target)):
-            # The manifest goes first, so that what is half deleted is not read as whole.
-            (target / MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(target, ignore_errors=True)
+            # Renamed first, so that a crash leaves garbage and never half an artifact under a good name.
+            doomed = target.with_name(f"{_UNCOMMITTED}{target.name}-{uuid.uuid4().hex}")
+            try:
+                target.rename(doomed)
+            except FileNotFoundError:
+                return
+            shutil.rmtree(doomed)
 
     def garbage(self) -> tuple[Path, ...]:
         """What crashes left behind: staged directories and files that were never committed."""
         return tuple(sorted(self.root.rglob(f"{_UNCOMMITTED}*")))
+
+    def locked(self, path: str) -> bool:
+        """Whether a living process holds the lock at `path`. Creates nothing, and askers do not disturb each other."""
+        try:
+            handle = os.open(self.local_path(path), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+        return False
 
     @contextmanager
     def lock(self, path: str) -> Iterator[bool]:
@@ -380,6 +414,7 @@ class DirectoryArtifact:
                 f"{found.size_bytes} bytes with sha256 {found.sha256[:12]}…, "
                 f"committed were {entry.size_bytes} with {entry.sha256[:12]}…",
                 where=str(target),
+                next_step=f"delete {self.root}, and the stage is carried out again",
             )
         return target
 
