@@ -78,7 +78,7 @@ def submit(
 
     Raises Failure(UNSUPPORTED) for other targets than `local`.
     """
-    from launcher import submission
+    from launcher import site, submission
     from launcher.cli.options import open_named_store
     from launcher.outcome import Failure, Reason
     from launcher.plan import plan
@@ -91,6 +91,6 @@ def submit(
     opened = open_named_store(store, None, writable=True)
     submission.preflight_local(made, opened)
     submission.push_inputs(made, opened, resolution.locations)
-    attempt = submission.open_attempt(made, opened, target=target)
+    attempt = submission.open_attempt(made, opened, target=target, site=site.load(None))
     submission.start_local(attempt)
     return Run(attempt)

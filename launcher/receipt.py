@@ -20,6 +20,8 @@ _TOKEN_MEASURES = ("tokens", "trained_tokens", "prompt_tokens", "answer_tokens")
 def build(plan: Plan, store: DirectoryStore, attempt: Attempt) -> dict[str, Any]:
     """The receipt of an attempt as it stands; JSON-ready. Seconds are wall-clock, dollars US."""
     tries = attempt.tries()
+    request = attempt.get("request.json") or {}
+    prices = catalog.prices().extended(request.get("gpu_hour_usd", []))
     lines = []
     for stage in plan.stages:
         wasted = {"lost": 0.0, "failed": 0.0}
@@ -30,7 +32,7 @@ def build(plan: Plan, store: DirectoryStore, attempt: Attempt) -> dict[str, Any]
                 "failed" if one.reason not in (Reason.KILLED, Reason.TERMINATED, Reason.CANCELLED) else "lost"
             )
             wasted[kind] += max(0.0, float(one.end["ended_at"]) - one.started_at)
-        lines.append(_line(stage, store, wasted))
+        lines.append(_line(stage, store, wasted, prices))
     total_usd = [line["usd"] for line in lines if line["usd"] is not None]
     return {
         "stages": lines,
@@ -38,16 +40,18 @@ def build(plan: Plan, store: DirectoryStore, attempt: Attempt) -> dict[str, Any]
         "seconds_lost": round(sum(line["seconds_lost"] for line in lines), 3),
         "seconds_failed": round(sum(line["seconds_failed"] for line in lines), 3),
         "usd": round(sum(total_usd), 4) if total_usd else None,
-        "prices": _prices(plan),
+        "prices": _prices(plan, prices),
     }
 
 
-def _line(stage: Stage, store: DirectoryStore, wasted: dict[str, float]) -> dict[str, Any]:
+def _line(
+    stage: Stage, store: DirectoryStore, wasted: dict[str, float], prices: catalog.Prices
+) -> dict[str, Any]:
     prefix = f"stages/{stage.key}"
     meta = store.open(prefix).manifest.meta if store.exists(prefix) else {}
     seconds = meta.get("seconds")
-    price = catalog.prices().gpu(stage.resources.device)
-    gpus = stage.resources.gpus * stage.resources.nodes
+    price = prices.gpu(stage.resources.device)
+    units = _units(stage)
     paid_s = (seconds or 0.0) + wasted["lost"] + wasted["failed"]
     return {
         "stage": stage.name,
@@ -58,13 +62,17 @@ def _line(stage: Stage, store: DirectoryStore, wasted: dict[str, float]) -> dict
         "seconds_failed": round(wasted["failed"], 3),
         "peak_memory_bytes": meta.get("peak_memory_bytes"),
         "tokens": {name: meta[name] for name in _TOKEN_MEASURES if name in meta},
-        "usd": round(paid_s / 3600 * gpus * price.usd, 4) if price and gpus else None,
+        "usd": round(paid_s / 3600 * units * price.usd, 6) if price else None,
         "measured_in": {"run": meta.get("run"), "attempt": meta.get("attempt")} if meta else None,
         "versions": meta.get("versions", {}),
     }
 
 
-def _prices(plan: Plan) -> list[dict[str, Any]]:
-    devices = sorted({stage.resources.device for stage in plan.stages if stage.resources.gpus})
-    found = [catalog.prices().gpu(device) for device in devices]
+def _units(stage: Stage) -> int:
+    """How many priced things a stage holds: GPUs, or one machine where it asks for none."""
+    return stage.resources.gpus * stage.resources.nodes or 1
+
+
+def _prices(plan: Plan, prices: catalog.Prices) -> list[dict[str, Any]]:
+    found = [prices.gpu(device) for device in sorted({stage.resources.device for stage in plan.stages})]
     return [price.model_dump(mode="json") for price in found if price is not None]

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, ValidationError
 
 from launcher.experiment import Strict, describe, read_yaml
 from launcher.outcome import Failure, Reason
@@ -63,15 +62,6 @@ class Secrets(Strict):
     openai_api_key: SecretKey | None = None
 
 
-class SiteGpuPrice(Strict):
-    """What a GPU hour costs here, with the source and the date of that price."""
-
-    device: str
-    usd: Annotated[float, Field(ge=0)]
-    source: str
-    date: date
-
-
 class Site(Strict):
     """Facts of one namespace (or of one laptop: then only `store.outside` matters)."""
 
@@ -84,7 +74,7 @@ class Site(Strict):
     queue: str | None = None
     certificate_authority_config_map: str | None = None
     cache_claim: str | None = None
-    gpu_hour_usd: list[SiteGpuPrice] = []
+    gpu_hour_usd: list[GpuPrice] = []
 
 
 def default_path() -> Path:

@@ -12,6 +12,7 @@ from launcher import local
 from launcher.outcome import Failure, Reason
 from launcher.plan import Plan
 from launcher.runs import Attempt, attempts, read_plan
+from launcher.site import Site
 from launcher.stages import FetchSettings, HubModel, PackagedModel
 from launcher.store import DirectoryStore
 
@@ -84,16 +85,16 @@ def push_inputs(plan: Plan, store: DirectoryStore, locations: dict[str, Path]) -
         )
 
 
-def open_attempt(plan: Plan, store: DirectoryStore, *, target: str) -> Attempt:
+def open_attempt(plan: Plan, store: DirectoryStore, *, target: str, site: Site) -> Attempt:
     """The newest attempt at the run, open or closed; the first is opened here. Safe to call twice at once."""
     store.put_json(f"runs/{plan.run_id}/plan.json", plan.model_dump(mode="json"))
     known = attempts(store, plan.run_id)
     attempt = Attempt(store, plan.run_id, known[-1] if known else 1)
-    attempt.put("request.json", _request(target))
+    attempt.put("request.json", _request(target, site))
     return attempt
 
 
-def open_next_attempt(store: DirectoryStore, run_id: str, *, target: str) -> Attempt:
+def open_next_attempt(store: DirectoryStore, run_id: str, *, target: str, site: Site) -> Attempt:
     """Another attempt at a run whose last one is closed without success.
 
     Raises Failure(USAGE) where the last attempt is still open or has succeeded.
@@ -113,7 +114,7 @@ def open_next_attempt(store: DirectoryStore, run_id: str, *, target: str) -> Att
             Reason.USAGE, "the run has succeeded", where=run_id, next_step=f"launcher report {run_id}"
         )
     attempt = Attempt(store, run_id, last.number + 1)
-    attempt.put("request.json", _request(target))
+    attempt.put("request.json", _request(target, site))
     return attempt
 
 
@@ -139,5 +140,7 @@ def cancel(attempt: Attempt) -> bool:
     )
 
 
-def _request(target: str) -> dict[str, Any]:
-    return {"format": 1, "target": target, "opened_at": time.time()}
+def _request(target: str, site: Site) -> dict[str, Any]:
+    """What an attempt is asked for besides its plan: place and prices, never hashed."""
+    prices = [price.model_dump(mode="json") for price in site.gpu_hour_usd]
+    return {"format": 1, "target": target, "opened_at": time.time(), "gpu_hour_usd": prices}

@@ -270,7 +270,7 @@ def _receipt(receipt: dict[str, Any]) -> list[str]:
     ]
     header = ["stage", "device", "seconds", "seconds lost or failed", "peak memory, GiB", "cost"]
     prices = [
-        f"- {price['device']}: ${price['usd']} per GPU hour, {price['source']}, {price['date']}"
+        f"- {price['device']}: ${price['usd']} per hour, {price['source']}, {price['date']}"
         for price in receipt["prices"]
     ] or ["- This run's devices have no price in the catalogue: its time is not priced."]
     lost_s = receipt["seconds_lost"] + receipt["seconds_failed"]

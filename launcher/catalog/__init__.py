@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, TypeAdapter
@@ -48,8 +48,10 @@ class NamedData(Strict):
 
 
 class GpuPrice(Strict):
+    """What an hour of one GPU of a device costs, or of a whole machine where the device is `cpu`."""
+
     device: str
-    usd: float
+    usd: Annotated[float, Field(ge=0)]
     source: str
     date: date
 
@@ -73,6 +75,13 @@ class Prices(Strict):
         """The newest price of a device, or None where there is none."""
         known = [price for price in self.gpu_hour_usd if price.device == device]
         return max(known, key=lambda price: price.date) if known else None
+
+    def extended(self, own: list[dict[str, Any]]) -> Prices:
+        """These and a site's own GPU prices (plain documents), which win over the catalogue's."""
+        named = [GpuPrice.model_validate(price, strict=False) for price in own]
+        devices = {price.device for price in named}
+        kept = [price for price in self.gpu_hour_usd if price.device not in devices]
+        return self.model_copy(update={"gpu_hour_usd": [*kept, *named]})
 
     def hosted(self, model: str) -> HostedPrice | None:
         """The newest price of a hosted model, or None where there is none: never guessed."""

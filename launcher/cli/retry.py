@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from launcher import submission
+from launcher import site, submission
 from launcher.cli import ending
 from launcher.cli.follow import follow
 from launcher.cli.options import open_named_store, output_option, store_options
@@ -21,7 +21,7 @@ from launcher.runs import find
 def command(run: str, detach: bool, store_address: str | None, site_path: Path | None, output: str) -> int:
     """Open another attempt at RUN, whose last one failed or was cancelled. Finished stages are kept."""
     store = open_named_store(store_address, site_path, writable=True)
-    attempt = submission.open_next_attempt(store, find(store, run), target="local")
+    attempt = submission.open_next_attempt(store, find(store, run), target="local", site=site.load(site_path))
     click.echo(f"run {attempt.run_id}, attempt {attempt.number}", err=True)
     submission.start_local(attempt)
     if detach or output == "name":

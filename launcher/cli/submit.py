@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from launcher import submission
+from launcher import site, submission
 from launcher.cli import ending
 from launcher.cli.follow import follow
 from launcher.cli.options import (
@@ -52,7 +52,7 @@ def command(
     store = open_named_store(store_address, site_path, writable=True)
     submission.preflight_local(plan, store)
     submission.push_inputs(plan, store, made.resolution.locations)
-    attempt = submission.open_attempt(plan, store, target=target)
+    attempt = submission.open_attempt(plan, store, target=target, site=site.load(site_path))
     click.echo(
         f"run {plan.run_id}, attempt {attempt.number}, {len(plan.stages)} stages, {store.address}", err=True
     )

@@ -1,0 +1,61 @@
+"""The documentation and the code say the same."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from launcher.cli.main import VERBS
+from launcher.experiment import load, validate
+from launcher.outcome import DISPOSITIONS, RETRY_BUDGET
+from launcher.verdict import Verdict
+
+ROOT = Path(__file__).parent.parent.parent
+DOCS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+
+
+def test_the_verdict_schema_is_the_models_own() -> None:
+    written = json.loads((ROOT / "docs" / "verdict.schema.json").read_text())
+    assert written == json.loads(json.dumps(Verdict.model_json_schema())), (
+        "write it anew: python -m tests.docs.write_verdict_schema"
+    )
+
+
+def test_every_exit_code_is_documented_as_it_is() -> None:
+    text = (ROOT / "docs" / "runs.md").read_text()
+    for reason, disposition in DISPOSITIONS.items():
+        budget = RETRY_BUDGET[disposition.retry]
+        tried = {0: "no", 1: "once"}.get(budget, f"{budget} times")
+        assert f"| {disposition.exit_code} | `{reason.value}` | {tried} | {disposition.meaning} |" in text
+
+
+def test_the_experiment_of_the_docs_is_valid() -> None:
+    import yaml
+
+    from launcher.experiment import Loader
+
+    text = (ROOT / "docs" / "experiments.md").read_text()
+    document = yaml.load(re.findall(r"```yaml\n(format: 1\nname.*?)```", text, re.S)[0], Loader=Loader)
+    assert validate(document, where="docs").name == "support"
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_every_verb_that_the_docs_name_exists(path: Path) -> None:
+    known = {verb for verbs in VERBS.values() for verb in verbs}
+    for verb in re.findall(r"^(?:\$ )?launcher ([a-z]+)", path.read_text(), re.M):
+        assert verb in known, f"{path.name} names launcher {verb}"
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_links_between_the_docs_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+        assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_profiles_that_the_docs_name_exist() -> None:
+    for profile in ("demo", "paper", "smoke"):
+        for name in ("sql", "viggo"):
+            assert load(name, profile=profile).name == name
