@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ValidationError
 
+from launcher.catalog import GpuPrice
 from launcher.experiment import Strict, describe, read_yaml
 from launcher.outcome import Failure, Reason
 
