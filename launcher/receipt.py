@@ -32,7 +32,7 @@ def build(plan: Plan, store: DirectoryStore, attempt: Attempt) -> dict[str, Any]
                 "failed" if one.reason not in (Reason.KILLED, Reason.TERMINATED, Reason.CANCELLED) else "lost"
             )
             wasted[kind] += max(0.0, float(one.end["ended_at"]) - one.started_at)
-        lines.append(_line(stage, store, wasted, prices))
+        lines.append(_line(stage, store, attempt, wasted, prices))
     total_usd = [line["usd"] for line in lines if line["usd"] is not None]
     return {
         "stages": lines,
@@ -45,7 +45,7 @@ def build(plan: Plan, store: DirectoryStore, attempt: Attempt) -> dict[str, Any]
 
 
 def _line(
-    stage: Stage, store: DirectoryStore, wasted: dict[str, float], prices: catalog.Prices
+    stage: Stage, store: DirectoryStore, attempt: Attempt, wasted: dict[str, float], prices: catalog.Prices
 ) -> dict[str, Any]:
     prefix = f"stages/{stage.key}"
     meta = store.open(prefix).manifest.meta if store.exists(prefix) else {}
@@ -63,6 +63,7 @@ def _line(
         "peak_memory_bytes": meta.get("peak_memory_bytes"),
         "tokens": {name: meta[name] for name in _TOKEN_MEASURES if name in meta},
         "usd": round(paid_s / 3600 * units * price.usd, 6) if price else None,
+        "reused": bool(meta) and (meta.get("run"), meta.get("attempt")) != (attempt.run_id, attempt.number),
         "measured_in": {"run": meta.get("run"), "attempt": meta.get("attempt")} if meta else None,
         "versions": meta.get("versions", {}),
     }

@@ -7,6 +7,7 @@ hub's API where a hub id has no revision yet.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import importlib.util
 import json
 import os
@@ -26,8 +27,8 @@ from launcher.outcome import Failure, Reason
 from launcher.stages import DirectoryModel, HubData, HubModel, ModelSource
 from launcher.store import digest_file
 
-_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$")
-_REVISION = re.compile(r"^[0-9a-f]{40}$")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
+_REVISION = re.compile(r"[0-9a-f]{40}")
 _HUB_TIMEOUT_S = 10
 _SOURCE: TypeAdapter[ModelSource] = TypeAdapter(ModelSource)
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".py")
@@ -72,12 +73,17 @@ def resolve(
             data_files, data_source = dict(locked.data_files), locked.data_source
         elif experiment.data.source != "sample":
             data_files, data_source = _data(experiment.data.source, data_directory, resolution)
+            if locked is not None:
+                _same_as_locked(data_files, locked.data_files, f"--data {data_directory}")
     except Failure as failure:
         problems.append(failure)
     scorer_files: dict[str, str] = {}
     for scorer in experiment.scorers:
         try:
-            scorer_files.update(_scorer(scorer, resolution))
+            found = _scorer(scorer, resolution)
+            if locked is not None:
+                _same_as_locked(found, {n: d for n, d in locked.scorer_files.items() if n in found}, scorer)
+            scorer_files.update(found)
         except Failure as failure:
             problems.append(failure)
     if problems:
@@ -90,6 +96,19 @@ def resolve(
         scorer_files=scorer_files,
     )
     return resolution
+
+
+def _same_as_locked(found: dict[str, str], locked: dict[str, str], where: str) -> None:
+    """Raises Failure(BAD_DATA) where files are not those that were locked; what was not locked is free."""
+    changed = sorted(name for name in found.keys() | locked.keys() if found.get(name) != locked.get(name))
+    if locked and changed:
+        raise Failure(
+            Reason.BAD_DATA,
+            "the files are not those of the lock",
+            where=where,
+            problems=tuple(changed),
+            next_step="use the files that were locked, or write the lock anew: --relock",
+        )
 
 
 def read_lock(path: Path) -> Lock:
@@ -114,7 +133,7 @@ def read_lock(path: Path) -> Lock:
         raise Failure(
             Reason.BAD_EXPERIMENT, "not a lock", where=str(path), problems=tuple(describe(error))
         ) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Failure(Reason.BAD_EXPERIMENT, "not JSON", where=str(path)) from None
 
 
@@ -183,7 +202,7 @@ def _model(name: str, resolution: Resolution, locked: Lock | None) -> LockedMode
         return LockedModel(source=DirectoryModel(), files=_model_files(directory, resolution))
     if name.startswith((".", "/", "~")):
         raise Failure(Reason.NO_SUCH_MODEL, "no such directory", where=f"model '{name}'")
-    if _HUB_ID.match(name):
+    if _HUB_ID.fullmatch(name):
         repository, _, revision = name.partition("@")
         return LockedModel(
             source=HubModel(
@@ -262,7 +281,7 @@ def _scorer(scorer: str, resolution: Resolution) -> dict[str, str]:
     module = scorer.partition(":")[0]
     path = Path(*module.split(".")).with_suffix(".py")
     if not path.is_file():
-        spec = None if "." in module else importlib.util.find_spec(module)
+        spec = None if "." in module or module == "__main__" else importlib.util.find_spec(module)
         if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
             raise Failure(
                 Reason.MISSING_INPUT,
@@ -276,7 +295,7 @@ def _scorer(scorer: str, resolution: Resolution) -> dict[str, str]:
 
 def _hub_revision(repository: str, revision: str, kind: str) -> str:
     """The commit that a branch or tag of a hub repository points at now."""
-    if _REVISION.match(revision):
+    if _REVISION.fullmatch(revision):
         return revision
     where = f"model '{repository}'" if kind == "models" else f"data '{repository}'"
     next_step = f"name a commit ({repository}@<40 hex digits>), a local directory, or use --lock FILE"
@@ -289,8 +308,9 @@ def _hub_revision(repository: str, revision: str, kind: str) -> str:
         )
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     request = urllib.request.Request(f"{endpoint}/api/{kind}/{repository}/revision/{revision}")
-    if token := os.environ.get("HF_TOKEN"):
-        request.add_header("Authorization", f"Bearer {token}")
+    if token := os.environ.get("HF_TOKEN", "").strip():
+        # Not to wherever the hub redirects.
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
     try:
         with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S) as response:
             answer: Any = json.loads(response.read(1 << 20))
@@ -304,10 +324,13 @@ def _hub_revision(repository: str, revision: str, kind: str) -> str:
         raise Failure(
             Reason.NETWORK, f"the hub answered HTTP {error.code}", where=where, next_step=next_step
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Failure(
-            Reason.NETWORK, f"the hub did not answer: {error}", where=where, next_step=next_step
-        ) from None
-    if not isinstance(found, str) or not _REVISION.match(found):
+    except OSError as error:
+        why = f"the hub did not answer: {getattr(error, 'reason', error)}"
+        raise Failure(Reason.NETWORK, why, where=where, next_step=next_step) from None
+    except (http.client.HTTPException, ValueError, KeyError, TypeError, RecursionError) as error:
+        # The error's text is not shown: it can quote the request's headers, and with them the token.
+        why = f"the hub's answer cannot be read ({type(error).__name__})"
+        raise Failure(Reason.NETWORK, why, where=where, next_step=next_step) from None
+    if not isinstance(found, str) or not _REVISION.fullmatch(found):
         raise Failure(Reason.NETWORK, "the hub's answer holds no commit", where=where, next_step=next_step)
     return found

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
-from launcher.experiment import Strict
+from pydantic import ValidationError
+
+from launcher.experiment import Strict, describe
 from launcher.outcome import Failure, Reason
 from launcher.plan import Plan
 from launcher.results import Comparison, ContenderResult, Measure, Results
@@ -118,14 +121,19 @@ def _usd(value: float | None) -> str:
 
 def _table(header: list[str], rows: list[list[str]]) -> list[str]:
     def cells(values: list[str]) -> str:
-        return "| " + " | ".join(value.replace("|", "\\|").replace("\n", " ") for value in values) + " |"
+        return "| " + " | ".join(_text(value) for value in values) + " |"
 
     return [cells(header), "|" + " --- |" * len(header), *(cells(row) for row in rows), ""]
 
 
 def render(document: dict[str, Any]) -> str:
     """The report as Markdown, from verdict.json alone."""
-    verdict = Verdict.model_validate(document, strict=False)
+    try:
+        verdict = Verdict.model_validate(document, strict=False)
+    except ValidationError as error:
+        raise Failure(
+            Reason.CORRUPT_ARTIFACT, "not a verdict of this format", problems=tuple(describe(error))
+        ) from None
     results = verdict.results
     lines = [f"# {verdict.run_id}", "", f"**{verdict.summary}**", ""]
     lines += _accuracy(results)
@@ -235,25 +243,41 @@ def _breakdowns(results: Results) -> list[str]:
         for value in values:
             measures = [c.breakdowns.get(group, {}).get(value) for c in results.contenders]
             rows.append([value, *("–" if m is None else f"{m.correct:g} of {m.of}" for m in measures)])
-        lines += [f"### By {group}", "", *_table([group, *(c.name for c in results.contenders)], rows)]
+        lines += [f"### By {_text(group)}", "", *_table([group, *(c.name for c in results.contenders)], rows)]
     return lines
 
 
 def _samples(results: Results) -> list[str]:
     lines = ["## Samples", ""] if results.samples else []
     for sample in results.samples:
-        lines += [f"**{_plain(sample.question)}**", "", f"- gold: `{_plain(sample.gold)}`"]
+        lines += [f"**{_text(sample.question)}**", "", f"- gold: {_code(sample.gold)}"]
         for answer in sample.answers:
-            mark = "right" if answer.correct else f"wrong ({_plain(answer.reason or 'no reason given')})"
-            lines.append(f"- {answer.contender}, {mark}: `{_plain(answer.answer)}`")
+            mark = "right" if answer.correct else f"wrong ({_text(answer.reason or 'no reason given')})"
+            lines.append(f"- {answer.contender}, {mark}: {_code(answer.answer)}")
         lines.append("")
     return lines
 
 
-def _plain(text: str, limit_characters: int = 300) -> str:
-    """Model output is hostile: one line, no Markdown that could escape its place."""
-    flat = "".join(c if c.isprintable() else " " for c in text).replace("`", "'").replace("<", "&lt;")
-    return flat if len(flat) <= limit_characters else flat[: limit_characters - 1] + "…"
+_SHOWN_CHARACTERS = 300
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|&~])")
+
+
+def _line(text: str) -> str:
+    """One line of printable characters, cut where it is long: model output and data are hostile."""
+    cut = text[: _SHOWN_CHARACTERS + 1]
+    flat = "".join(c if c.isprintable() else " " for c in cut)
+    return flat if len(flat) <= _SHOWN_CHARACTERS else flat[: _SHOWN_CHARACTERS - 1] + "…"
+
+
+def _text(text: str) -> str:
+    """Text that no Markdown in it can leave: no markup, no link, no image, no further table cell."""
+    return _MARKDOWN.sub(r"\\\1", _line(text))
+
+
+def _code(text: str) -> str:
+    """A code span: within it only a backtick means something."""
+    flat = _line(text).replace("`", "'").strip()
+    return f"`{flat}`" if flat else "(empty)"
 
 
 def _receipt(receipt: dict[str, Any]) -> list[str]:
@@ -270,7 +294,7 @@ def _receipt(receipt: dict[str, Any]) -> list[str]:
     ]
     header = ["stage", "device", "seconds", "seconds lost or failed", "peak memory, GiB", "cost"]
     prices = [
-        f"- {price['device']}: ${price['usd']} per hour, {price['source']}, {price['date']}"
+        f"- {_text(price['device'])}: ${price['usd']} per hour, {_text(price['source'])}, {price['date']}"
         for price in receipt["prices"]
     ] or ["- This run's devices have no price in the catalogue: its time is not priced."]
     lost_s = receipt["seconds_lost"] + receipt["seconds_failed"]

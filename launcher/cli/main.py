@@ -75,7 +75,7 @@ def cli() -> None:
 def main() -> int:
     """Entry point: every expected end is one message on stderr and an exit code of launcher/outcome.py."""
     try:
-        result = cli.main(standalone_mode=False)
+        result = cli.main(prog_name="launcher", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as end:
         return end.exit_code
@@ -85,17 +85,23 @@ def main() -> int:
     except (click.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader of our output left (`launcher list | head`): nothing is wrong here.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except Exception as error:
-        from launcher.outcome import Failure
+        return _explain(error)
 
-        if not isinstance(error, Failure):
-            raise
-        print(f"error: {error.text()}", file=sys.stderr)
-        return error.exit_code
+
+def _explain(error: Exception) -> int:
+    from launcher.outcome import Failure, Reason
+
+    if not isinstance(error, Failure):
+        if os.environ.get("TUNEYARD_TRACEBACK"):
+            raise error
+        error = Failure(
+            Reason.INTERNAL,
+            f"{type(error).__name__}: {error}",
+            next_step="please report it, with what TUNEYARD_TRACEBACK=1 and the same command print",
+        )
+    print(f"error: {error.text()}", file=sys.stderr)
+    return error.exit_code
 
 
 if __name__ == "__main__":

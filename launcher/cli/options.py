@@ -11,6 +11,7 @@ import click
 
 from launcher import site
 from launcher.experiment import Experiment, load
+from launcher.outcome import Failure, Reason
 from launcher.plan import Plan, plan
 from launcher.resolve import Resolution, choose_source, read_lock, resolve
 from launcher.store import DirectoryStore, open_store
@@ -138,6 +139,14 @@ def make_study(
     locked = read_lock(lock_path) if lock_path is not None and lock_path.exists() and not relock else None
     resolution = resolve(loaded, data_directory=data_directory, locked=locked)
     if lock_path is not None and locked is None:
-        lock_path.write_text(resolution.lock.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        try:
+            lock_path.write_text(resolution.lock.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise Failure(
+                Reason.USAGE,
+                f"cannot write: {error.strerror}",
+                where=f"--lock {lock_path}",
+                next_step="name a file that can be written",
+            ) from None
         click.echo(f"lock: written to {lock_path}", err=True)
     return Study(loaded, resolution)

@@ -66,4 +66,5 @@ def _show_log(seen: RunView, failed: StageStatus) -> None:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES_SHOWN:]
         click.echo(f"\nlast lines of {path}:", err=True)
         for line in lines:
-            click.echo(f"  {line}", err=True)
+            # A log can hold model output: nothing in it shall move the cursor.
+            click.echo("  " + "".join(c if c.isprintable() else " " for c in line), err=True)
