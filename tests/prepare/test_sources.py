@@ -25,7 +25,9 @@ LAYOUTS = pytest.mark.parametrize("below", ["", "NAME"], ids=["direct", "parent"
         ("chat", "chat", data_sets.write_chat),
     ],
 )
-def test_both_layouts_are_detected_and_read_alike(tmp_path: Path, below: str, task: str, source: str, write) -> None:  # type: ignore[no-untyped-def]
+def test_both_layouts_are_detected_and_read_alike(
+    tmp_path: Path, below: str, task: str, source: str, write
+) -> None:  # type: ignore[no-untyped-def]
     write(tmp_path / below.replace("NAME", source))
     assert detect(task, tmp_path) == source
     rows = read_part(task, source, tmp_path, "train")
@@ -52,7 +54,7 @@ def test_the_studys_validation_file_goes_by_every_name(tmp_path: Path, name: str
 @pytest.mark.parametrize("name", ["dev", "validation", "test"])
 def test_spiders_dev_part_goes_by_every_name(tmp_path: Path, name: str) -> None:
     data_sets.write_spider(tmp_path, dev=True)
-    assert [row.id for row in read_part("sql", "spider", tmp_path, name)][0] == "dev-00001"
+    assert read_part("sql", "spider", tmp_path, name)[0].id == "dev-00001"
 
 
 @pytest.mark.parametrize("name", ["validation", "val", "dev"])

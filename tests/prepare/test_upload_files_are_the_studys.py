@@ -14,8 +14,6 @@ from jobs.prepare.upload import upload_bytes
 from jobs.tasks import chat, sql, viggo
 
 
-
-
 @pytest.mark.shared
 @pytest.mark.parametrize(
     ("task", "source", "part", "size_bytes", "digest", "file"),

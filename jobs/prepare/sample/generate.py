@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from jobs.prepare.sample.questions import KINDS, Kind
+from jobs.prepare.sample.questions import Kind, turns
 from jobs.prepare.sample.world import Database, Table, Value, databases
 from jobs.tasks.rows import Row
 from jobs.tasks.sql import make_row
@@ -98,8 +98,9 @@ def _draw(
     golds: set[tuple[str, str]],
 ) -> tuple[Database, str, str] | None:
     """A question not asked yet with a gold not given yet, or None. Kinds take turns as far as they last."""
+    kinds = turns()
     for attempt in range(_TRIES):
-        kind = KINDS[index % len(KINDS)] if attempt < _TRIES // 2 else rng.choice(KINDS)
+        kind = kinds[index % len(kinds)] if attempt < _TRIES // 2 else rng.choice(kinds)
         database = rng.choice(pool)
         tables = [table for table in database.tables if not kind.linked or table.parent is not None]
         if not tables:

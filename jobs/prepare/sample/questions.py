@@ -17,16 +17,16 @@ Slots = dict[str, str]
 Draw = Callable[[Database, Table, random.Random], Slots | None]
 
 _OPERATORS = (
-    (">", ("above", "greater than", "more than")),
-    ("<", ("below", "less than", "under")),
-    (">=", ("at least", "no less than")),
-    ("<=", ("at most", "no more than")),
+    (">", ("above", "more than")),
+    ("<", ("below", "less than")),
+    (">=", ("at least",)),
+    ("<=", ("at most",)),
 )
 _AGGREGATES = (
-    ("AVG", ("average", "mean")),
-    ("MAX", ("maximum", "highest")),
-    ("MIN", ("minimum", "lowest")),
-    ("SUM", ("total", "summed")),
+    ("AVG", "average"),
+    ("MAX", "maximum"),
+    ("MIN", "minimum"),
+    ("SUM", "total"),
 )
 #: A sum of these would mean nothing.
 _NOT_SUMMED = {
@@ -42,7 +42,7 @@ _NOT_SUMMED = {
     "size",
 }
 _NOT_SUMMED |= {"temperature", "year"}
-_DIRECTIONS = (("DESC", ("highest", "largest", "greatest")), ("ASC", ("lowest", "smallest")))
+_DIRECTIONS = (("DESC", "highest"), ("ASC", "lowest"))
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class Kind:
     """One kind of question. Slots in braces; `draw` returns None where the table does not allow it.
 
     `ordered` names the slot of the column by which the answer is ordered: it must have no ties.
+    `rare` kinds come up once where others come up `_COMMON` times: they keep the test honest (a small
+    model learns little of them from a few hundred rows) without making up most of it.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Kind:
     draw: Draw
     ordered: bool = False
     linked: bool = False
+    rare: bool = False
 
 
 def _literal(value: object) -> str:
@@ -93,7 +96,7 @@ def _things(table: Table) -> Slots:
 def _aggregate(column: Column, rng: random.Random) -> Slots:
     allowed = _AGGREGATES[:3] if column.name in _NOT_SUMMED else _AGGREGATES
     function, said = rng.choice(allowed)
-    return {"f": function, "f_said": rng.choice(said)}
+    return {"f": function, "f_said": said}
 
 
 def _column(slot: str, column: Column) -> Slots:
@@ -161,7 +164,7 @@ def draw_extreme(_database: Database, table: Table, rng: random.Random) -> Slots
         **_things(table),
         **_column("m", column),
         "d": direction,
-        "d_said": rng.choice(said),
+        "d_said": said,
         "order": order,
         "k": str(rng.randint(2, 5)),
     }
@@ -231,7 +234,6 @@ KINDS = (
         "columns",
         (
             "List the {name} and {b_said} of all {things}.",
-            "Show the {name} and the {b_said} of every {thing}.",
             "What are the {name} and {b_said} of each {thing}?",
         ),
         "SELECT {n}, {b} FROM {t}",
@@ -243,7 +245,6 @@ KINDS = (
             "List the {name} of {things} with {m_said} {op_said} {v}.",
             "What is the {name} of each {thing} whose {m_said} is {op_said} {v}?",
             "Show the {name} of all {things} where the {m_said} is {op_said} {v}.",
-            "Give the {name} of every {thing} that has {m_said} {op_said} {v}.",
         ),
         "SELECT {n} FROM {t} WHERE {m} {op} {v}",
         draw_compared,
@@ -253,7 +254,6 @@ KINDS = (
         (
             "List the {name} of {things} whose {c_said} is {w_said}.",
             "Show the {name} of all {things} with {c_said} {w_said}.",
-            "What is the {name} of each {thing} that has the {c_said} {w_said}?",
         ),
         "SELECT {n} FROM {t} WHERE {c} = {w}",
         draw_equal,
@@ -266,6 +266,7 @@ KINDS = (
         ),
         "SELECT {n} FROM {t} WHERE {c} != {w}",
         draw_equal,
+        rare=True,
     ),
     Kind(
         "both",
@@ -284,13 +285,13 @@ KINDS = (
         ),
         "SELECT {n} FROM {t} WHERE {c} = {w} OR {m} {op} {v}",
         draw_both,
+        rare=True,
     ),
     Kind(
         "count compare",
         (
             "How many {things} have {m_said} {op_said} {v}?",
             "Count the {things} whose {m_said} is {op_said} {v}.",
-            "What is the number of {things} with {m_said} {op_said} {v}?",
         ),
         "SELECT COUNT(*) FROM {t} WHERE {m} {op} {v}",
         draw_compared,
@@ -300,7 +301,6 @@ KINDS = (
         (
             "How many {things} have the {c_said} {w_said}?",
             "Count the {things} whose {c_said} is {w_said}.",
-            "What is the number of {things} with {c_said} {w_said}?",
         ),
         "SELECT COUNT(*) FROM {t} WHERE {c} = {w}",
         draw_equal,
@@ -310,7 +310,6 @@ KINDS = (
         (
             "What is the {f_said} {m_said} of all {things}?",
             "Find the {f_said} {m_said} of the {things}.",
-            "Give the {f_said} {m_said} over all {things}.",
         ),
         "SELECT {f}({m}) FROM {t}",
         draw_aggregate,
@@ -329,7 +328,6 @@ KINDS = (
         (
             "What is the {name} of the {thing} with the {d_said} {m_said}?",
             "Show the {name} of the {thing} that has the {d_said} {m_said}.",
-            "Which {thing} has the {d_said} {m_said}? Give the {name}.",
         ),
         "SELECT {n} FROM {t} ORDER BY {m} {d} LIMIT 1",
         draw_extreme,
@@ -372,6 +370,7 @@ KINDS = (
         ),
         "SELECT {n} FROM {t} WHERE {n} LIKE '{letter}%'",
         draw_first_letter,
+        rare=True,
     ),
     Kind(
         "distinct",
@@ -390,13 +389,13 @@ KINDS = (
         ),
         "SELECT COUNT(DISTINCT {c}) FROM {t}",
         draw_equal,
+        rare=True,
     ),
     Kind(
         "group count",
         (
             "How many {things} are there for each {c_said}? Show the {c_said} and the number.",
             "Show each {c_said} with the number of its {things}.",
-            "For every {c_said}, give the {c_said} and count the {things}.",
         ),
         "SELECT {c}, COUNT(*) FROM {t} GROUP BY {c}",
         draw_grouped,
@@ -409,6 +408,7 @@ KINDS = (
         ),
         "SELECT {c}, {f}({m}) FROM {t} GROUP BY {c}",
         draw_grouped,
+        rare=True,
     ),
     Kind(
         "having",
@@ -418,6 +418,7 @@ KINDS = (
         ),
         "SELECT {c} FROM {t} GROUP BY {c} HAVING COUNT(*) > {k}",
         draw_grouped,
+        rare=True,
     ),
     Kind(
         "above average",
@@ -427,6 +428,7 @@ KINDS = (
         ),
         "SELECT {n} FROM {t} WHERE {m} > (SELECT AVG({m}) FROM {t})",
         draw_grouped,
+        rare=True,
     ),
     Kind(
         "join pairs",
@@ -437,6 +439,7 @@ KINDS = (
         "SELECT {t}.{n}, {p}.{pn} " + _JOIN,
         draw_linked,
         linked=True,
+        rare=True,
     ),
     Kind(
         "join where",
@@ -457,6 +460,7 @@ KINDS = (
         "SELECT COUNT(*) " + _JOIN + " WHERE {p}.{pn} = {v}",
         draw_linked,
         linked=True,
+        rare=True,
     ),
     Kind(
         "without",
@@ -467,5 +471,15 @@ KINDS = (
         "SELECT {pn} FROM {p} WHERE id NOT IN (SELECT {key} FROM {t})",
         draw_linked,
         linked=True,
+        rare=True,
     ),
 )
+
+_COMMON = 4
+
+
+def turns() -> tuple[Kind, ...]:
+    """The kinds in the order in which they take turns, mixed the same way always."""
+    mixed = [kind for kind in KINDS for _ in range(1 if kind.rare else _COMMON)]
+    random.Random("tuneyard sample turns").shuffle(mixed)
+    return tuple(mixed)
