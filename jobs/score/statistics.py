@@ -36,8 +36,11 @@ def mcnemar_exact(only_a: int, only_b: int) -> float:
     if only_a < 0 or only_b < 0:
         raise ValueError(f"counts cannot be negative: {only_a}, {only_b}")
     of, fewer = only_a + only_b, min(only_a, only_b)
-    tail = sum(math.comb(of, k) for k in range(fewer + 1))
-    # Integers until the last division: exact for any count, no underflow.
+    # Integers until the last division: exact for any count, no underflow on the way.
+    term = tail = 1
+    for k in range(fewer):
+        term = term * (of - k) // (k + 1)
+        tail += term
     return min(1.0, 2 * tail / (1 << of)) if of else 1.0
 
 

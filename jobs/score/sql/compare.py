@@ -9,6 +9,7 @@ Not covered: what a `LIMIT` inside a subquery leaves open (see plan.py, `unstabl
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -88,6 +89,8 @@ def _equal(a: Value, b: Value) -> bool:
 def _close(a: Value, b: Value) -> bool:
     if not isinstance(a, int | float) or not isinstance(b, int | float):
         return False
+    if math.isinf(a) or math.isinf(b):
+        return a == b
     return abs(a - b) <= TOLERANCE * max(1.0, abs(a), abs(b))
 
 

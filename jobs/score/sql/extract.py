@@ -36,7 +36,7 @@ _SELECT = re.compile(r"\bselect\b", re.IGNORECASE)
 #: Quotes and comments match to the end where they are never closed, which keeps the scan linear.
 _STOP = re.compile(
     r"""'(?:[^']|'')*(?:'|\Z)|"(?:[^"]|"")*(?:"|\Z)|`[^`]*(?:`|\Z)|\[[^\]]*(?:\]|\Z)"""
-    r"""|--[^\n]*|/\*.*?(?:\*/|\Z)|(?P<end>;|\n[ \t\r]*\n\s*(?P<word>[A-Za-z]+|[^\sA-Za-z]))""",
+    r"""|--[^\n]*|/\*.*?(?:\*/|\Z)|(?P<end>;)|(?P<gap>\s++)(?P<word>[A-Za-z]*+)""",
     re.DOTALL,
 )
 #: Words that carry a query on behind an empty line.
@@ -78,11 +78,8 @@ def _label_dropped(text: str) -> str:
 
 def _first_statement(text: str) -> str:
     for match in _STOP.finditer(text):
-        if match["end"] is None:
-            continue
-        if match["end"] == ";":
+        if match["end"]:
             return text[: match.start()]
-        word = match["word"]
-        if word.isalpha() and not _CONTINUES.match(word):
+        if match["word"] and match["gap"].count("\n") > 1 and not _CONTINUES.match(match["word"]):
             return text[: match.start()]
     return text
