@@ -7,7 +7,6 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-
 from jobs.prepare.sources import read_part
 from jobs.score.result import RowScore
 from jobs.score.sql.scorer import score
@@ -25,7 +24,7 @@ QUESTIONS = [
     ("How many singers are there?", "SELECT count(*) FROM singer"),
     ("Names by age.", "SELECT name FROM singer ORDER BY age DESC"),
     ("Names and countries of singers from France.", "SELECT name, country FROM singer WHERE country = 'France'"),
-    ("Who sang in 2014?", "SELECT DISTINCT T1.name FROM singer AS T1 JOIN concert AS T2 ON T1.id = T2.singer_id WHERE T2.year = 2014"),
+    ("Who sang in 2014?", "SELECT DISTINCT a.name FROM singer AS a JOIN concert AS b ON a.id = b.singer_id WHERE b.year = 2014"),
     ("The oldest singer.", "SELECT name FROM singer ORDER BY age DESC LIMIT 1"),
     ("The two oldest.", "SELECT name FROM singer ORDER BY age DESC LIMIT 2"),
     ("Average weight.", "SELECT avg(weight) FROM singer WHERE country = \"Chad\""),

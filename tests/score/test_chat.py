@@ -55,14 +55,14 @@ def test_a_function_of_the_users_is_used(tmp_path: Path) -> None:
     (tmp_path / "0123abcd").write_text(
         "def near(answer, gold, row):\n    return answer.startswith(gold[0]) and row['hint'] == 's'\n"
     )
-    chosen = scorers(["mine:near"], lambda module: tmp_path / "0123abcd")
+    chosen = scorers(["mine:near"], lambda _module: tmp_path / "0123abcd")
     (one,) = score(rows(), ["yellow"], chosen)
     assert one.scores == {"mine:near": True}
 
 
 def test_a_scorer_that_fails_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "m.py").write_text("def f(answer, gold, row):\n    return 1 / 0\n")
-    chosen = scorers(["m:f"], lambda module: tmp_path / "m.py")
+    chosen = scorers(["m:f"], lambda _module: tmp_path / "m.py")
     with pytest.raises(Failure, match="ZeroDivisionError") as failure:
         score(rows(), ["x"], chosen)
     assert failure.value.reason is Reason.BAD_DATA
@@ -76,7 +76,7 @@ def test_a_scorer_that_fails_is_one_message(tmp_path: Path) -> None:
 def test_a_bad_file_is_one_message(tmp_path: Path, source: str, message: str) -> None:
     (tmp_path / "m.py").write_text(source)
     with pytest.raises(Failure, match=message):
-        scorers(["m:f"], lambda module: tmp_path / "m.py")
+        scorers(["m:f"], lambda _module: tmp_path / "m.py")
 
 
 def test_an_unknown_scorer_is_usage() -> None:

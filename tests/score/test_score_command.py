@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_sql_data import QUESTIONS, SqlData
 
 from jobs.score import command
 from launcher.outcome import Failure, Reason
-from small_sql_data import QUESTIONS, SqlData
 
 
 def answers_file(path: Path, answers: list[str]) -> Path:

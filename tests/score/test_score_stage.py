@@ -34,7 +34,8 @@ def score_in_a_run(
     keys = {"data": "d" * 64, "predictions": "e" * 64}
     stage = Stage(
         name="score-x", kind="score", version=VERSION, inputs=files or {}, settings=settings,
-        needs={"data": "prepare", "predictions": "predict-x"}, key=stage_key("score", VERSION, settings, files or {}, keys),
+        needs={"data": "prepare", "predictions": "predict-x"},
+        key=stage_key("score", VERSION, settings, files or {}, keys),
     )  # fmt: skip
     before = [
         Stage(name=name, kind=kind, version=1, key=key, needs={}, inputs={}, settings={})

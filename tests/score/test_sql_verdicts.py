@@ -1,7 +1,6 @@
 """An SQL answer is right when it returns what the question asks for, however it is written."""
 
 import pytest
-
 from small_sql_data import QUESTIONS, SqlData
 
 
@@ -47,7 +46,7 @@ def test_right_in_other_words(sql_data: SqlData, question: int, answer: str) -> 
         (1, "SELECT name FROM singer", "wrong order"),
         (2, "SELECT name FROM singer WHERE country = 'France'", "wrong columns: 1 instead of 2"),
         (2, "SELECT name, country FROM singer", "wrong rows: 0 missing, 3 extra"),
-        (3, "SELECT T1.name FROM singer AS T1 JOIN concert AS T2 ON T1.id = T2.singer_id", "wrong rows: 0 missing, 2 extra"),
+        (3, "SELECT name FROM singer JOIN concert ON singer.id = singer_id", "wrong rows: 0 missing, 2 extra"),
         (5, "SELECT name FROM singer ORDER BY age LIMIT 2", "wrong rows: 2 missing, 2 extra"),
     ],
 )  # fmt: skip

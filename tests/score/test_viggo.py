@@ -44,10 +44,16 @@ def test_order_and_spacing_are_free_in_canonical_only(answer: str) -> None:
     ("answer", "reason"),
     [
         (GOLD.replace("inform", "confirm"), "wrong function: confirm instead of inform"),
-        (GOLD.replace("shooter", "puzzle"), "wrong value: genres[puzzle, role-playing] instead of [role-playing, shooter]"),
+        (
+            GOLD.replace("shooter", "puzzle"),
+            "wrong value: genres[puzzle, role-playing] instead of [role-playing, shooter]",
+        ),
         (GOLD.replace(", esrb[M (for Mature)]", ""), "missing attribute: esrb[M (for Mature)]"),
         (GOLD[:-1] + ", rating[good])", "extra attribute: rating[good]"),
-        (GOLD.replace("esrb", "age"), "unknown name: age; missing attribute: esrb[M (for Mature)]; extra attribute: age[M (for Mature)]"),
+        (
+            GOLD.replace("esrb", "age"),
+            "unknown name: age; missing attribute: esrb[M (for Mature)]; extra attribute: age[M (for Mature)]",
+        ),
         ("hello", "does not parse"),
         ("", "does not parse"),
         (GOLD + ")", "does not parse"),
