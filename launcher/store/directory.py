@@ -1,189 +1,36 @@
-"""Artifacts: committed whole or not at all, verified on every read.
-
-An artifact is a set of files under one prefix. It exists from the moment its manifest
-(`_SUCCESS.json`: every file's size and sha256) is there; before that nobody sees it. A crash
-leaves garbage that `garbage()` lists, never half an artifact under a good name.
-
-The layout of the store is DESIGN's: `inputs/<sha256>`, `stages/<stage key>/`,
-`runs/<run id>/{plan.json, work/<stage>/, attempts/<n>/}`.
-"""
+"""Artifacts in a directory: staged under a hidden name, synced, then renamed into place."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-from urllib.parse import unquote, urlparse
+from typing import Any
 
 from launcher.outcome import Failure, Reason
+from launcher.store.artifact import (
+    MANIFEST,
+    FileEntry,
+    Leftover,
+    Manifest,
+    check_name,
+    digest_file,
+    encode,
+    scan,
+)
 
-MANIFEST = "_SUCCESS.json"
-FORMAT = 1
-_CHUNK_BYTES = 4 << 20
 _UNCOMMITTED = ".uncommitted-"
 
 
-@dataclass(frozen=True)
-class FileEntry:
-    """One file of an artifact, as its manifest lists it."""
-
-    size_bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What `_SUCCESS.json` says: the files, and facts about how they came to be (`meta`, never hashed)."""
-
-    files: dict[str, FileEntry]
-    meta: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "files": {
-                name: {"size_bytes": entry.size_bytes, "sha256": entry.sha256}
-                for name, entry in sorted(self.files.items())
-            },
-            "meta": self.meta,
-        }
-
-    @classmethod
-    def from_json(cls, value: Any, where: str) -> Manifest:
-        """Raises Failure(CORRUPT_ARTIFACT) where the manifest is not one."""
-        try:
-            if value["format"] > FORMAT:
-                raise Failure(
-                    Reason.UNSUPPORTED,
-                    f"artifact format {value['format']} is newer than this launcher's {FORMAT}",
-                    where=where,
-                    next_step="pip install --upgrade tuneyard",
-                )
-            files = {
-                str(name): FileEntry(int(entry["size_bytes"]), str(entry["sha256"]))
-                for name, entry in value["files"].items()
-            }
-            for name in files:
-                check_name(name)
-            return cls(files, dict(value["meta"]))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise Failure(
-                Reason.CORRUPT_ARTIFACT, f"the manifest is malformed: {error}", where=where
-            ) from None
-
-
-class Artifact(Protocol):
-    """A committed set of files. Every read is checked against the manifest."""
-
-    @property
-    def manifest(self) -> Manifest: ...
-
-    def path(self, name: str) -> Path:
-        """A local, verified, read-only copy of one file. Raises Failure(CORRUPT_ARTIFACT | MISSING_INPUT)."""
-        ...
-
-    def directory(self) -> Path:
-        """A local directory with every file, all verified."""
-        ...
-
-
-class Store(Protocol):
-    """Where artifacts live. Two backends keep the same promises: a directory and S3-compatible storage."""
-
-    @property
-    def address(self) -> str: ...
-
-    def commit(self, prefix: str, directory: Path, meta: dict[str, Any]) -> Manifest:
-        """Make the files of `directory` the artifact at `prefix`, whole; `directory` is consumed.
-
-        Where another writer committed first, theirs stays and is returned.
-        """
-        ...
-
-    def open(self, prefix: str) -> Artifact:
-        """Raises Failure(MISSING_INPUT) where nothing is committed at `prefix`."""
-        ...
-
-    def exists(self, prefix: str) -> bool: ...
-
-    def list(self, prefix: str) -> list[str]:
-        """Names directly under `prefix`, sorted; what is not committed yet is not listed."""
-        ...
-
-    def put_json(self, path: str, value: Any, *, create_once: bool = True) -> bool:
-        """Write one small JSON object whole. False where `create_once` found it there already."""
-        ...
-
-    def get_json(self, path: str) -> Any:
-        """The object at `path`, or None where there is none."""
-        ...
-
-    def put_input(self, source: Path) -> str:
-        """Copy an outside file to `inputs/<sha256>` and return its digest."""
-        ...
-
-    def input(self, sha256: str) -> Path:
-        """The outside file with that digest, verified. Raises Failure(MISSING_INPUT)."""
-        ...
-
-    def delete(self, prefix: str) -> None: ...
-
-
-def digest_file(path: Path) -> FileEntry:
-    """Size and sha256 of a file's bytes."""
-    sha, size = hashlib.sha256(), 0
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            sha.update(chunk)
-            size += len(chunk)
-    return FileEntry(size, sha.hexdigest())
-
-
-def check_name(name: str) -> None:
-    """Refuse what could leave its place: absolute, `..`, empty parts, hidden names, control characters."""
-    if any(not part or part.startswith(".") for part in name.split("/")) or re.search(
-        r"[\x00-\x1f\\\ud800-\udfff]", name
-    ):
-        raise ValueError(f"'{name}' cannot be a name in the store")
-
-
-def open_store(address: str, *, writable: bool = True) -> DirectoryStore:
-    """The store at `file:///dir` or a plain directory path.
-
-    With `writable` it is created where it is not there, and tried out. Raises Failure(STORE_FAILED)
-    where it cannot be written, Failure(UNSUPPORTED) for other schemes.
-    """
-    scheme, host, path, *_ = urlparse(address)
-    if scheme == "file" and (host or not path):
-        raise Failure(
-            Reason.USAGE,
-            "file:// is followed by an absolute path, with three slashes in all",
-            where=f"--store {address}",
-            next_step=f"--store file:///{host}{path}",
-        )
-    if scheme in ("", "file"):
-        root = Path(unquote(path)) if scheme else Path(address)
-        return DirectoryStore(root.expanduser().absolute(), writable=writable)
-    raise Failure(
-        Reason.UNSUPPORTED,
-        f"the store {scheme}:// is not supported yet",
-        where="--store",
-        next_step="use a directory: --store file:///path",
-    )
-
-
 @contextmanager
-def _explained(where: str) -> Iterator[None]:
+def explained(where: str) -> Iterator[None]:
     """Turn an operating system's error into a Failure that says what to do."""
     try:
         yield
@@ -195,11 +42,13 @@ def _explained(where: str) -> Iterator[None]:
 class DirectoryStore:
     """Artifacts in a directory of one file system; renames within it are what makes commits atomic."""
 
+    poll_interval_s = 0.1
+
     def __init__(self, root: Path, *, writable: bool = True) -> None:
         self.root = root
         if not writable:
             return
-        with _explained(str(root)):
+        with explained(str(root)):
             root.mkdir(parents=True, exist_ok=True)
             probe = root / f"{_UNCOMMITTED}probe-{uuid.uuid4().hex}"
             probe.write_bytes(b"tuneyard")
@@ -209,8 +58,11 @@ class DirectoryStore:
     def address(self) -> str:
         return self.root.as_uri()
 
+    @property
+    def local_root(self) -> Path:
+        return self.root
+
     def local_path(self, path: str) -> Path:
-        """Where `path` lies on this machine: for logs and locks, which are no artifacts."""
         check_name(path)
         return self.root / path
 
@@ -219,26 +71,17 @@ class DirectoryStore:
         files: dict[str, FileEntry] = {}
         if directory.is_symlink():
             raise Failure(Reason.INTERNAL, "only plain directories can be committed", where=str(directory))
-        with _explained(str(target)):
+        with explained(str(target)):
             staged = target.with_name(f"{_UNCOMMITTED}{target.name}-{uuid.uuid4().hex}")
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 # A rename where possible, a copy from another file system.
                 shutil.move(directory, staged)
-                for path in sorted(staged.rglob("*")):
-                    if path.is_symlink() or not (path.is_file() or path.is_dir()):
-                        raise Failure(
-                            Reason.INTERNAL,
-                            "only plain files can be committed",
-                            where=str(path.relative_to(staged)),
-                        )
-                    if path.is_file():
-                        name = path.relative_to(staged).as_posix()
-                        check_name(name)
-                        _sync(path)
-                        files[name] = digest_file(path)
+                for name, path in scan(staged):
+                    _sync(path)
+                    files[name] = digest_file(path)
                 manifest = Manifest(files, meta)
-                _write_synced(staged / MANIFEST, _encode(manifest.to_json()))
+                _write_synced(staged / MANIFEST, encode(manifest.to_json()))
                 for path in {staged, *(p for p in staged.rglob("*") if p.is_dir())}:
                     _sync(path)
                 try:
@@ -279,11 +122,11 @@ class DirectoryStore:
 
     def put_json(self, path: str, value: Any, *, create_once: bool = True) -> bool:
         target = self.local_path(path)
-        with _explained(str(target)):
+        with explained(str(target)):
             target.parent.mkdir(parents=True, exist_ok=True)
             staged = target.with_name(f"{_UNCOMMITTED}{target.name}-{uuid.uuid4().hex}")
             try:
-                _write_synced(staged, _encode(value))
+                _write_synced(staged, encode(value))
                 if not create_once:
                     staged.replace(target)
                     return True
@@ -315,7 +158,7 @@ class DirectoryStore:
         target = self.local_path(f"inputs/{entry.sha256}")
         if target.is_file() and target.stat().st_size == entry.size_bytes:
             return entry.sha256
-        with _explained(str(target)):
+        with explained(str(target)):
             target.parent.mkdir(parents=True, exist_ok=True)
             staged = target.with_name(f"{_UNCOMMITTED}{entry.sha256}-{uuid.uuid4().hex}")
             try:
@@ -328,6 +171,9 @@ class DirectoryStore:
             finally:
                 staged.unlink(missing_ok=True)
         return entry.sha256
+
+    def has_input(self, sha256: str) -> bool:
+        return self.local_path(f"inputs/{sha256}").is_file()
 
     def input(self, sha256: str) -> Path:
         target = self.local_path(f"inputs/{sha256}")
@@ -345,7 +191,7 @@ class DirectoryStore:
 
     def delete(self, prefix: str) -> None:
         target = self.local_path(prefix)
-        with _explained(str(target)):
+        with explained(str(target)):
             # Renamed first, so that a crash leaves garbage and never half an artifact under a good name.
             doomed = target.with_name(f"{_UNCOMMITTED}{target.name}-{uuid.uuid4().hex}")
             try:
@@ -354,29 +200,45 @@ class DirectoryStore:
                 return
             shutil.rmtree(doomed)
 
+    def publish(self, path: str) -> None:
+        """Nothing to do: what lies at `local_path` is in the store."""
+
+    def fetch(self, path: str) -> Path | None:
+        target = self.local_path(path)
+        return target if target.is_file() else None
+
+    def usage(self, prefix: str) -> int:
+        return _size_bytes(self.local_path(prefix))
+
     def garbage(self) -> tuple[Path, ...]:
-        """What crashes left behind: staged directories and files that were never committed."""
+        """Staged directories and files that were never committed."""
         return tuple(sorted(self.root.rglob(f"{_UNCOMMITTED}*")))
 
-    def locked(self, path: str) -> bool:
-        """Whether a living process holds the lock at `path`. Creates nothing, and askers do not disturb each other."""
-        try:
-            handle = os.open(self.local_path(path), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(handle)
-        return False
+    def leftovers(self) -> tuple[Leftover, ...]:
+        found = []
+        for path in self.garbage():
+            try:
+                modified_at = path.lstat().st_mtime
+            except FileNotFoundError:
+                continue  # committed or removed since it was listed
+            found.append(Leftover(path.relative_to(self.root).as_posix(), _size_bytes(path), modified_at))
+        return tuple(found)
+
+    def discard(self, leftover: Leftover) -> None:
+        target = self.root / leftover.path
+        if not target.name.startswith(_UNCOMMITTED):
+            raise Failure(Reason.INTERNAL, "this is no leftover", where=leftover.path)
+        with explained(str(target)):
+            if target.is_dir():
+                shutil.rmtree(target)
+            else:
+                target.unlink(missing_ok=True)
 
     @contextmanager
     def lock(self, path: str) -> Iterator[bool]:
         """Hold an exclusive lock that dies with the process; yields False at once where another holds it."""
         target = self.local_path(path)
-        with _explained(str(target)):
+        with explained(str(target)):
             target.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -424,8 +286,15 @@ class DirectoryArtifact:
         return self.root
 
 
-def _encode(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+def _size_bytes(path: Path) -> int:
+    """Bytes of a file, or of all files below a directory; what vanishes meanwhile counts nothing."""
+    total = 0
+    for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        try:
+            total += file.lstat().st_size if not file.is_dir() else 0
+        except FileNotFoundError:
+            continue
+    return total
 
 
 def _write_synced(path: Path, data: bytes) -> None:
