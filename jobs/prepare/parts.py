@@ -17,10 +17,11 @@ from pathlib import Path
 from jobs.prepare import spider
 from jobs.prepare.faults import has_no_rows
 from jobs.prepare.reading import Problems
-from jobs.prepare.sample.generate import DEFAULT_ROWS, PARTS, generate
+from jobs.prepare.sample.generate import DEFAULT_ROWS, MOST_ROWS, PARTS, generate
 from jobs.prepare.sources import has_part, read_parts
 from jobs.tasks.rows import Row
 from launcher.experiment import Data
+from launcher.outcome import Failure, Reason
 
 #: Share of Spider's training databases that are held out for the test part where dev.json is not at hand
 #: (20 of 140, as many as Spider's own development part has).
@@ -82,6 +83,13 @@ def collect(task: str, data: Data, directory: Path, beat: Callable[[int, int], N
 def _sample(data: Data, directory: Path, beat: Callable[[int, int], None]) -> Parts:
     asked = {"train": data.train_rows, "validation": data.validation_rows, "test": data.test_rows}
     counts = {part: DEFAULT_ROWS[part] if asked[part] is None else int(asked[part] or 0) for part in PARTS}
+    excess = [
+        f"data.{part}_rows: {counts[part]} asked for, the sample has no more than {MOST_ROWS[part]}"
+        for part in PARTS
+        if counts[part] > MOST_ROWS[part]
+    ]
+    if excess:
+        raise Failure(Reason.BAD_DATA, "more rows than the sample has", problems=tuple(excess))
     total, done = sum(counts.values()), 0
     rows = {}
     for part in PARTS:

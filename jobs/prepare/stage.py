@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jobs.prepare.write import prepare
 from jobs.stage import StageContext
+from launcher.outcome import Failure
 from launcher.stages import PrepareSettings
 from launcher.store import check_name
 
@@ -20,7 +21,13 @@ def run(context: StageContext) -> None:
         context.heartbeat(done, total, "row")
         context.check_stop()
 
-    card = prepare(settings.task, settings.data, directory, context.out, beat)
+    try:
+        card = prepare(settings.task, settings.data, directory, context.out, beat)
+    except Failure as failure:
+        if failure.where == str(directory):
+            # The directory is scratch that nobody knows; its files have the names that the user gave.
+            failure.where = f"data of source '{settings.data.source}'"
+        raise
     rows = sum(part["rows"] for part in card["parts"].values())
     context.heartbeat(rows, rows, "row")
     context.meta["rows"] = rows

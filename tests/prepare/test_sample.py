@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from jobs.prepare import tokens
-from jobs.prepare.sample.generate import DEFAULT_ROWS, PARTS, generate, split
+from jobs.prepare.parts import collect
+from jobs.prepare.sample.generate import DEFAULT_ROWS, MOST_ROWS, PARTS, generate, split
 from jobs.prepare.sample.questions import KINDS, turns
 from jobs.prepare.sample.world import databases, schemas
 from jobs.tasks.rows import Row
+from launcher.experiment import Data
 from launcher.outcome import Failure, Reason
 
 
@@ -117,8 +119,18 @@ def test_prompts_and_answers_are_short(made: tuple[Path, dict[str, list[Row]]]) 
     assert statistics.fmean(map(tokens.answer_tokens, rows)) < 30
 
 
-def test_asking_for_more_than_there_is_says_how_many_there_are() -> None:
+@pytest.mark.parametrize("seed", [0, 3])
+def test_as_many_rows_as_promised_can_be_made(seed: int) -> None:
+    assert len(generate("validation", MOST_ROWS["validation"], seed, None)) == MOST_ROWS["validation"]
+    assert len(generate("test", MOST_ROWS["test"], seed, None)) == MOST_ROWS["test"]
+
+
+def test_asking_for_more_than_there_is_says_how_many_there_are(tmp_path: Path) -> None:
+    data = Data(source="sample", train_rows=MOST_ROWS["train"] + 1, test_rows=MOST_ROWS["test"] + 1)
     with pytest.raises(Failure) as caught:
-        generate("validation", 10**6, 0, None)
+        collect("sql", data, tmp_path, lambda _done, _total: None)
     assert caught.value.reason is Reason.BAD_DATA
-    assert "no more than" in caught.value.what
+    assert caught.value.problems == (
+        "data.train_rows: 3001 asked for, the sample has no more than 3000",
+        "data.test_rows: 1001 asked for, the sample has no more than 1000",
+    )

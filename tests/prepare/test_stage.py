@@ -135,6 +135,7 @@ def test_bad_data_ends_with_its_exit_code_and_commits_nothing(
     code, _ = prepare(store, "chat", below(directory), source="chat")
     assert code == 11
     said = capsys.readouterr().err
+    assert "data of source 'chat': 1 problem in the data" in said
     assert "test.jsonl: has no rows" in said
     assert Reason.BAD_DATA.value == "bad-data"
     assert "Traceback" not in said

@@ -19,6 +19,8 @@ from launcher.outcome import Failure, Reason
 
 PARTS = ("train", "validation", "test")
 DEFAULT_ROWS = {"train": 480, "validation": 60, "test": 150}
+#: How many can be asked for; a test holds that as many can be made.
+MOST_ROWS = {"train": 3000, "validation": 500, "test": 1000}
 #: Databases of the test and the validation part: (with one table, with two); training has the rest.
 _HELD_OUT = {"test": (10, 7), "validation": (4, 3)}
 _TRIES = 400
