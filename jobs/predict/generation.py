@@ -1,0 +1,105 @@
+"""Greedy answers of one batch: what `transformers` computes, without its general generate loop.
+
+Rows that reached their end leave the batch at once, so a batch costs what its rows need.
+Prompts are padded on the left; positions and the attention mask leave the padding out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from launcher.outcome import Failure, Reason
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Token ids without the end-of-sequence token, and why generation ended."""
+
+    tokens: tuple[int, ...]
+    finish: Literal["stop", "length"]
+
+
+def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every token that ends an answer: the tokenizer's end of sequence and what the model's own settings name."""
+    named = model.generation_config.eos_token_id
+    ends = {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
+    return frozenset(int(token) for token in ends if token is not None)
+
+
+def check_lengths(longest_prompt_tokens: int, max_new_tokens: int, model: Any) -> None:
+    """Raise Failure(BAD_DATA) where prompt and answer together are longer than the model can read."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is not None and longest_prompt_tokens + max_new_tokens > limit:
+        raise Failure(
+            Reason.BAD_DATA,
+            f"a prompt of {longest_prompt_tokens} tokens and an answer of up to {max_new_tokens} "
+            f"do not fit into the model's {limit}",
+            next_step="lower generation.max_new_tokens, leave long rows out, or take a model that reads more",
+        )
+
+
+def answer_batch(
+    model: Any, prompts: Sequence[Sequence[int]], *, ends: frozenset[int], max_new_tokens: int
+) -> list[Answer]:
+    """The greedy continuation of each prompt, up to an end token or `max_new_tokens` tokens."""
+    import torch
+    from transformers import DynamicCache
+
+    width, device = max(len(prompt) for prompt in prompts), model.device
+    tokens = torch.zeros((len(prompts), width), dtype=torch.long)  # (rows, columns)
+    mask = torch.zeros_like(tokens)
+    for row, prompt in enumerate(prompts):
+        tokens[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    tokens, mask = tokens.to(device), mask.to(device)
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    cache = DynamicCache(config=model.config)
+    written: list[list[int]] = [[] for _ in prompts]
+    finish: list[Literal["stop", "length"]] = ["length"] * len(prompts)
+    alive = list(range(len(prompts)))  # the prompt that each row of the tensors belongs to
+    with torch.inference_mode():
+        for _ in range(max_new_tokens):
+            logits = model(
+                input_ids=tokens,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]  # (rows, vocabulary)
+            chosen = logits.float().argmax(dim=-1)  # (rows,)
+            going = []
+            for row, token in enumerate(chosen.tolist()):
+                if token in ends:
+                    finish[alive[row]] = "stop"
+                else:
+                    written[alive[row]].append(token)
+                    going.append(row)
+            if not going:
+                break
+            if len(going) < len(alive):
+                kept = torch.tensor(going, device=device)
+                cache.batch_select_indices(kept)
+                mask, positions, chosen = mask[kept], positions[kept], chosen[kept]
+                alive = [alive[row] for row in going]
+            tokens = chosen[:, None]
+            mask = torch.cat([mask, mask.new_ones((len(alive), 1))], dim=1)
+            positions = positions[:, -1:] + 1
+    return [Answer(tuple(ids), end) for ids, end in zip(written, finish, strict=True)]
+
+
+def load(directory: Path, adapter_directory: Path | None, *, dtype: str, device: str) -> Any:
+    """The model ready to answer; an adapter is merged into its weights in float32, then all is cast to `dtype`."""
+    import torch
+
+    from jobs.train import adapter, base_model
+
+    model = base_model.load_model(directory, dtype="float32" if adapter_directory else dtype)
+    if adapter_directory:
+        merged = adapter.merge(model, adapter_directory)
+        print(f"adapter merged into {merged} matrices", flush=True)
+    model = model.to(device=base_model.place(device), dtype=getattr(torch, dtype))
+    return model.eval()
