@@ -72,7 +72,7 @@ DISPOSITIONS: dict[Reason, Disposition] = {
     Reason.INTERNAL: Disposition(
         1, Retry.OWN_FAILURE, "the program failed", "read the stage's log: launcher logs RUN --stage STAGE"
     ),
-    Reason.USAGE: Disposition(2, Retry.NEVER, "the command line is wrong", "launcher COMMAND --help"),
+    Reason.USAGE: Disposition(2, Retry.NEVER, "the command line is wrong", "see --help of the command"),
     Reason.BAD_EXPERIMENT: Disposition(
         10,
         Retry.NEVER,
