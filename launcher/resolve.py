@@ -307,11 +307,11 @@ def _hub_revision(repository: str, revision: str, kind: str) -> str:
             next_step=next_step,
         )
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    request = urllib.request.Request(f"{endpoint}/api/{kind}/{repository}/revision/{revision}")
-    if token := os.environ.get("HF_TOKEN", "").strip():
-        # Not to wherever the hub redirects.
-        request.add_unredirected_header("Authorization", f"Bearer {token}")
     try:
+        request = urllib.request.Request(f"{endpoint}/api/{kind}/{repository}/revision/{revision}")
+        if token := os.environ.get("HF_TOKEN", "").strip():
+            # Not to wherever the hub redirects.
+            request.add_unredirected_header("Authorization", f"Bearer {token}")
         with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S) as response:
             answer: Any = json.loads(response.read(1 << 20))
         found = answer["sha"]

@@ -1,0 +1,273 @@
+"""The same experiment is the same plan and the same run: on any machine, any day, from any directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import HOSTED, LOCK, LORA, UNTUNED, document, experiment, make_plan
+
+from launcher import plan as plan_module
+from launcher.experiment import Experiment, load, validate
+from launcher.lock import Lock, LockedModel
+from launcher.outcome import Failure, Reason
+from launcher.plan import Plan, parse, plan
+from launcher.resolve import resolve
+from launcher.stages import VERSIONS, HubModel
+
+#: Run ids of the built-in experiments. If one changes, finished work is not found again by
+#: anybody: change these lines only together with what was meant to change the identity.
+GOLDEN_RUN_IDS = {("sql", "smoke"): "sql-69bae417", ("sql", "demo"): "sql-fe36eeb7"}
+
+_PLAN_SCRIPT = """
+import sys, time
+if sys.argv[1] != "now":
+    time.time = lambda: float(sys.argv[1])
+from launcher.experiment import load
+from launcher.plan import plan
+from launcher.resolve import resolve
+made = resolve(load("sql", profile="demo"))
+sys.stdout.buffer.write(plan(made.experiment, made.lock).to_bytes())
+"""
+
+
+def keys(one: Plan) -> dict[str, str]:
+    return {stage.name: stage.key for stage in one.stages}
+
+
+@pytest.mark.parametrize("names", GOLDEN_RUN_IDS, ids="-".join)
+def test_built_in_experiments_keep_their_run_ids(names: tuple[str, str]) -> None:
+    made = resolve(load(names[0], profile=names[1]))
+    assert plan(made.experiment, made.lock).run_id == GOLDEN_RUN_IDS[names]
+
+
+@pytest.mark.parametrize(
+    ("hash_seed", "moment", "zone"), [("1", "now", "UTC"), ("4242", "4102444800", "Asia/Kathmandu")]
+)
+def test_another_process_directory_hash_seed_and_date_give_the_same_bytes(
+    tmp_path: Path, hash_seed: str, moment: str, zone: str
+) -> None:
+    made = resolve(load("sql", profile="demo"))
+    done = subprocess.run(
+        [sys.executable, "-c", _PLAN_SCRIPT, moment],
+        capture_output=True,
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONHASHSEED": hash_seed,
+            "TZ": zone,
+            "LC_ALL": "C",
+            "HOME": str(tmp_path),
+            "PYTHONPATH": str(Path(plan_module.__file__).parents[1]),
+        },
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout == plan(made.experiment, made.lock).to_bytes()
+
+
+def test_a_model_directory_is_called_by_its_content_not_by_its_place(tmp_path: Path) -> None:
+    plans = []
+    for place in ("here", "there"):
+        directory = tmp_path / place / "model"
+        directory.mkdir(parents=True)
+        (directory / "config.json").write_text("{}")
+        (directory / "model.safetensors").write_bytes(b"weights")
+        contenders = [{**UNTUNED, "model": str(directory)}]
+        made = resolve(experiment(contenders=contenders))
+        plans.append(plan(made.experiment, made.lock))
+    assert plans[0].to_bytes() == plans[1].to_bytes()
+    assert str(tmp_path).encode() not in plans[0].to_bytes()
+
+
+def test_stages_stand_in_an_order_in_which_they_could_run() -> None:
+    made = make_plan(contenders=[UNTUNED, LORA, {**LORA, "name": "b"}, HOSTED], seeds=[1, 2])
+    seen: set[str] = set()
+    for stage in made.stages:
+        assert set(stage.needs.values()) <= seen, stage.name
+        assert stage.name not in seen
+        seen.add(stage.name)
+    assert made.stages[-1].name == "report"
+
+
+def test_names_fit_where_kubernetes_puts_them() -> None:
+    name, seed = "abcdefghijkl", 2**32 - 1
+    made = make_plan(
+        name="a" * 16,
+        contenders=[{**LORA, "name": name}, {**HOSTED, "name": "bcdefghijklm"}],
+        seeds=[1, seed],
+    )
+    for stage in made.stages:
+        assert re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", stage.name)
+        assert len(f"{made.run_id}-{stage.name}") <= 60
+    with pytest.raises(Failure, match="1 problem"):
+        experiment(name="a" * 17)
+    with pytest.raises(Failure, match="1 problem"):
+        experiment(contenders=[{**LORA, "name": "a" * 13}])
+
+
+#: A change of the tiny experiment -> the stages whose keys change (what depends on them as well).
+HASHED = {
+    "data.seed=1": {"prepare"},
+    "data.train_rows=10": {"prepare"},
+    "contenders[lora].training.steps=7": {"train-lora-s1"},
+    "contenders[lora].training.learning_rate=1e-5": {"train-lora-s1"},
+    "contenders[lora].lora.r=3": {"train-lora-s1"},
+    "contenders[lora].prompt=plain": {"train-lora-s1", "predict-lora-s1"},
+    "contenders[lora].hardware.threads=3": {"train-lora-s1", "predict-lora-s1"},
+    "contenders[lora].hardware.count=2": {"train-lora-s1"},
+    "contenders[untuned].generation.batch_rows=3": {"predict-untuned"},
+    "contenders[untuned].generation.max_new_tokens=3": {"predict-untuned"},
+    "baseline=lora": {"report"},
+}
+NOT_HASHED = [
+    "budget_usd=5",
+    "description=other words",
+    "contenders[lora].hardware.memory_gib=64",
+    "contenders[untuned].hardware.memory_gib=64",
+]
+
+
+def changed(*assignments: str) -> Plan:
+    from launcher.experiment import assign
+
+    made = json.loads(json.dumps(document()))
+    for assignment in assignments:
+        assign(made, assignment)
+    return plan(validate(made, where="test"), LOCK)
+
+
+def with_dependents(made: Plan, names: set[str]) -> set[str]:
+    reached = set(names)
+    for stage in made.stages:
+        if reached & set(stage.needs.values()):
+            reached.add(stage.name)
+    return reached
+
+
+@pytest.mark.parametrize("assignment", HASHED)
+def test_a_setting_changes_the_keys_of_its_stage_and_of_what_depends_on_it_and_no_other(
+    assignment: str,
+) -> None:
+    before, after = keys(make_plan()), keys(changed(assignment))
+    different = {name for name in before if before[name] != after[name]}
+    assert different == with_dependents(make_plan(), HASHED[assignment])
+    assert make_plan().run_id != changed(assignment).run_id
+
+
+@given(st.sets(st.sampled_from([*HASHED, *NOT_HASHED])))
+@settings(deadline=None, max_examples=60)
+def test_a_run_is_another_exactly_when_a_hashed_setting_changed(assignments: set[str]) -> None:
+    made = changed(*sorted(assignments))
+    assert (made.run_id != make_plan().run_id) == bool(assignments & set(HASHED))
+
+
+@given(st.floats(0, 1e9), st.text(max_size=50))
+@settings(deadline=None, max_examples=30)
+def test_budget_and_description_change_no_byte(budget_usd: float, description: str) -> None:
+    made = make_plan(budget_usd=budget_usd, description=description)
+    assert made.to_bytes() == make_plan().to_bytes()
+
+
+def test_one_added_contender_reuses_every_other_stage() -> None:
+    before = keys(make_plan())
+    after = keys(make_plan(contenders=[UNTUNED, LORA, {**LORA, "name": "more", "lora": {"r": 2}}]))
+    assert {name for name in before if before[name] != after[name]} == {"report"}
+
+
+def test_contenders_of_one_model_share_its_fetch() -> None:
+    assert [stage.name for stage in make_plan().stages if stage.kind == "fetch"] == ["fetch-untuned"]
+
+
+@pytest.mark.parametrize("kind", ["fetch", "prepare", "train", "predict", "score", "report"])
+def test_a_raised_version_changes_its_stages_and_their_dependents_only(
+    monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    before = make_plan()
+    monkeypatch.setitem(VERSIONS, kind, VERSIONS[kind] + 1)
+    after = keys(make_plan())
+    raised = {stage.name for stage in before.stages if stage.kind == kind}
+    assert {name for name, key in keys(before).items() if after[name] != key} == with_dependents(
+        before, raised
+    )
+
+
+def test_another_revision_of_a_model_is_another_run() -> None:
+    runs = set()
+    for revision in ("a" * 40, "b" * 40):
+        lock = Lock(
+            models={"random-llama": LockedModel(source=HubModel(repository="o/m", revision=revision))}
+        )
+        runs.add(plan(experiment(), lock).run_id)
+    assert len(runs) == 2
+
+
+def test_a_plan_is_read_back_as_it_was_written() -> None:
+    made = make_plan()
+    assert parse(made.to_bytes(), "plan.json").to_bytes() == made.to_bytes()
+
+
+def _tampered() -> dict[str, Any]:
+    def setting(value: dict[str, Any]) -> None:
+        value["stages"][-2]["settings"]["task"] = "viggo"
+
+    def key(value: dict[str, Any]) -> None:
+        value["stages"][0]["key"] = "0" * 64
+
+    def version(value: dict[str, Any]) -> None:
+        value["stages"][0]["version"] += 1
+
+    def needs(value: dict[str, Any]) -> None:
+        value["stages"][-1]["needs"]["data"] = "nowhere"
+
+    def order(value: dict[str, Any]) -> None:
+        value["stages"].reverse()
+
+    def run_id(value: dict[str, Any]) -> None:
+        value["run_id"] = "tiny-00000000"
+
+    def dropped(value: dict[str, Any]) -> None:
+        value["stages"].pop()
+
+    def doubled(value: dict[str, Any]) -> None:
+        value["stages"].append(value["stages"][0])
+
+    def extra(value: dict[str, Any]) -> None:
+        value["note"] = "hello"
+
+    return {f.__name__: f for f in (setting, key, version, needs, order, run_id, dropped, doubled, extra)}
+
+
+@pytest.mark.parametrize("change", _tampered().values(), ids=_tampered())
+def test_a_tampered_plan_is_refused(change: Any) -> None:
+    value = json.loads(make_plan().to_bytes())
+    change(value)
+    with pytest.raises(Failure) as caught:
+        parse(json.dumps(value), "plan.json")
+    assert caught.value.reason is Reason.BAD_EXPERIMENT
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff", b'{"format": 1}', b"[" * 100_000])
+def test_what_is_no_plan_is_refused(data: bytes) -> None:
+    with pytest.raises(Failure) as caught:
+        parse(data, "plan.json")
+    assert caught.value.reason is Reason.BAD_EXPERIMENT
+
+
+def test_a_newer_plan_says_to_upgrade() -> None:
+    with pytest.raises(Failure, match="plan format 9 is newer") as caught:
+        parse(b'{"format": 9, "shape": "unknown"}', "plan.json")
+    assert caught.value.reason is Reason.UNSUPPORTED
+
+
+def test_a_model_the_lock_lacks_is_named() -> None:
+    with pytest.raises(Failure, match="the lock has no model 'random-llama'"):
+        plan(Experiment.model_validate(document()), Lock())
