@@ -24,7 +24,7 @@ QUESTIONS = [
     ("How many singers are there?", "SELECT count(*) FROM singer"),
     ("Names by age.", "SELECT name FROM singer ORDER BY age DESC"),
     ("Names and countries of singers from France.", "SELECT name, country FROM singer WHERE country = 'France'"),
-    ("Who sang in 2014?", "SELECT DISTINCT name FROM singer AS a JOIN concert AS b ON a.id = singer_id WHERE year = 2014"),
+    ("Who sang in 2014?", "SELECT DISTINCT name FROM singer AS a JOIN concert ON a.id = singer_id WHERE year = 2014"),
     ("The oldest singer.", "SELECT name FROM singer ORDER BY age DESC LIMIT 1"),
     ("The two oldest.", "SELECT name FROM singer ORDER BY age DESC LIMIT 2"),
     ("Average weight.", "SELECT avg(weight) FROM singer WHERE country = \"Chad\""),

@@ -1,9 +1,10 @@
 """Spider's hardness of a query: easy, medium, hard, extra; counted on sqlglot's tree as Spider counts on its own.
 
 Spider counts three things: clauses (where, group, order, limit, joins, OR, LIKE), nesting
-(subqueries in conditions, set operations) and the rest (more than one aggregate, output,
-condition or group column). Only the first SELECT of a set operation is counted. Two of its
-habits are kept: a negated condition counts as an aggregate, and a subquery in FROM not as nesting.
+(subqueries in conditions, a set operation) and the rest (more than one aggregate, output,
+condition or group column). Of a set operation only the first SELECT is counted, without the ORDER
+BY and LIMIT at the end. Its habits are kept: a negated condition counts as an aggregate, so does
+AND or OR in HAVING, and a subquery in FROM is no nesting.
 """
 
 from __future__ import annotations
@@ -20,22 +21,19 @@ def hardness(tree: exp.Expression | None) -> str:
     """One of LEVELS, or "unknown" where the query does not parse."""
     if tree is None:
         return "unknown"
-    operations = 0
-    clauses: dict[str, Any] = {}
+    operation = False
     while not isinstance(tree, exp.Select):
-        for name in ("order", "limit"):
-            clauses.setdefault(name, tree.args.get(name))
-        operations += isinstance(tree, exp.SetOperation)
+        operation = operation or isinstance(tree, exp.SetOperation)
         tree = tree.this
         if not isinstance(tree, exp.Query):
             return "unknown"
-    order, limit = (tree.args.get(name) or clauses.get(name) for name in ("order", "limit"))
+    order, limit = tree.args.get("order"), tree.args.get("limit")
     conditions = [list(_conditions(tree.args.get(name))) for name in ("where", "having")]
     joins = tree.args.get("joins") or []
     joined = [condition for join in joins for condition in _conditions(join.args.get("on"))]
     return _level(
         _clauses(tree, order, limit, joins, [*joined, *conditions[0], *conditions[1]]),
-        operations + sum(_has_query(c) for c in [*joined, *conditions[0], *conditions[1]]),
+        operation + sum(_has_query(c) for c in [*joined, *conditions[0], *conditions[1]]),
         _others(tree, order, conditions),
     )
 
@@ -53,9 +51,15 @@ def _level(clauses: int, nested: int, others: int) -> str:
     return "extra"
 
 
-def _clauses(tree: exp.Select, order: Any, limit: Any, joins: list[Any], conditions: list[exp.Expression]) -> int:
+def _clauses(
+    tree: exp.Select, order: Any, limit: Any, joins: list[Any], conditions: list[exp.Expression]
+) -> int:
     present = sum(1 for clause in (tree.args.get("where"), tree.args.get("group"), order, limit) if clause)
-    ors = sum(_count_or(clause) for clause in (tree.args.get("where"), tree.args.get("having"), *_on(joins)) if clause)
+    ors = sum(
+        _count_or(clause)
+        for clause in (tree.args.get("where"), tree.args.get("having"), *_on(joins))
+        if clause
+    )
     likes = sum(isinstance(c.this if isinstance(c, exp.Not) else c, exp.Like) for c in conditions)
     return present + len(joins) + ors + likes
 
@@ -69,11 +73,13 @@ def _others(tree: exp.Select, order: Any, conditions: list[list[exp.Expression]]
     aggregates = sum(_aggregates(node) for node in (*outputs, *groups, *terms))
     # Spider reads the "not" of a condition as the name of its aggregate.
     aggregates += sum(isinstance(condition, exp.Not) for condition in (*where, *having))
+    aggregates += max(0, len(having) - 1)
     return sum((aggregates > 1, len(outputs) > 1, len(where) > 1, len(groups) > 1))
 
 
 def _aggregates(node: exp.Expression) -> bool:
-    return any(True for found in node.find_all(exp.AggFunc) if found.find_ancestor(exp.Query) is node.find_ancestor(exp.Query))
+    own = node.find_ancestor(exp.Query)
+    return any(found.find_ancestor(exp.Query) is own for found in node.find_all(exp.AggFunc))
 
 
 def _on(joins: list[Any]) -> Iterator[exp.Expression]:
