@@ -75,8 +75,7 @@ class DirectoryStore:
             staged = target.with_name(f"{_UNCOMMITTED}{target.name}-{uuid.uuid4().hex}")
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                # A rename where possible, a copy from another file system.
-                shutil.move(directory, staged)
+                _move(directory, staged)
                 for name, path in scan(staged):
                     _sync(path)
                     files[name] = digest_file(path)
@@ -185,7 +184,10 @@ class DirectoryStore:
             )
         if digest_file(target).sha256 != sha256:
             raise Failure(
-                Reason.CORRUPT_ARTIFACT, "the bytes are not those that were pushed", where=str(target)
+                Reason.CORRUPT_ARTIFACT,
+                "the bytes are not those that were pushed",
+                where=str(target),
+                next_step=f"delete {target}, then submit again from where the file is",
             )
         return target
 
@@ -309,6 +311,20 @@ def _size_bytes(path: Path) -> int:
         except FileNotFoundError:
             continue
     return total
+
+
+def _move(directory: Path, staged: Path) -> None:
+    """A rename where possible, a copy from another file system (shutil.move hides a full disk's errno)."""
+    try:
+        directory.rename(staged)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        for name, path in scan(directory):
+            (staged / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, staged / name)
+        staged.mkdir(exist_ok=True)
+        shutil.rmtree(directory)
 
 
 def _write_synced(path: Path, data: bytes) -> None:
