@@ -75,25 +75,30 @@ class QueryError(Exception):
         return f"{self.kind}: {self.detail}" if self.detail else self.kind
 
 
-def open_file(path: Path) -> sqlite3.Connection:
-    """A database file, read-only and immutable: no lock, no journal, nothing written beside it."""
+def open_file(path: Path, *, reverse: bool = False) -> sqlite3.Connection:
+    """A database file, read-only and immutable: no lock, no journal, nothing written beside it.
+
+    With `reverse`, rows whose order no query fixes come the other way round.
+    """
     connection = sqlite3.connect(
         f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1",
         uri=True,
         isolation_level=None,
         cached_statements=0,
     )
-    return _guarded(connection)
+    return _guarded(connection, reverse)
 
 
-def open_image(image: bytes) -> sqlite3.Connection:
+def open_image(image: bytes, *, reverse: bool = False) -> sqlite3.Connection:
     """A database from the bytes of its file, in memory."""
     connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)
     connection.deserialize(image)
-    return _guarded(connection)
+    return _guarded(connection, reverse)
 
 
-def _guarded(connection: sqlite3.Connection) -> sqlite3.Connection:
+def _guarded(connection: sqlite3.Connection, reverse: bool) -> sqlite3.Connection:
+    if reverse:
+        connection.execute("PRAGMA reverse_unordered_selects=ON")
     connection.execute("PRAGMA query_only=ON")
     connection.execute("PRAGMA trusted_schema=OFF")
     connection.execute("PRAGMA temp_store=MEMORY")

@@ -21,6 +21,8 @@ class Facts:
     """Read from one query. `patterns` are LIKE patterns, `meeting` pairs of columns compared with each other."""
 
     literals: dict[ColumnKey, list[Literal]] = field(default_factory=dict)
+    #: Values that satisfy the query's condition on the column, by that condition alone.
+    hits: dict[ColumnKey, list[Literal]] = field(default_factory=dict)
     patterns: dict[ColumnKey, list[str]] = field(default_factory=dict)
     meeting: list[tuple[ColumnKey, ColumnKey]] = field(default_factory=list)
     #: Numbers that an aggregate is compared with (HAVING count(*) > 2): sizes that groups should have.
@@ -42,12 +44,16 @@ def facts_of(tree: exp.Expression, schema: Schema) -> Facts:
         for key in _columns(node.this, schema):
             for bound in (node.args.get("low"), node.args.get("high")):
                 if bound is not None:
-                    facts.literals.setdefault(key, []).extend(_literals(bound, schema))
+                    values = _literals(bound, schema)
+                    facts.literals.setdefault(key, []).extend(values)
+                    facts.hits.setdefault(key, []).extend(values)
     for node in tree.find_all(exp.In):
         keys = _columns(node.this, schema)
         for key in keys:
             for item in node.expressions:
-                facts.literals.setdefault(key, []).extend(_literals(item, schema))
+                values = _literals(item, schema)
+                facts.literals.setdefault(key, []).extend(values)
+                facts.hits.setdefault(key, []).extend(values)
         if (query := node.args.get("query")) is not None:
             facts.meeting += [(a, b) for a in keys for b in _outputs(query, schema)[:1]]
     for node in tree.find_all(exp.SetOperation):
@@ -63,12 +69,24 @@ def _comparison(node: exp.Expression, schema: Schema, facts: Facts) -> None:
         keys = _columns(side, schema)
         for key in keys:
             facts.literals.setdefault(key, []).extend(values)
+            facts.hits.setdefault(key, []).extend(hit for value in values for hit in _satisfying(node, side, value))
         if isinstance(side, exp.Count):
             facts.sizes += [value for value in values if isinstance(value, int)]
         if isinstance(other, exp.Subquery):
             facts.meeting += [(a, b) for a in keys for b in _outputs(other, schema)[:1]]
         elif isinstance(other, exp.Column):
             facts.meeting += [(a, b) for a in keys for b in _columns(other, schema)]
+
+
+def _satisfying(node: exp.Expression, side: exp.Expression, value: Literal) -> list[Literal]:
+    """Values of `side` that make the comparison with the literal true; texts only where they are equal to it."""
+    if isinstance(node, exp.EQ | exp.Is):
+        return [value]
+    if isinstance(value, str) or isinstance(node, exp.NEQ):
+        return [value] if isinstance(node, exp.GTE | exp.LTE) else []
+    above = isinstance(node, exp.GT | exp.GTE) is (side is node.this)
+    near = [value] if isinstance(node, exp.GTE | exp.LTE) else []
+    return [*near, *([value + 1, value + 7] if above else [value - 1, value - 7])]
 
 
 def _columns(node: exp.Expression, schema: Schema) -> list[ColumnKey]:
@@ -126,14 +144,14 @@ def resolve(column: exp.Column, schema: Schema) -> list[ColumnKey]:
     """Where a column reference can come from, nearest scope first."""
     name, qualifier = column.name.lower(), column.table.lower()
     found = []
-    for alias, table_name in _visible(column):
+    for alias, table_name in visible(column):
         table = schema.table(table_name)
         if (not qualifier or alias == qualifier) and table is not None and table.column(name) is not None:
             found.append((table.name.lower(), name))
     return found
 
 
-def _visible(node: exp.Expression) -> Iterator[tuple[str, str]]:
+def visible(node: exp.Expression) -> Iterator[tuple[str, str]]:
     """(alias, table) of the tables around a node, from the innermost query outwards."""
     select = node.parent_select
     while select is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from jobs.score.sql import values
@@ -20,24 +20,27 @@ from jobs.score.sql.schema import Column, Kind, Schema, TableSchema, create_tabl
 
 @dataclass(frozen=True)
 class Shape:
-    """How one variant is filled. Shares are probabilities per value."""
+    """How one variant is filled. Shares are probabilities."""
 
     rows: int
     distinct: int  # values that a column draws from, besides literals
     literal_share: float
     null_share: float
-    empty_share: float  # probability that a table stays empty
+    empty_share: float  # that a table stays empty
+    hit_share: float  # that a row satisfies every condition of the query on its table, and half that: all but one
 
 
 SHAPES = (
-    Shape(rows=12, distinct=6, literal_share=0.5, null_share=0.0, empty_share=0.0),
-    Shape(rows=20, distinct=4, literal_share=0.6, null_share=0.1, empty_share=0.0),
-    Shape(rows=8, distinct=12, literal_share=0.3, null_share=0.0, empty_share=0.0),
-    Shape(rows=30, distinct=3, literal_share=0.7, null_share=0.05, empty_share=0.0),
-    Shape(rows=5, distinct=3, literal_share=0.8, null_share=0.2, empty_share=0.0),
-    Shape(rows=16, distinct=8, literal_share=0.4, null_share=0.1, empty_share=0.2),
-    Shape(rows=40, distinct=10, literal_share=0.85, null_share=0.0, empty_share=0.0),
+    Shape(rows=12, distinct=6, literal_share=0.5, null_share=0.0, empty_share=0.0, hit_share=0.3),
+    Shape(rows=20, distinct=4, literal_share=0.6, null_share=0.1, empty_share=0.0, hit_share=0.4),
+    Shape(rows=8, distinct=12, literal_share=0.3, null_share=0.0, empty_share=0.0, hit_share=0.5),
+    Shape(rows=30, distinct=3, literal_share=0.7, null_share=0.05, empty_share=0.0, hit_share=0.2),
+    Shape(rows=5, distinct=3, literal_share=0.8, null_share=0.2, empty_share=0.0, hit_share=0.6),
+    Shape(rows=16, distinct=8, literal_share=0.4, null_share=0.1, empty_share=0.2, hit_share=0.4),
+    Shape(rows=40, distinct=10, literal_share=0.85, null_share=0.0, empty_share=0.0, hit_share=0.1),
 )
+#: Rows that a table may be given so that groups reach the size a HAVING asks for.
+_MAX_ROWS = 150
 
 
 def build(schema: Schema, used: frozenset[str], facts: Facts, seed: int, variant: int) -> bytes:
@@ -103,33 +106,50 @@ class _Filler:
         self._group = _groups(facts)
         self._pools: dict[ColumnKey, values.Pool] = {}
         self._filled: dict[ColumnKey, list[Value]] = {}
+        self._asked = {key for key, hits in {**facts.hits, **facts.patterns}.items() if hits}
 
     def rows(self, table: TableSchema) -> list[tuple[Value, ...]]:
         shape, rng = self._shape, self._rng
-        count = 0 if rng.random() < shape.empty_share else max(1, round(shape.rows * rng.uniform(0.6, 1.4)))
-        columns = [self._column(table, column, count) for column in table.columns]
+        count = 0 if rng.random() < shape.empty_share else max(1, round(self._size() * rng.uniform(0.6, 1.4)))
+        modes = [self._mode(table) for _ in range(count)]
+        columns = [self._column(table, column, modes) for column in table.columns]
         rows = list(zip(*columns, strict=True))
-        if not any(column.key for column in table.columns) and not table.primary:
+        if not table.primary and not any(column.key for column in table.columns):
             # Whole rows twice: what tells DISTINCT, UNION and counts apart.
             rows += [rows[rng.randrange(len(rows))] for _ in range(len(rows) // 5)]
-        for column, filled in zip(
-            table.columns, zip(*rows, strict=True) if rows else [()] * len(table.columns), strict=True
-        ):
-            self._filled[table.name.lower(), column.name.lower()] = list(filled)
+        for place, column in enumerate(table.columns):
+            self._filled[table.name.lower(), column.name.lower()] = [row[place] for row in rows]
         return rows
 
-    def _column(self, table: TableSchema, column: Column, count: int) -> list[Value]:
-        key = (table.name.lower(), column.name.lower())
+    def _size(self) -> int:
+        wanted = [size for size in self._facts.sizes if 0 < size <= _MAX_ROWS // 3]
+        return max([self._shape.rows, *(3 * (size + 1) for size in wanted)])
+
+    def _mode(self, table: TableSchema) -> Callable[[str], bool]:
+        """For one row: which of its columns (by lower-case name) must satisfy the query."""
+        drawn, share = self._rng.random(), self._shape.hit_share
+        if drawn < share:
+            return lambda _column: True
+        if drawn < 1.5 * share:
+            asked = [c.name.lower() for c in table.columns if (table.name.lower(), c.name.lower()) in self._asked]
+            but = self._rng.choice(asked) if asked else ""
+            return lambda column: column != but
+        return lambda _column: False
+
+    def _column(self, table: TableSchema, column: Column, modes: Sequence[Callable[[str], bool]]) -> list[Value]:
+        name, rng = column.name.lower(), self._rng
         unique = column.key or _names_its_table(table, column)
         parents = self._parent_values(table, column)
         if parents is not None:
             present = [value for value in parents if value is not None]
-            return self._drawn(present, count, unique, nulls=not column.required)
-        pool = self._pool(key, kind_of(column))
+            return self._drawn(present, len(modes), unique, nulls=not column.required)
+        pool = self._pool((table.name.lower(), name), kind_of(column))
         if unique:
-            return pool.distinct(self._rng, count)
+            return pool.distinct(rng, len(modes))
         share = 0.0 if column.required or key_like(column) else self._shape.null_share
-        return [None if self._rng.random() < share else pool.draw(self._rng) for _ in range(count)]
+        return [
+            pool.hit(rng) if mode(name) else None if rng.random() < share else pool.draw(rng) for mode in modes
+        ]
 
     def _parent_values(self, table: TableSchema, column: Column) -> list[Value] | None:
         for foreign in table.foreign:
@@ -162,6 +182,7 @@ class _Filler:
             self._pools[group] = values.pool(
                 kind,
                 [v for member in sorted(members) for v in self._facts.literals.get(member, ())],
+                [v for member in sorted(members) for v in self._facts.hits.get(member, ())],
                 [p for member in sorted(members) for p in self._facts.patterns.get(member, ())],
                 self._rng,
                 self._shape.distinct,

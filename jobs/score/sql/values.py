@@ -20,10 +20,15 @@ _WORDS = re.findall(
 
 @dataclass(frozen=True)
 class Pool:
-    """What a column draws from: `special` are literals and neighbours, chosen with `special_share`."""
+    """What a column draws from.
+
+    `special` are literals and their neighbours, chosen with `special_share`; `hits` satisfy the
+    query's condition on the column.
+    """
 
     kind: Kind
     special: tuple[Value, ...]
+    hits: tuple[Value, ...]
     ordinary: tuple[Value, ...]
     special_share: float
 
@@ -32,9 +37,15 @@ class Pool:
             return rng.choice(self.special)
         return rng.choice(self.ordinary)
 
+    def hit(self, rng: random.Random) -> Value:
+        """A value that the query looks for, where it looks for any."""
+        return rng.choice(self.hits) if self.hits else self.draw(rng)
+
     def distinct(self, rng: random.Random, count: int) -> list[Value]:
-        """`count` different values: the pool's own, then new ones."""
-        known: list[Value] = list(dict.fromkeys([*self.special, *self.ordinary]))
+        """`count` different values: those the query looks for first, then the pool's own, then new ones."""
+        first = list(dict.fromkeys(self.hits))[: max(1, count // 2)]
+        rest = [v for v in dict.fromkeys([*self.special, *self.ordinary]) if v not in first]
+        known: list[Value] = [*first, *rng.sample(rest, len(rest))]
         number = 1
         while len(known) < count:
             value: Value = (
@@ -43,25 +54,28 @@ class Pool:
             if value not in known:
                 known.append(value)
             number += 1
-        return rng.sample(known, count)
+        return rng.sample(known[:count], count)
 
 
 def pool(
     kind: Kind,
     literals: Sequence[Literal],
+    hits: Sequence[Literal],
     patterns: Sequence[str],
     rng: random.Random,
     distinct: int,
     special_share: float,
 ) -> Pool:
     """A pool for columns of `kind` that the query compares with `literals` and LIKE `patterns`."""
+    wanted: list[Value] = [hit for hit in hits if not isinstance(hit, int) or -(2**63) <= hit < 2**63]
     special: list[Value] = []
     for literal in literals:
         special += neighbours(literal)
     for pattern in patterns:
         special += like_matches(pattern, rng)
+        wanted += like_matches(pattern, rng)[:2]
     numbers = [literal for literal in literals if not isinstance(literal, str)]
-    return Pool(kind, tuple(dict.fromkeys(special)), _ordinary(kind, numbers, rng, distinct), special_share)
+    return Pool(kind, tuple(special), tuple(wanted), _ordinary(kind, numbers, rng, distinct), special_share)
 
 
 def neighbours(literal: Literal) -> list[Value]:

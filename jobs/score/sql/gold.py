@@ -1,0 +1,44 @@
+"""What a gold query allows: its result on a database, with everything its order leaves open."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+from jobs.score.sql import compare, engine
+from jobs.score.sql.compare import Expected, Table
+from jobs.score.sql.engine import Limits
+from jobs.score.sql.syntax import GoldPlan
+
+
+def allowed(connection: sqlite3.Connection, plan: GoldPlan, limits: Limits) -> Expected:
+    """Every result that the gold query allows on this database. Raises QueryError."""
+    table = engine.run(connection, plan.sql, limits)
+    if plan.mode == "bag":
+        return compare.unordered(table)
+    if plan.mode == "exact":
+        return compare.in_order(table)
+    width = table.width - plan.appended
+    keys = [tuple(row[key] for key in plan.keys) for row in table.rows]
+    rows = [row[:width] for row in table.rows] if plan.appended else table.rows
+    return compare.grouped(Table(width, rows), keys, plan.offset, plan.limit)
+
+
+def is_stable(image: bytes, plan: GoldPlan, expected: Expected, limits: Limits) -> bool:
+    """Whether the gold query returns the same when SQLite visits rows the other way round.
+
+    It does not where a LIMIT in a subquery, or a column outside GROUP BY, picks one of several: no
+    answer can be held against such a result. Raises QueryError.
+    """
+    with closing(engine.open_image(image, reverse=True)) as connection:
+        return same_choice(expected, allowed(connection, plan, limits))
+
+
+def same_choice(first: Expected, second: Expected) -> bool:
+    """Whether two sets of allowed results are the same set."""
+    if [s.take for s in first.segments] != [s.take for s in second.segments]:
+        return False
+    return all(
+        compare.same([compare.unordered(Table(first.width, a.rows))], [Table(second.width, b.rows)])
+        for a, b in zip(first.segments, second.segments, strict=True)
+    )
