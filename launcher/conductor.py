@@ -111,12 +111,13 @@ class Conductor:
                 # Its conductor was lost, and the stage with it: nobody's failure, no budget spent.
                 heartbeat = self.attempt.get(f"heartbeats/{one.stage}.json") or {}
                 seen_at = float(heartbeat.get("at", one.started_at))
+                finished = self.store.exists(f"stages/{self.plan.stage(one.stage).key}")
                 self.attempt.end_try(
                     one.stage,
                     one.number,
                     {
                         "ended_at": max(seen_at, one.started_at),
-                        "reason": Reason.KILLED.value,
+                        "reason": (Reason.SUCCEEDED if finished else Reason.KILLED).value,
                         "conductor_lost": True,
                     },
                 )
