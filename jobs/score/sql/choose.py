@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain
 
 from jobs.score.sql import compare, engine
 from jobs.score.sql.compare import Expected
@@ -21,7 +22,7 @@ from jobs.score.sql.syntax import GoldPlan
 
 #: Candidates made for every query, and for the mutants that survive these.
 CANDIDATES = 20
-HUNTED = 100
+HUNTED = 60
 #: Databases kept at most; and where there is no real one, at least.
 MOST_KEPT = 8
 LEAST_KEPT = 2
@@ -53,7 +54,9 @@ def choose(
     spared: Sequence[bool],
 ) -> Choice:
     """Run the mutants and keep databases. `spared[i]` says that mutant i is known to be no mistake at all."""
-    running = _runnable(mutants, real, candidates)
+    first = next(candidates)
+    candidates = chain((first,), candidates)
+    running = _runnable(mutants, real, first)
     choice = Choice(made=Counter(mutants[index].kind for index in running))
     alive = set(running)
     if real is not None:
@@ -80,13 +83,10 @@ def choose(
     return choice
 
 
-def _runnable(mutants: Sequence[Mutant], real: sqlite3.Connection | None, candidates: Iterator[bytes]) -> list[int]:
+def _runnable(mutants: Sequence[Mutant], real: sqlite3.Connection | None, first: bytes) -> list[int]:
     """Mutants that are queries at all, on the real database or else the first candidate."""
     if real is not None:
         return [i for i, mutant in enumerate(mutants) if _compiles(real, mutant.sql)]
-    first = next(candidates, None)
-    if first is None:
-        return []
     with closing(engine.open_image(first)) as connection:
         return [i for i, mutant in enumerate(mutants) if _compiles(connection, mutant.sql)]
 

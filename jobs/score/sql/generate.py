@@ -38,6 +38,7 @@ SHAPES = (
     Shape(rows=5, distinct=3, literal_share=0.8, null_share=0.2, empty_share=0.0, hit_share=0.6),
     Shape(rows=16, distinct=8, literal_share=0.4, null_share=0.1, empty_share=0.2, hit_share=0.4),
     Shape(rows=40, distinct=10, literal_share=0.85, null_share=0.0, empty_share=0.0, hit_share=0.1),
+    Shape(rows=14, distinct=6, literal_share=0.5, null_share=0.5, empty_share=0.0, hit_share=0.1),
 )
 #: Rows that a table may be given so that groups reach the size a HAVING asks for.
 _MAX_ROWS = 150
@@ -138,7 +139,7 @@ class _Filler:
 
     def _column(self, table: TableSchema, column: Column, modes: Sequence[Callable[[str], bool]]) -> list[Value]:
         name, rng = column.name.lower(), self._rng
-        unique = column.key or _names_its_table(table, column)
+        unique = column.key or names_its_table(table, column)
         parents = self._parent_values(table, column)
         if parents is not None:
             present = [value for value in parents if value is not None]
@@ -197,7 +198,7 @@ def key_like(column: Column) -> bool:
     return column.key or name == "id" or name.endswith(("_id", "_code")) or column.name.endswith(("ID", "Id"))
 
 
-def _names_its_table(table: TableSchema, column: Column) -> bool:
+def names_its_table(table: TableSchema, column: Column) -> bool:
     """Whether a column without declared key is the table's own (`singer.Singer_ID`): contexts declare none."""
     if table.primary:
         return False
