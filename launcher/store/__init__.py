@@ -18,6 +18,7 @@ from launcher.store.artifact import (
     FileEntry,
     Leftover,
     Manifest,
+    Progress,
     Store,
     check_name,
     digest_file,
@@ -34,6 +35,7 @@ __all__ = [
     "FileEntry",
     "Leftover",
     "Manifest",
+    "Progress",
     "Store",
     "check_name",
     "digest_file",
@@ -42,19 +44,31 @@ __all__ = [
 ]
 
 
-def open_store(address: str, *, writable: bool = True) -> DirectoryStore:
-    """The store at `file:///dir` or a plain directory path.
+def open_store(address: str, *, writable: bool = True, progress: Progress | None = None) -> Store:
+    """The store at `s3://bucket/prefix`, `file:///dir` or a plain directory path.
 
-    With `writable` it is created where it is not there, and tried out. Raises Failure(STORE_FAILED)
-    where it cannot be written, Failure(UNSUPPORTED) for other schemes.
+    With `writable` a directory is created where it is not there, and the store is tried out.
+    Raises Failure(STORE_FAILED | NETWORK) where it cannot be used, Failure(USAGE | UNSUPPORTED) for
+    an address that is none.
     """
     scheme = urlparse(address).scheme
     if scheme in ("", "file"):
         root = Path(unquote(urlparse(address).path)) if scheme else Path(address)
         return DirectoryStore(root.expanduser().absolute(), writable=writable)
+    if scheme == "s3":
+        return _open_s3(address, writable, progress)
     raise Failure(
         Reason.UNSUPPORTED,
-        f"the store {scheme}:// is not supported yet",
+        f"the store {scheme}:// is not supported",
         where="--store",
-        next_step="use a directory: --store file:///path",
+        next_step="use a directory (file:///path) or s3://bucket/prefix",
     )
+
+
+def _open_s3(address: str, writable: bool, progress: Progress | None) -> Store:
+    from launcher.store.address import parse
+
+    place = parse(address)
+    from launcher.store.s3 import S3Store
+
+    return S3Store(place, writable=writable, progress=progress)

@@ -202,9 +202,8 @@ def digest_file(path: Path) -> FileEntry:
 
 def check_name(name: str) -> None:
     """Refuse what could leave its place: absolute, `..`, empty parts, hidden names, control characters."""
-    parts = name.split("/")
-    if any(part in ("", ".", "..") or part.startswith(".") for part in parts) or re.search(
-        r"[\x00-\x1f\\]", name
+    if any(not part or part.startswith(".") for part in name.split("/")) or re.search(
+        r"[\x00-\x1f\\\ud800-\udfff]", name
     ):
         raise ValueError(f"'{name}' cannot be a name in the store")
 

@@ -1,0 +1,552 @@
+"""Requests to S3-compatible storage: the only module that imports boto3.
+
+Every call ends within `limits.call_timeout_s`: retried by botocore where it may help, with its
+answer's digest compared, and with a Failure that says what, where and what next. No call of this
+module uses tagging or ACLs (rclone's server replaces the object's content on those).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.exceptions
+import botocore.parsers
+import urllib3.exceptions
+from botocore.config import Config
+
+from launcher.outcome import Failure, Reason
+from launcher.store.address import S3Address, check_endpoint
+
+T = TypeVar("T")
+_WRITER, _SHA256 = "tuneyard-writer", "tuneyard-sha256"
+
+#: The server's word for it -> (reason, what a person reads, next step).
+_CODES: dict[str, tuple[Reason, str, str]] = {
+    "NoSuchBucket": (Reason.STORE_FAILED, "the bucket does not exist", "create it, or correct --store"),
+    "InvalidAccessKeyId": (
+        Reason.STORE_FAILED,
+        "the server does not know the access key",
+        "check AWS_ACCESS_KEY_ID or the profile",
+    ),
+    "SignatureDoesNotMatch": (
+        Reason.STORE_FAILED,
+        "the server refuses the signature: the secret key or the region is wrong",
+        "check AWS_SECRET_ACCESS_KEY, or name region= in the address",
+    ),
+    "AuthorizationHeaderMalformed": (
+        Reason.STORE_FAILED,
+        "the server refuses the signature's region",
+        "name region= in the address",
+    ),
+    "RequestTimeTooSkewed": (
+        Reason.STORE_FAILED,
+        "this machine's clock and the server's differ too much",
+        "set this machine's clock, then launcher retry RUN",
+    ),
+    "AllAccessDisabled": (Reason.STORE_FAILED, "access to the bucket is disabled", ""),
+    "NotImplemented": (Reason.UNSUPPORTED, "the server does not know this request", "use another server"),
+}
+_DENIED = ("AccessDenied", "403", "Forbidden", "AccountProblem", "UnauthorizedAccess")
+_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired", "InvalidToken")
+_FULL = (
+    "InsufficientStorage",
+    "507",
+    "XMinioStorageFull",
+    "XMinioStorageQuotaExceeded",
+    "QuotaExceeded",
+    "InsufficientCapacity",
+    "StorageFull",
+)
+#: Answers to a request that was spoilt on its way: the same request again may well pass.
+_SPOILT = (
+    "BadDigest",
+    "XAmzContentSHA256Mismatch",
+    "InvalidDigest",
+    "IncompleteBody",
+    "BadRequest",
+    "400",
+    "MalformedXML",
+    "RequestTimeout",
+    "SignatureDoesNotMatch",
+    "AuthorizationHeaderMalformed",
+    "InvalidRequest",
+    "MethodNotAllowed",
+    "405",
+)
+_BUSY = (
+    "SlowDown",
+    "ServiceUnavailable",
+    "Throttling",
+    "TooManyRequests",
+    "InternalError",
+    "OperationAborted",
+)
+#: How a lost or spoilt connection shows itself.
+_BROKEN = (
+    botocore.exceptions.BotoCoreError,
+    botocore.parsers.ResponseParserError,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+    ValueError,
+    KeyError,
+)
+
+
+class Absent(Exception):
+    """There is no such object (or upload)."""
+
+
+class Taken(Exception):
+    """A conditional write found an object there already."""
+
+
+@dataclass(frozen=True)
+class Stat:
+    """What HEAD or a listing says of an object. `modified_at` is seconds since 1970."""
+
+    key: str
+    size_bytes: int
+    etag: str
+    modified_at: float
+
+
+@dataclass(frozen=True)
+class Got:
+    """Bytes that were read, with what tells whether they are right."""
+
+    data: bytes
+    etag: str
+    writer: str
+    sha256: str
+
+
+def md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+class Client:
+    """One bucket of one server. Safe to use from many threads."""
+
+    def __init__(self, address: S3Address) -> None:
+        self.address = address
+        self.limits = address.limits
+        #: Whether ETags of single writes are the MD5 of their bytes; None until it was tried.
+        self.etag_is_md5: bool | None = None
+        self._renewal = threading.Lock()
+        self._client = self._connect()
+
+    def _connect(self) -> Any:
+        address = self.address
+        try:
+            session = boto3.session.Session(profile_name=address.profile, region_name=address.region)
+            style = address.addressing
+            client = self._make(session, "virtual" if style == "auto" else style)
+            host = urlsplit(client.meta.endpoint_url).hostname or ""
+            if style == "auto" and not host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+                client = self._make(session, "path")
+        except (botocore.exceptions.BotoCoreError, ValueError) as error:
+            raise _explain_silence(error, "connect", str(address), address) from None
+        problems = check_endpoint(client.meta.endpoint_url, address.allow_http)
+        if problems:
+            raise Failure(
+                Reason.USAGE,
+                "the store's endpoint cannot be used",
+                where="endpoint_url",
+                problems=tuple(problems),
+            )
+        return client
+
+    def _make(self, session: Any, style: str) -> Any:
+        limits = self.limits
+        return session.client(
+            "s3",
+            endpoint_url=self.address.endpoint_url,
+            # Signing needs some region; other servers than AWS take any.
+            region_name=session.region_name or "us-east-1",
+            verify=self.address.ca_bundle,
+            config=Config(
+                signature_version="s3v4",
+                connect_timeout=limits.connect_timeout_s,
+                read_timeout=limits.read_timeout_s,
+                retries={"mode": "standard", "total_max_attempts": limits.attempts},
+                max_pool_connections=limits.parallel + 4,
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                # Content-MD5 is sent and signed with all bytes, so they are not hashed twice.
+                s3={"addressing_style": style, "payload_signing_enabled": False},
+            ),
+        )
+
+    # -- one call -------------------------------------------------------------------------
+    def call(self, operation: str, *, body: bool = False, **parameters: Any) -> Any:
+        """One request with its retries. With `body` the answer's bytes are read too, as `Bytes`.
+
+        Raises Absent, Taken or Failure; returns botocore's answer.
+        """
+        deadline = time.monotonic() + self.limits.call_timeout_s
+        renewed = False
+        for attempt in range(1, self.limits.wrong_answers + 1):
+            client = self._client
+            try:
+                perform = partial(_perform, client, operation, parameters, body)
+                return within(deadline - time.monotonic(), perform)
+            except TimeoutError:
+                raise Failure(
+                    Reason.NETWORK,
+                    f"no whole answer to {operation} within {self.limits.call_timeout_s:.0f} s",
+                    where=self._where(parameters),
+                    next_step="check the network and the server, then launcher retry RUN",
+                ) from None
+            except botocore.exceptions.ClientError as error:
+                code = str(error.response.get("Error", {}).get("Code", ""))
+                if code in _EXPIRED and not renewed:
+                    renewed = True
+                    self._renew(client)
+                    continue
+                again = code in _SPOILT or code == "ConditionalRequestConflict"
+                if code in ("NoSuchKey", "NoSuchUpload", "404", "NotFound"):
+                    raise Absent(parameters.get("Key", "")) from None
+                if code in ("PreconditionFailed", "412"):
+                    raise Taken(parameters.get("Key", "")) from None
+                if not again or attempt == self.limits.wrong_answers:
+                    raise self._explain(error, operation, parameters) from None
+            except _BROKEN as error:
+                # What broke while it was read, or could not be read at all.
+                if attempt == self.limits.wrong_answers or not _may_pass(error):
+                    raise self._explain(error, operation, parameters) from None
+            pause = min(0.05 * 2**attempt, 2.0, max(0.0, deadline - time.monotonic()))
+            time.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def _renew(self, stale: Any) -> None:
+        """Read the credentials anew: a profile, a role or a mounted file may have fresh ones by now."""
+        with self._renewal:
+            if self._client is stale:
+                self._client = self._connect()
+
+    def _where(self, parameters: dict[str, Any]) -> str:
+        key = parameters.get("Key") or parameters.get("Prefix") or ""
+        return f"s3://{self.address.bucket}/{key}"
+
+    def _explain(self, error: Exception, operation: str, parameters: dict[str, Any]) -> Failure:
+        where = self._where(parameters)
+        if isinstance(error, botocore.exceptions.ClientError):
+            return _explain_answer(error, operation, where)
+        return _explain_silence(error, operation, where, self.address)
+
+    # -- objects --------------------------------------------------------------------------
+    def head(self, key: str) -> Stat:
+        answer = self.call("head_object", Bucket=self.address.bucket, Key=key)
+        modified = answer.get("LastModified")
+        return Stat(
+            key,
+            int(answer.get("ContentLength", -1)),
+            _etag(answer),
+            modified.timestamp() if modified else 0.0,
+        )
+
+    def get(self, key: str, first: int | None = None, size: int | None = None) -> Got:
+        """A whole object, or `size` bytes from `first`. Nothing here says that they are the right ones."""
+        extra: dict[str, Any] = {}
+        if first is not None and size is not None:
+            extra["Range"] = f"bytes={first}-{first + size - 1}"
+        for attempt in range(1, self.limits.wrong_answers + 1):
+            answer = self.call("get_object", body=True, Bucket=self.address.bucket, Key=key, **extra)
+            if size is None or len(answer["Bytes"]) == size:
+                break
+            if attempt == self.limits.wrong_answers:
+                raise Failure(
+                    Reason.CORRUPT_ARTIFACT,
+                    f"{len(answer['Bytes'])} bytes came where {size} were asked for",
+                    where=self._where({"Key": key}),
+                )
+        metadata = answer.get("Metadata", {})
+        return Got(answer["Bytes"], _etag(answer), metadata.get(_WRITER, ""), metadata.get(_SHA256, ""))
+
+    def get_checked(self, key: str) -> Got:
+        """A small whole object whose bytes agree with what the server knows of them.
+
+        The digest written beside it decides, else the ETag where that is known to be an MD5, else a
+        second reading. Raises Failure(CORRUPT_ARTIFACT) where nothing fits time after time.
+        """
+        seen: set[bytes] = set()
+        for _ in range(self.limits.wrong_answers):
+            got = self.get(key)
+            if got.sha256:
+                if hashlib.sha256(got.data).hexdigest() == got.sha256:
+                    return got
+            elif got.etag == md5(got.data) or (self.etag_is_md5 is not True and got.data in seen):
+                return got
+            seen.add(got.data)
+        raise Failure(
+            Reason.CORRUPT_ARTIFACT,
+            "the bytes are not those that were written",
+            where=self._where({"Key": key}),
+        )
+
+    def put(self, key: str, data: bytes, *, writer: str = "", create: bool = False) -> str:
+        """Write an object whole; returns its ETag. With `create` raises Taken where one is there."""
+        condition: dict[str, Any] = {"IfNoneMatch": "*"} if create else {}
+        metadata = {_SHA256: hashlib.sha256(data).hexdigest(), **({_WRITER: writer} if writer else {})}
+        answer = self.call(
+            "put_object",
+            Bucket=self.address.bucket,
+            Key=key,
+            Body=data,
+            ContentMD5=base64.b64encode(bytes.fromhex(md5(data))).decode(),
+            Metadata=metadata,
+            **condition,
+        )
+        return _etag(answer)
+
+    def arrived(self, etag: str, digest: str) -> bool:
+        """Whether the server's ETag speaks against the MD5 of what was sent."""
+        return self.etag_is_md5 is not True or etag == digest
+
+    def delete(self, keys: list[str]) -> None:
+        """Remove objects; what is gone already counts as removed."""
+        for key in keys:
+            try:
+                self.call("delete_object", Bucket=self.address.bucket, Key=key)
+            except Absent:
+                continue
+
+    def objects(self, prefix: str) -> Iterator[Stat]:
+        """Every object whose key starts with `prefix`, in the order of keys."""
+        for page in self._pages(prefix, ""):
+            for item in page.get("Contents", []):
+                yield Stat(
+                    item["Key"],
+                    item["Size"],
+                    item.get("ETag", "").strip('"'),
+                    item["LastModified"].timestamp(),
+                )
+
+    def children(self, prefix: str) -> tuple[set[str], set[str]]:
+        """Names of objects and of folders directly under `prefix` (which ends with a slash)."""
+        names: set[str] = set()
+        folders: set[str] = set()
+        for page in self._pages(prefix, "/"):
+            names |= {item["Key"].removeprefix(prefix) for item in page.get("Contents", [])}
+            folders |= {
+                item["Prefix"].removeprefix(prefix).rstrip("/") for item in page.get("CommonPrefixes", [])
+            }
+        return names - {""}, folders
+
+    def _pages(self, prefix: str, delimiter: str) -> Iterator[Any]:
+        token: dict[str, Any] = {"Delimiter": delimiter} if delimiter else {}
+        while True:
+            page = self.call(
+                "list_objects_v2",
+                Bucket=self.address.bucket,
+                Prefix=prefix,
+                **token,
+            )
+            yield page
+            if not page.get("IsTruncated") or not page.get("NextContinuationToken"):
+                return
+            token["ContinuationToken"] = page["NextContinuationToken"]
+
+    # -- uploads in parts -----------------------------------------------------------------
+    def begin_upload(self, key: str) -> str:
+        answer = self.call("create_multipart_upload", Bucket=self.address.bucket, Key=key)
+        return str(answer["UploadId"])
+
+    def put_part(self, key: str, upload: str, number: int, data: bytes, digest: str) -> str:
+        """Send part `number` (from 1); returns its ETag."""
+        answer = self.call(
+            "upload_part",
+            Bucket=self.address.bucket,
+            Key=key,
+            UploadId=upload,
+            PartNumber=number,
+            Body=data,
+            ContentMD5=base64.b64encode(bytes.fromhex(digest)).decode(),
+        )
+        return _etag(answer)
+
+    def parts(self, key: str, upload: str) -> dict[int, Stat]:
+        """Parts the server has of an unfinished upload. Raises Absent where it knows no such upload."""
+        found: dict[int, Stat] = {}
+        marker: dict[str, Any] = {}
+        while True:
+            page = self.call("list_parts", Bucket=self.address.bucket, Key=key, UploadId=upload, **marker)
+            for part in page.get("Parts", []):
+                etag = str(part["ETag"]).strip('"')
+                found[part["PartNumber"]] = Stat(key, part["Size"], etag, part["LastModified"].timestamp())
+            if not page.get("IsTruncated"):
+                return found
+            marker = {"PartNumberMarker": int(page["NextPartNumberMarker"])}
+
+    def complete_upload(self, key: str, upload: str, etags: list[str]) -> None:
+        """Make the parts one object. Raises Absent where the upload is unknown, or completed already."""
+        parts = [{"PartNumber": number, "ETag": f'"{etag}"'} for number, etag in enumerate(etags, 1)]
+        self.call(
+            "complete_multipart_upload",
+            Bucket=self.address.bucket,
+            Key=key,
+            UploadId=upload,
+            MultipartUpload={"Parts": parts},
+        )
+
+    def unfinished(self, prefix: str) -> list[tuple[str, str, float]]:
+        """Uploads in parts that were begun below `prefix`: (key, upload, begun at)."""
+        try:
+            answer = self.call("list_multipart_uploads", Bucket=self.address.bucket, Prefix=prefix)
+        except (Failure, Absent):
+            return []  # not every server lists them; they cost nothing that a reader could see
+        return [
+            (item["Key"], item["UploadId"], item["Initiated"].timestamp())
+            for item in answer.get("Uploads", [])
+        ]
+
+    def abort_upload(self, key: str, upload: str) -> None:
+        try:
+            self.call("abort_multipart_upload", Bucket=self.address.bucket, Key=key, UploadId=upload)
+        except Absent:
+            return
+
+
+def within(seconds: float, function: Callable[[], T]) -> T:
+    """What `function` returns, or TimeoutError. A thread that does not come back in time is left behind:
+    it dies with the process, and what it still reads is read by nobody."""
+    result: list[T] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            result.append(function())
+        except BaseException as error:  # carried to the caller, whatever it is
+            failure.append(error)
+
+    thread = threading.Thread(target=run, daemon=True, name="tuneyard-s3")
+    thread.start()
+    thread.join(max(0.0, seconds))
+    if failure:
+        raise failure[0]
+    if not result:
+        raise TimeoutError
+    return result[0]
+
+
+def _perform(client: Any, operation: str, parameters: dict[str, Any], body: bool) -> Any:
+    answer = getattr(client, operation)(**parameters)
+    if body:
+        with answer.pop("Body") as stream:
+            answer["Bytes"] = stream.read()
+    return answer
+
+
+def _etag(answer: Any) -> str:
+    return str(answer.get("ETag", "")).strip('"')
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same request may succeed at once. Botocore has retried lost connections already."""
+    lasting = (
+        botocore.exceptions.NoCredentialsError,
+        botocore.exceptions.PartialCredentialsError,
+        botocore.exceptions.EndpointConnectionError,
+        botocore.exceptions.ConnectTimeoutError,
+        botocore.exceptions.ReadTimeoutError,
+        botocore.exceptions.ParamValidationError,
+        botocore.exceptions.SSLError,
+        botocore.exceptions.ProxyConnectionError,
+        botocore.exceptions.ProfileNotFound,
+    )
+    return not isinstance(error, lasting)
+
+
+def _explain_answer(error: botocore.exceptions.ClientError, operation: str, where: str) -> Failure:
+    answer = error.response
+    code = str(answer.get("Error", {}).get("Code", ""))
+    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    tries = int(answer.get("ResponseMetadata", {}).get("RetryAttempts", 0)) + 1
+    if code in _CODES:
+        reason, what, next_step = _CODES[code]
+        return Failure(reason, f"{what} ({operation})", where=where, next_step=next_step)
+    if code in _EXPIRED:
+        return Failure(
+            Reason.STORE_FAILED,
+            f"the credentials have expired, and no fresh ones were found ({operation})",
+            where=where,
+            next_step="log in again or renew the session token, then launcher retry RUN",
+        )
+    if code in _FULL or status == 507:
+        return Failure(
+            Reason.DISK_FULL,
+            f"the server has no space left ({operation}: {code})",
+            where=where,
+            next_step="free space on the server (launcher gc), then launcher retry RUN",
+        )
+    if code in _DENIED or status == 403:
+        return Failure(
+            Reason.STORE_FAILED,
+            f"access denied ({operation})",
+            where=where,
+            next_step="check which credentials are in use and what they may do",
+        )
+    if code in _BUSY or status >= 500 or status == 429:
+        return Failure(
+            Reason.NETWORK,
+            f"the server answered {status} {code} to {operation}, {tries} times",
+            where=where,
+            next_step="wait until the server has recovered, then launcher retry RUN",
+        )
+    return Failure(Reason.STORE_FAILED, f"the server answered {status} {code} to {operation}", where=where)
+
+
+def _explain_silence(error: Exception, operation: str, where: str, address: S3Address) -> Failure:
+    endpoint = address.endpoint_url or "the endpoint"
+    if isinstance(
+        error, botocore.exceptions.NoCredentialsError | botocore.exceptions.PartialCredentialsError
+    ):
+        return Failure(
+            Reason.STORE_FAILED,
+            "no credentials were found",
+            where=where,
+            next_step="set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        )
+    if isinstance(error, botocore.exceptions.ProfileNotFound):
+        return Failure(
+            Reason.STORE_FAILED,
+            str(error),
+            where=where,
+            next_step="correct AWS_PROFILE or profile= in --store",
+        )
+    if isinstance(error, botocore.exceptions.SSLError):
+        return Failure(
+            Reason.NETWORK,
+            f"{endpoint}'s certificate is not trusted",
+            where=where,
+            next_step="name the authority: ca_bundle=FILE in the address, or AWS_CA_BUNDLE",
+        )
+    if isinstance(
+        error, botocore.exceptions.CredentialRetrievalError | botocore.exceptions.TokenRetrievalError
+    ):
+        return Failure(
+            Reason.STORE_FAILED,
+            "the credentials could not be renewed",
+            where=where,
+            next_step="log in again, then launcher retry RUN",
+        )
+    kind = type(error).__name__
+    if isinstance(error, botocore.exceptions.HTTPClientError | botocore.exceptions.ConnectionError | OSError):
+        return Failure(
+            Reason.NETWORK,
+            f"the connection to {endpoint} failed during {operation} ({kind})",
+            where=where,
+            next_step="check the network and endpoint_url, then launcher retry RUN",
+        )
+    return Failure(Reason.STORE_FAILED, f"{operation} failed ({kind})", where=where)

@@ -1,0 +1,420 @@
+"""Artifacts in S3-compatible storage.
+
+An artifact `a/b` is one object `a/b/_SUCCESS.json` and, below `a/.data/b/<unique>/`, the objects
+its manifest names: every commit writes under a prefix of its own, so that two writers never touch
+each other's bytes, and the manifest comes last. What no manifest names is garbage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from launcher.outcome import Failure, Reason
+from launcher.store import create_once as creation
+from launcher.store import packing
+from launcher.store.address import S3Address
+from launcher.store.artifact import (
+    MANIFEST,
+    FileEntry,
+    Leftover,
+    Manifest,
+    Progress,
+    check_name,
+    digest_file,
+    encode,
+    scan,
+)
+from launcher.store.client import Absent, Client, md5
+from launcher.store.local_state import cache_home, locked, state_directory, write_whole
+from launcher.store.reading import S3Artifact, fetch_input
+from launcher.store.transfer import Crew, Ledger, Pace, Transfer, part_size, ranges
+
+_DATA = ".data"
+#: How long what a probe found out about a server is believed.
+_PROBE_HOLDS_S = 3600.0
+
+
+class S3Store:
+    """A Store in one bucket. Safe to use from many threads, processes and machines at once."""
+
+    poll_interval_s = 1.0
+
+    def __init__(
+        self, address: S3Address, *, writable: bool = True, progress: Progress | None = None
+    ) -> None:
+        self.place = address
+        self.client = Client(address)
+        self.progress = progress
+        cap = address.bandwidth_mib_s
+        self.transfer = Transfer(self.client, Pace(cap * (1 << 20) if cap else None))
+        self.local_root = state_directory(str(address))
+        self.cache = cache_home()
+        self._conditional: bool | None = None
+        self._recall()
+        if writable:
+            # Fails here and now where the bucket cannot be reached or written.
+            if self._conditional is None:
+                self._probe()
+            else:
+                next(iter(self.client.objects(address.key("runs/-"))), None)
+
+    @property
+    def address(self) -> str:
+        return str(self.place)
+
+    # -- what the server is able to -------------------------------------------------------
+    def _recall(self) -> None:
+        try:
+            known = json.loads((self.local_root / "server.json").read_bytes())
+            if 0 <= time.time() - float(known["at"]) < _PROBE_HOLDS_S:
+                self._conditional = bool(known["conditional"])
+                self.client.etag_is_md5 = bool(known["etag_is_md5"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return  # nothing known yet: the first write finds out
+
+    def _probe(self) -> bool:
+        self._conditional = creation.probe(self.client)
+        known = {
+            "at": time.time(),
+            "conditional": self._conditional,
+            "etag_is_md5": self.client.etag_is_md5,
+        }
+        write_whole(self.local_root / "server.json", encode(known))
+        return self._conditional
+
+    @property
+    def conditional(self) -> bool:
+        """Whether this server honours create-once."""
+        return self._probe() if self._conditional is None else self._conditional
+
+    # -- artifacts ------------------------------------------------------------------------
+    def commit(self, prefix: str, directory: Path, meta: dict[str, Any]) -> Manifest:
+        check_name(prefix)
+        there = self._standing(prefix)
+        if there is not None:
+            shutil.rmtree(directory)
+            return there
+        paths = scan(directory)
+        objects = packing.pack([(name, path, path.stat().st_size) for name, path in paths], self.place.limits)
+        conditional = self.conditional
+        with self._ledger(prefix) as ledger:
+            entries: dict[str, FileEntry] = {}
+            hashing = Crew([_hash_into(entries, name, path) for name, path in paths], 2)
+            base = self._data_key(prefix, ledger.data)
+            digests = self.transfer.upload(objects, base, ledger, self.progress)
+            hashing.join()
+            self._check_written(base, objects, digests)
+            storage = {
+                "data": ledger.data,
+                **packing.describe(objects, digests, self.place.limits.part_bytes),
+            }
+            manifest = Manifest(dict(sorted(entries.items())), meta, storage)
+            manifest = self._publish_manifest(prefix, manifest, conditional)
+            ledger.remove()
+        if prefix.startswith("stages/"):
+            self._seed(manifest, directory)
+        shutil.rmtree(directory)
+        return manifest
+
+    def _standing(self, prefix: str) -> Manifest | None:
+        """The manifest that is committed, if one is. A manifest that is none is moved out of the way."""
+        try:
+            return self._manifest(prefix)
+        except Failure as failure:
+            if failure.reason is not Reason.CORRUPT_ARTIFACT:
+                raise
+            self.client.delete([self.place.key(f"{prefix}/{MANIFEST}")])
+            return None
+
+    def _manifest(self, prefix: str) -> Manifest | None:
+        key = self.place.key(f"{prefix}/{MANIFEST}")
+        where = f"s3://{self.place.bucket}/{key}"
+        try:
+            data = self.client.get_checked(key).data
+        except Absent:
+            return None
+        try:
+            value = json.loads(data)
+        except ValueError:
+            raise Failure(Reason.CORRUPT_ARTIFACT, "not JSON", where=where) from None
+        return Manifest.from_json(value, where)
+
+    def _publish_manifest(self, prefix: str, manifest: Manifest, conditional: bool) -> Manifest:
+        """Make the commit visible, and read it back; another writer's, where that came first."""
+        key = self.place.key(f"{prefix}/{MANIFEST}")
+        creation.create(self.client, key, encode(manifest.to_json()), conditional=conditional)
+        standing = self._manifest(prefix)
+        if standing is None:
+            raise Failure(
+                Reason.STORE_FAILED,
+                "the manifest that was just written is not there",
+                where=f"s3://{self.place.bucket}/{key}",
+                next_step="the server has lost data: check it, then launcher retry RUN",
+            )
+        if standing.storage.get("data") != manifest.storage["data"]:
+            base = self._data_key(prefix, manifest.storage["data"])
+            self.client.delete([stat.key for stat in self.client.objects(base)])
+        return standing
+
+    def _check_written(
+        self, base: str, objects: list[packing.ObjectPlan], digests: dict[str, list[str]]
+    ) -> None:
+        """Before the manifest: is everything that it will name there, with the right size and ETag?"""
+        expected = {f"{base}{one.name}": (one.size_bytes, digests[one.name]) for one in objects}
+        for _ in range(self.place.limits.wrong_answers):
+            there = {stat.key: stat for stat in self.client.objects(base)}
+            wrong = [
+                key
+                for key, (size, parts) in expected.items()
+                if key not in there
+                or there[key].size_bytes != size
+                or not self.transfer.fits(there[key].etag, parts)
+            ]
+            if not wrong:
+                return
+        raise Failure(
+            Reason.STORE_FAILED,
+            f"{len(wrong)} of {len(expected)} objects are not there as they were written",
+            where=f"s3://{self.place.bucket}/{wrong[0]}",
+            next_step="the server has lost data: check it, then launcher retry RUN",
+        )
+
+    def _data_key(self, prefix: str, data: str) -> str:
+        parent, _, name = prefix.rpartition("/")
+        folder = f"{parent}/{_DATA}/{name}/" if parent else f"{_DATA}/{name}/"
+        return self.place.key(f"{folder}{data}/" if data else folder)
+
+    @contextmanager
+    def _ledger(self, prefix: str) -> Iterator[Ledger]:
+        """The ledger of uploads to `prefix` on this machine; one without a file where another holds it."""
+        base = self.local_root / "uploads" / prefix.replace("/", "%")
+        fresh = uuid.uuid4().hex[:16]
+        with locked(base.with_name(f"{base.name}.lock"), wait=False) as held:
+            yield Ledger(base.with_name(f"{base.name}.json") if held else None, fresh)
+
+    def _seed(self, manifest: Manifest, directory: Path) -> None:
+        """Keep what was just committed as this machine's verified copy, where that is a rename."""
+        tree = S3Artifact.tree(self.cache, manifest)
+        for name in manifest.files:
+            target = tree / name
+            if target.exists():
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # Another file system: the next reader downloads it.
+            with contextlib.suppress(OSError):
+                os.chmod(directory / name, 0o444)
+                os.rename(directory / name, target)
+
+    def open(self, prefix: str) -> S3Artifact:
+        check_name(prefix)
+        manifest = self._manifest(prefix)
+        if manifest is None:
+            where = f"s3://{self.place.bucket}/{self.place.key(prefix)}"
+            raise Failure(Reason.MISSING_INPUT, "nothing is committed here", where=where)
+        data = str(manifest.storage.get("data", ""))
+        return S3Artifact(manifest, self.transfer, self._data_key(prefix, data), self.cache, self.progress)
+
+    def exists(self, prefix: str) -> bool:
+        check_name(prefix)
+        try:
+            self.client.head(self.place.key(f"{prefix}/{MANIFEST}"))
+        except Absent:
+            return False
+        return True
+
+    def list(self, prefix: str) -> list[str]:
+        check_name(prefix)
+        objects, folders = self.client.children(f"{self.place.key(prefix)}/")
+        return sorted(name for name in objects | folders if not name.startswith("."))
+
+    # -- small objects --------------------------------------------------------------------
+    def put_json(self, path: str, value: Any, *, create_once: bool = True) -> bool:
+        check_name(path)
+        key = self.place.key(path)
+        if create_once:
+            return creation.create(self.client, key, encode(value), conditional=self.conditional)
+        creation.overwrite(self.client, key, encode(value))
+        return True
+
+    def get_json(self, path: str) -> Any:
+        check_name(path)
+        try:
+            data = self.client.get_checked(self.place.key(path)).data
+        except Absent:
+            return None
+        try:
+            return json.loads(data)
+        except ValueError:
+            where = f"s3://{self.place.bucket}/{self.place.key(path)}"
+            raise Failure(Reason.CORRUPT_ARTIFACT, "not JSON", where=where) from None
+
+    # -- outside files --------------------------------------------------------------------
+    def put_input(self, source: Path) -> str:
+        try:
+            size = source.stat().st_size
+            entry = digest_file(source)
+        except OSError as error:
+            raise Failure(Reason.MISSING_INPUT, f"cannot read: {error.strerror}", where=str(source)) from None
+        planned = packing.ObjectPlan(entry.sha256, (packing.Piece(entry.sha256, source, 0, size),))
+        if self._has_whole(planned):
+            return entry.sha256
+        _ = self.conditional  # learns whether ETags tell what has arrived
+        with self._ledger(f"inputs/{entry.sha256}") as ledger:
+            self.transfer.upload([planned], self.place.key("inputs/"), ledger, self.progress)
+            ledger.remove()
+        if digest_file(source) != entry:
+            self.client.delete([self.place.key(f"inputs/{entry.sha256}")])
+            raise Failure(Reason.BAD_DATA, "the file changed while it was read", where=str(source))
+        return entry.sha256
+
+    def _has_whole(self, planned: packing.ObjectPlan) -> bool:
+        """Whether the input is there with the right size and, where ETags say so, the right bytes."""
+        try:
+            there = self.client.head(self.place.key(f"inputs/{planned.name}"))
+        except Absent:
+            return False
+        if there.size_bytes != planned.size_bytes:
+            return False
+        spans = ranges(planned.size_bytes, part_size(planned.size_bytes, self.place.limits.part_bytes))
+        return self.transfer.fits(there.etag, [md5(planned.read(*span)) for span in spans])
+
+    def has_input(self, sha256: str) -> bool:
+        check_name(sha256)
+        try:
+            self.client.head(self.place.key(f"inputs/{sha256}"))
+        except Absent:
+            return False
+        return True
+
+    def input(self, sha256: str) -> Path:
+        check_name(sha256)
+        return fetch_input(self.transfer, self.place.key(f"inputs/{sha256}"), sha256, self.cache)
+
+    # -- logs and other plain files -------------------------------------------------------
+    def local_path(self, path: str) -> Path:
+        check_name(path)
+        return self.local_root / path
+
+    def publish(self, path: str) -> None:
+        source = self.local_path(path)
+        try:
+            size = source.stat().st_size
+        except FileNotFoundError:
+            return
+        planned = packing.ObjectPlan(path, (packing.Piece(path, source, 0, size),))
+        self.transfer.upload([planned], self.place.key(""), Ledger(None, ""))
+
+    def fetch(self, path: str) -> Path | None:
+        own = self.local_path(path)
+        if own.is_file():
+            return own
+        try:
+            data = self.client.get_checked(self.place.key(path)).data
+        except Absent:
+            return None
+        target = self.local_root / "published" / path
+        write_whole(target, data)
+        return target
+
+    # -- life and death -------------------------------------------------------------------
+    def delete(self, prefix: str) -> None:
+        check_name(prefix)
+        try:
+            manifest = self._manifest(prefix)
+        except Failure as failure:
+            if failure.reason is not Reason.CORRUPT_ARTIFACT:
+                raise
+            manifest = None
+        # The manifest goes first, so that what is half deleted is not read as whole.
+        self.client.delete([self.place.key(f"{prefix}/{MANIFEST}")])
+        if manifest is not None:
+            base = self._data_key(prefix, str(manifest.storage.get("data", "")))
+            self._delete_below(base)
+        self._delete_below(f"{self.place.key(prefix)}/")
+        shutil.rmtree(self.local_path(prefix), ignore_errors=True)
+
+    def _delete_below(self, base: str) -> None:
+        keys = sorted(
+            (stat.key for stat in self.client.objects(base)), key=lambda key: not key.endswith(MANIFEST)
+        )
+        Crew([lambda key=key: self.client.delete([key]) for key in keys], self.place.limits.parallel).join()  # type: ignore[misc]
+
+    def usage(self, prefix: str) -> int:
+        check_name(prefix)
+        total = sum(stat.size_bytes for stat in self.client.objects(f"{self.place.key(prefix)}/"))
+        return total + sum(stat.size_bytes for stat in self.client.objects(self._data_key(prefix, "")))
+
+    def leftovers(self) -> tuple[Leftover, ...]:
+        """Data that no manifest names, claims and probes nobody cleared away, uploads never completed."""
+        sizes: dict[str, int] = {}
+        newest: dict[str, float] = {}
+        root = self.place.key("")
+        for stat in self.client.objects(root):
+            group = _group(stat.key.removeprefix(root))
+            if group:
+                sizes[group] = sizes.get(group, 0) + stat.size_bytes
+                newest[group] = max(newest.get(group, 0.0), stat.modified_at)
+        found = [
+            Leftover(group, sizes[group], newest[group])
+            for group in sorted(sizes)
+            if not self._is_named(group)
+        ]
+        for key, upload, begun_at in self.client.unfinished(root):
+            found.append(Leftover(f"{key.removeprefix(root)}?uploadId={upload}", 0, begun_at))
+        return tuple(found)
+
+    def _is_named(self, group: str) -> bool:
+        """Whether a committed manifest names this data."""
+        parent, marker, rest = group.partition(f"{_DATA}/")
+        if not marker:
+            return False
+        name, data = rest.rsplit("/", 1)
+        try:
+            manifest = self._manifest(f"{parent}{name}")
+        except Failure as failure:
+            if failure.reason is not Reason.CORRUPT_ARTIFACT:
+                raise
+            return True  # nobody can tell: it stays
+        return manifest is not None and manifest.storage.get("data") == data
+
+    def discard(self, leftover: Leftover) -> None:
+        path, _, upload = leftover.path.partition("?uploadId=")
+        if upload:
+            self.client.abort_upload(self.place.key(path), upload)
+            return
+        if not _group(f"{path}/x") and not _group(path):
+            raise Failure(Reason.INTERNAL, "this is no leftover", where=leftover.path)
+        if self._is_named(path):
+            return  # it was committed since it was listed
+        self._delete_below(f"{self.place.key(path)}/")
+        self.client.delete([self.place.key(path)])
+
+    def lock(self, path: str) -> AbstractContextManager[bool]:
+        return locked(self.local_path(path), wait=False)
+
+
+def _group(path: str) -> str:
+    """The leftover an object would belong to: its data prefix, or a claim or probe itself; else ''."""
+    parts = path.split("/")
+    if _DATA in parts:
+        index = parts.index(_DATA)
+        return "/".join(parts[: index + 3]) if len(parts) > index + 3 else ""
+    if creation.CLAIMS in parts or creation.PROBES in parts:
+        return path
+    return ""
+
+
+def _hash_into(entries: dict[str, FileEntry], name: str, path: Path) -> Any:
+    def work() -> None:
+        entries[name] = digest_file(path)
+
+    return work
