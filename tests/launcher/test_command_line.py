@@ -1,0 +1,417 @@
+"""What a user meets: one clear message, the right exit code, data on stdout and talk on stderr."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import pytest
+from tiny import make_plan
+
+import launcher
+from launcher.cli import main as main_module
+from launcher.cli.main import VERBS, main
+from launcher.outcome import DISPOSITIONS, Failure, Reason
+from launcher.runs import Attempt
+from launcher.store import DirectoryStore
+
+ALL_VERBS = [verb for verbs in VERBS.values() for verb in verbs]
+
+
+@dataclass
+class Said:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Said]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """The launcher in this process, as `main` runs it, with a home of its own."""
+    for name in list(os.environ):
+        if name.startswith(("TUNEYARD", "XDG_", "HF_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> Said:
+        out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["launcher", *arguments])
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            code = main()
+        texts = []
+        for stream in (out, err):
+            stream.flush()
+            stream.seek(0)
+            texts.append(stream.read())
+        return Said(code, *texts)
+
+    return call
+
+
+def open_run(store: DirectoryStore, **changes: object) -> str:
+    plan = make_plan(**changes)
+    store.put_json(f"runs/{plan.run_id}/plan.json", plan.model_dump(mode="json"))
+    Attempt(store, plan.run_id, 1).put("request.json", {"format": 1, "opened_at": 1.0})
+    return plan.run_id
+
+
+def assert_refused(said: Said, reason: Reason, words: str) -> None:
+    """One message on stderr, that says what and what to do; nothing on stdout; the reason's exit code."""
+    assert said.code == DISPOSITIONS[reason].exit_code, said
+    assert said.out == ""
+    assert said.err.startswith("error: ")
+    assert said.err.count("error: ") == 1
+    assert words in said.err
+    assert "\nnext: " in said.err
+    assert "Traceback" not in said.err
+    assert not re.search(r"\b(RUN|STAGE|EXPERIMENT|COMMAND)\b", said.err), "a placeholder was not filled in"
+
+
+BAD_FILES = {
+    "a: [": "not YAML",
+    "- 1": "must be a mapping",
+    "name: tiny": "problems",
+    "format: 9": "newer",
+    "name: tiny\ntask: sql\ncontenders: [{name: a, kind: prompted, model: random-llama, modle: x}]": (
+        "contenders[0].modle: no such key"
+    ),
+}
+
+
+@pytest.mark.parametrize("verb", ["plan", "submit"])
+@pytest.mark.parametrize("text", BAD_FILES)
+def test_a_bad_experiment_file(run: Run, tmp_path: Path, verb: str, text: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    target = ["--target", "local"] if verb == "submit" else []
+    assert_refused(run(verb, "mine.yaml", *target), Reason.BAD_EXPERIMENT, BAD_FILES[text])
+
+
+REFUSED = [
+    (("plan", "nothing"), Reason.MISSING_INPUT, "no experiment 'nothing'"),
+    (("plan", "nothing.yaml"), Reason.MISSING_INPUT, "nothing.yaml: cannot read"),
+    (("plan", "sql", "-f", "over.yaml"), Reason.MISSING_INPUT, "over.yaml"),
+    (
+        ("plan", "sql", "--profile", "huge"),
+        Reason.BAD_EXPERIMENT,
+        "no profile 'huge'; it has: demo, paper, smoke",
+    ),
+    (("plan", "sql", "--set", "data.trian_rows=3"), Reason.BAD_EXPERIMENT, "data.trian_rows: no such key"),
+    (("plan", "sql", "--set", "contenders[x].model=y"), Reason.BAD_EXPERIMENT, "there are untuned, lora"),
+    (("plan", "sql", "--set", "contenders[lora].model=nope"), Reason.NO_SUCH_MODEL, "model 'nope'"),
+    (("plan", "sql", "--set", "contenders[lora].model=./nope"), Reason.NO_SUCH_MODEL, "no such directory"),
+    (("plan", "sql", "--set", "contenders[lora].model=o/m"), Reason.NETWORK, "HF_HUB_OFFLINE"),
+    (("plan", "sql", "--data", "nowhere"), Reason.MISSING_INPUT, "no such directory"),
+    (("plan", "viggo"), Reason.MISSING_INPUT, "reads a directory"),
+    (("plan", "viggo", "--data", "."), Reason.MISSING_INPUT, "viggo-train.csv"),
+    (("plan", "sql", "-o", "name", "--lock", "no/dir/lock.json"), Reason.USAGE, "cannot write"),
+    (("submit", "sql"), Reason.UNSUPPORTED, "--target local"),
+    (("submit", "sql", "--target", "local", "--store", "/dev/null/x"), Reason.STORE_FAILED, "/dev/null/x"),
+    (("list", "--store", "gs://bucket"), Reason.UNSUPPORTED, "gs"),
+    (("list", "--site", "none.yaml"), Reason.MISSING_INPUT, "site file"),
+    *(((verb, "sql-00000000"), Reason.NOT_FOUND, "no run") for verb in ("status", "logs", "why", "report")),
+    *(((verb, "sql-00000000"), Reason.NOT_FOUND, "no run") for verb in ("cancel", "retry")),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason", "words"),
+    REFUSED,
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_what_cannot_be_done_is_one_message(
+    run: Run, arguments: tuple[str, ...], reason: Reason, words: str
+) -> None:
+    assert_refused(run(*arguments), reason, words)
+
+
+@pytest.mark.parametrize("verb", ["status", "why", "report", "logs", "cancel", "retry"])
+def test_an_ambiguous_prefix_names_the_runs(run: Run, store: DirectoryStore, verb: str) -> None:
+    runs = sorted([open_run(store), open_run(store, seeds=[2])])
+    said = run(verb, "tiny-", "--store", str(store.root))
+    assert_refused(said, Reason.NOT_FOUND, f"could be {', '.join(runs)}")
+
+
+def test_a_prefix_of_one_run_is_enough(run: Run, store: DirectoryStore) -> None:
+    run_id = open_run(store)
+    said = run("status", run_id[:7], "--store", str(store.root), "-o", "json")
+    assert said.code == 0
+    assert json.loads(said.out)["run"] == run_id
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("logs", "{run}", "--stage", "nope"),
+        ("logs", "{run}"),
+        ("status", "{run}", "--attempt", "7"),
+        ("report", "{run}"),
+    ],
+)
+def test_what_a_run_does_not_have_is_not_found(
+    run: Run, store: DirectoryStore, arguments: tuple[str, ...]
+) -> None:
+    run_id = open_run(store)
+    said = run(*(word.format(run=run_id) for word in arguments), "--store", str(store.root))
+    assert_refused(said, Reason.NOT_FOUND, "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("nonsense",),
+        ("plan",),
+        ("plan", "sql", "--nope"),
+        ("plan", "sql", "-o", "xml"),
+        ("plan", "sql", "--relock"),
+    ],
+)
+def test_a_wrong_command_line_is_exit_2(run: Run, arguments: tuple[str, ...]) -> None:
+    said = run(*arguments)
+    assert said.code == 2
+    assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("verb", ALL_VERBS)
+def test_every_verb_explains_itself_with_its_defaults(run: Run, verb: str) -> None:
+    said = run(verb, "--help")
+    assert said.code == 0
+    assert said.err == ""
+    assert said.out.startswith(f"Usage: launcher {verb} ")
+    options = said.out.partition("\nOptions:\n")[2]
+    command = main_module.cli.get_command(click.Context(main_module.cli), verb)
+    assert command is not None
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not parameter.is_flag and not parameter.multiple:
+            assert parameter.help, parameter.name
+            shown = re.search(rf"{parameter.opts[-1]}\b.*?(?=\n  -|\Z)", options, re.DOTALL)
+            assert shown is not None, parameter.name
+            optional = not parameter.required and parameter.name not in {
+                "explain",
+                "data_directory",
+                "lock_path",
+            }
+            assert "[default:" in " ".join(shown[0].split()) or not optional, parameter.name
+            assert "required" in shown[0] or not parameter.required, parameter.name
+
+
+def test_the_groups_help_names_every_verb(run: Run) -> None:
+    said = run("--help")
+    for verb in ALL_VERBS:
+        assert re.search(rf"^  {verb}\s+\S", said.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_there_for_every_shell(tmp_path: Path, shell: str) -> None:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(launcher.__file__).parents[1]),
+        "_LAUNCHER_COMPLETE": f"{shell}_source",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "launcher"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+    )
+    if shell == "bash" and "bash" in done.stderr:
+        pytest.skip("this bash is too old for completion")
+    assert done.returncode == 0, done.stderr
+    assert f"_LAUNCHER_COMPLETE={shell}_complete" in done.stdout
+
+
+def test_completion_knows_the_verbs(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(launcher.__file__).parents[1]),
+        "_LAUNCHER_COMPLETE": "bash_complete",
+        "COMP_WORDS": "launcher s",
+        "COMP_CWORD": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "launcher"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+    )
+    assert {"plain,submit", "plain,status", "plain,score"} <= set(done.stdout.split())
+
+
+def test_looking_creates_no_store(run: Run, tmp_path: Path) -> None:
+    said = run("list", "--store", str(tmp_path / "typo"))
+    assert (said.code, said.out) == (0, "")
+    assert "no runs in" in said.err
+    run("plan", "sql", "--profile", "smoke", "-o", "name", "--store", str(tmp_path / "typo"))
+    assert not (tmp_path / "typo").exists()
+
+
+@pytest.mark.parametrize("verb", [("list",), ("status", "{run}"), ("doctor",)])
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_stdout_is_data_and_nothing_else(
+    run: Run, store: DirectoryStore, verb: tuple[str, ...], form: str
+) -> None:
+    import yaml
+
+    run_id = open_run(store)
+    said = run(*(word.format(run=run_id) for word in verb), "--store", str(store.root), "-o", form)
+    value = json.loads(said.out) if form == "json" else yaml.safe_load(said.out)
+    assert isinstance(value, dict | list)
+    assert "\x1b" not in said.out + said.err
+
+
+def test_the_plan_as_data_is_the_plan(run: Run) -> None:
+    said = run("plan", "sql", "--profile", "smoke", "-o", "json")
+    assert said.code == 0, said.err
+    document = json.loads(said.out)
+    name = run("plan", "sql", "--profile", "smoke", "-o", "name")
+    assert document["plan"]["run_id"] == name.out.strip()
+    assert len(document["estimates"]) == len(document["plan"]["stages"])
+
+
+def test_a_lock_is_written_once_and_then_read(run: Run, tmp_path: Path) -> None:
+    first = run("plan", "sql", "--profile", "smoke", "-o", "name", "--lock", "lock.json")
+    assert "lock: written to lock.json" in first.err
+    before = (tmp_path / "lock.json").read_bytes()
+    second = run("plan", "sql", "--profile", "smoke", "-o", "name", "--lock", "lock.json")
+    assert (second.out, second.err) == (first.out, "")
+    assert (tmp_path / "lock.json").read_bytes() == before
+
+
+def test_an_unforeseen_error_is_one_line_and_says_how_to_report_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(**_: object) -> None:
+        raise RuntimeError("the unforeseen")
+
+    monkeypatch.setattr(main_module.cli, "main", broken)
+    said = run("list")
+    assert_refused(said, Reason.INTERNAL, "RuntimeError: the unforeseen")
+    monkeypatch.setenv("TUNEYARD_TRACEBACK", "1")
+    with pytest.raises(RuntimeError):
+        run("list")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
+def test_an_interrupt_is_130(run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def interrupted(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(main_module.cli, "main", interrupted)
+    said = run("list")
+    assert (said.code, said.err) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize("reason", [r for r in Reason if r is not Reason.SUCCEEDED])
+def test_every_failure_ends_with_its_exit_code(
+    run: Run, monkeypatch: pytest.MonkeyPatch, reason: Reason
+) -> None:
+    def fail(**_: object) -> None:
+        raise Failure(reason, "it broke", where="here", problems=("one", "two"))
+
+    monkeypatch.setattr(main_module.cli, "main", fail)
+    said = run("list")
+    assert said.code == DISPOSITIONS[reason].exit_code
+    assert said.err.startswith("error: here: it broke\n  one\n  two\nnext: ")
+
+
+def closed_run(store: DirectoryStore, reason: Reason) -> str:
+    """A run whose first stage failed for good."""
+    run_id = open_run(store)
+    attempt = Attempt(store, run_id, 1)
+    failure = Failure(reason, "prepare broke", where="prepare").about(run_id, "prepare").to_json()
+    attempt.begin_try("prepare", 1, 10.0)
+    attempt.end_try(
+        "prepare", 1, {"ended_at": 12.0, "reason": reason.value, "final": True, "failure": failure}
+    )
+    attempt.log_path("prepare", 1).parent.mkdir(parents=True)
+    attempt.log_path("prepare", 1).write_text("working\n\x1b[2J\x1b[31mhostile\n")
+    attempt.put(
+        "outcome.json",
+        {
+            "format": 1,
+            "reason": reason.value,
+            "failure": failure,
+            "stages": {"prepare": {"state": "failed", "failure": failure}, "report": {"state": "blocked"}},
+            "ended_at": 12.0,
+        },
+    )
+    return run_id
+
+
+@pytest.mark.parametrize("reason", [Reason.INTERNAL, Reason.BAD_DATA, Reason.DISK_FULL, Reason.OUT_OF_MEMORY])
+def test_why_is_a_sentence_and_a_command_that_can_be_copied(
+    run: Run, store: DirectoryStore, reason: Reason
+) -> None:
+    run_id = closed_run(store, reason)
+    said = run("why", run_id, "--store", str(store.root))
+    assert said.code == 0
+    sentence, next_step = said.out.splitlines()
+    assert sentence == "prepare failed: prepare broke."
+    assert next_step.startswith("next: ")
+    assert next_step.endswith(f"launcher retry {run_id}")
+    assert not re.search(r"\b(RUN|STAGE)\b", next_step)
+    assert "hostile" in said.err
+    assert "\x1b" not in said.out + said.err
+
+
+@pytest.mark.parametrize("form", ["json", "table"])
+def test_status_shows_the_failure(run: Run, store: DirectoryStore, form: str) -> None:
+    run_id = closed_run(store, Reason.BAD_DATA)
+    said = run("status", run_id, "--store", str(store.root), "-o", form)
+    assert said.code == 0
+    assert "failed" in said.out
+    assert "blocked" in said.out
+
+
+def test_logs_are_printed_as_they_are(run: Run, store: DirectoryStore) -> None:
+    run_id = closed_run(store, Reason.BAD_DATA)
+    said = run("logs", run_id, "--stage", "prepare", "--store", str(store.root))
+    assert (said.code, said.out) == (0, "working\n\x1b[2J\x1b[31mhostile\n")
+
+
+def test_cancel_closes_an_open_attempt_once(run: Run, store: DirectoryStore) -> None:
+    run_id = open_run(store)
+    first = run("cancel", run_id, "--store", str(store.root))
+    assert (first.code, first.out) == (0, "")
+    assert f"launcher retry {run_id}" in first.err
+    second = run("cancel", run_id, "--store", str(store.root))
+    assert second.code == 0
+    assert "has ended already (cancelled)" in second.err
+    why = run("why", run_id, "--store", str(store.root))
+    assert why.out == f"{run_id} was cancelled.\nnext: launcher retry {run_id}\n"
+
+
+def test_retry_refuses_an_attempt_that_is_open(run: Run, store: DirectoryStore) -> None:
+    run_id = open_run(store)
+    said = run("retry", run_id, "--store", str(store.root))
+    assert_refused(said, Reason.USAGE, "attempt 1 is still open")
+
+
+def test_a_plan_over_its_budget_is_refused_after_it_was_shown(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "big.yaml").write_text(
+        "name: big\ntask: sql\nbudget_usd: 1\ncontenders:\n"
+        "  - {name: a, kind: lora, model: random-llama, hardware: {device: NVIDIA-T4}}\n"
+    )
+    said = run("plan", "big.yaml")
+    assert said.code == DISPOSITIONS[Reason.UNSUPPORTED].exit_code
+    assert "unknown device; known are NVIDIA-A40" in said.err
+    assert "train-a-s1" in said.out
