@@ -1,0 +1,103 @@
+"""The receipt adds up what was measured: productive, lost and failed seconds, and dollars with their price."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from test_conductor import commit
+from tiny import LORA, UNTUNED, make_plan
+
+from launcher import receipt
+from launcher.outcome import Reason
+from launcher.plan import Plan
+from launcher.runs import Attempt
+from launcher.store import DirectoryStore
+
+ON_A40 = [UNTUNED, {**LORA, "hardware": {"device": "NVIDIA-A40", "count": 2}}]
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return make_plan(contenders=ON_A40)
+
+
+@pytest.fixture
+def attempt(store: DirectoryStore, plan: Plan) -> Attempt:
+    return Attempt(store, plan.run_id, 2)
+
+
+def finish(attempt: Attempt, plan: Plan, stage: str, seconds: float, **meta: Any) -> None:
+    here = {"run": plan.run_id, "attempt": attempt.number}
+    commit(attempt.store, plan, stage, {"seconds": seconds, **here, **meta})
+
+
+def tried(attempt: Attempt, stage: str, number: int, seconds: float, reason: Reason) -> None:
+    attempt.begin_try(stage, number, 100.0)
+    attempt.end_try(stage, number, {"ended_at": 100.0 + seconds, "reason": reason.value})
+
+
+def line(document: dict[str, Any], stage: str) -> dict[str, Any]:
+    (found,) = (one for one in document["stages"] if one["stage"] == stage)
+    return dict(found)
+
+
+def test_seconds_are_productive_lost_or_failed(attempt: Attempt, plan: Plan) -> None:
+    tried(attempt, "prepare", 1, 5, Reason.KILLED)
+    tried(attempt, "prepare", 2, 7, Reason.TERMINATED)
+    tried(attempt, "prepare", 3, 11, Reason.INTERNAL)
+    tried(attempt, "prepare", 4, 13, Reason.SUCCEEDED)
+    finish(attempt, plan, "prepare", 12.5)
+    document = receipt.build(plan, attempt.store, attempt)
+    found = line(document, "prepare")
+    assert (found["seconds"], found["seconds_lost"], found["seconds_failed"]) == (12.5, 12, 11)
+    assert (document["seconds"], document["seconds_lost"], document["seconds_failed"]) == (12.5, 12, 11)
+
+
+def test_a_gpu_stage_is_priced_by_gpu_and_hour_waste_included(attempt: Attempt, plan: Plan) -> None:
+    tried(attempt, "train-lora-s1", 1, 1800, Reason.KILLED)
+    finish(attempt, plan, "train-lora-s1", 3600, peak_memory_bytes=2**30, trained_tokens=10)
+    document = receipt.build(plan, attempt.store, attempt)
+    found = line(document, "train-lora-s1")
+    assert found["usd"] == pytest.approx(1.5 * 2 * 0.475)
+    assert found["tokens"] == {"trained_tokens": 10}
+    assert document["usd"] == pytest.approx(1.5 * 2 * 0.475)
+    (price,) = document["prices"]
+    assert (price["device"], price["usd"], price["date"]) == ("NVIDIA-A40", 0.475, "2023-08-24")
+
+
+def test_a_laptops_time_is_not_priced(store: DirectoryStore) -> None:
+    plan = make_plan()
+    attempt = Attempt(store, plan.run_id, 1)
+    finish(attempt, plan, "prepare", 60)
+    document = receipt.build(plan, store, attempt)
+    assert line(document, "prepare")["usd"] is None
+    assert (document["usd"], document["prices"]) == (None, [])
+
+
+def test_a_laptops_time_is_priced_where_the_request_names_a_price(store: DirectoryStore) -> None:
+    plan = make_plan()
+    attempt = Attempt(store, plan.run_id, 1)
+    own = {"device": "cpu", "usd": 3.6, "source": "power and wear", "date": "2026-07-01"}
+    attempt.put("request.json", {"gpu_hour_usd": [own]})
+    finish(attempt, plan, "prepare", 100)
+    document = receipt.build(plan, store, attempt)
+    assert line(document, "prepare")["usd"] == pytest.approx(0.1)
+    assert document["prices"] == [own]
+
+
+def test_what_an_earlier_run_or_attempt_paid_for_is_marked(attempt: Attempt, plan: Plan) -> None:
+    finish(attempt, plan, "prepare", 3)
+    commit(attempt.store, plan, "fetch-untuned", {"seconds": 5, "run": plan.run_id, "attempt": 1})
+    commit(attempt.store, plan, "predict-untuned", {"seconds": 7, "run": "tiny-00000000", "attempt": 2})
+    document = receipt.build(plan, attempt.store, attempt)
+    reused = {one["stage"]: one["reused"] for one in document["stages"]}
+    assert [stage for stage, value in reused.items() if value] == ["fetch-untuned", "predict-untuned"]
+    assert line(document, "fetch-untuned")["measured_in"] == {"run": plan.run_id, "attempt": 1}
+
+
+def test_an_unfinished_run_has_a_receipt_too(attempt: Attempt, plan: Plan) -> None:
+    attempt.begin_try("prepare", 1, 100.0)
+    document = receipt.build(plan, attempt.store, attempt)
+    assert document["seconds"] == 0
+    assert all(one["seconds"] is None for one in document["stages"])
