@@ -24,6 +24,8 @@ MOST_ROWS = {"train": 3000, "validation": 500, "test": 1000}
 #: Databases of the test and the validation part: (with one table, with two); training has the rest.
 _HELD_OUT = {"test": (10, 7), "validation": (4, 3)}
 _TRIES = 400
+#: Share of questions (joins apart) that are asked of a database with one table: their prompts are shorter.
+_SINGLE = 0.7
 
 
 def split(seed: int) -> dict[str, list[Database]]:
@@ -103,7 +105,8 @@ def _draw(
     kinds = turns()
     for attempt in range(_TRIES):
         kind = kinds[index % len(kinds)] if attempt < _TRIES // 2 else rng.choice(kinds)
-        database = rng.choice(pool)
+        single = not kind.linked and rng.random() < _SINGLE
+        database = rng.choice([d for d in pool if not single or len(d.tables) == 1])
         tables = [table for table in database.tables if not kind.linked or table.parent is not None]
         if not tables:
             continue

@@ -16,17 +16,13 @@ from jobs.prepare.sample.world import Column, Database, Table
 Slots = dict[str, str]
 Draw = Callable[[Database, Table, random.Random], Slots | None]
 
-_OPERATORS = (
-    (">", ("above", "more than")),
-    ("<", ("below", "less than")),
-    (">=", ("at least",)),
-    ("<=", ("at most",)),
-)
+_STRICT = ((">", "more than"), ("<", "less than"))
+_BOUNDS = ((">=", "at least"), ("<=", "at most"))
 _AGGREGATES = (
     ("AVG", "average"),
     ("MAX", "maximum"),
     ("MIN", "minimum"),
-    ("SUM", "total"),
+    ("SUM", "sum"),
 )
 #: A sum of these would mean nothing.
 _NOT_SUMMED = {
@@ -103,16 +99,18 @@ def _column(slot: str, column: Column) -> Slots:
     return {slot: column.name, f"{slot}_said": column.label}
 
 
-def _compared(database: Database, table: Table, rng: random.Random) -> Slots | None:
+def _compared(
+    database: Database, table: Table, rng: random.Random, operators: tuple[tuple[str, str], ...] = _STRICT
+) -> Slots | None:
     """A number column, an operator and a bound that occurs in the middle of the column's values."""
     column = _number(table, rng)
     if column is None:
         return None
     values = sorted(set(database.column_values(table, column)))
     middle = values[len(values) // 5 : -(len(values) // 5) or None]
-    symbol, said = rng.choice(_OPERATORS)
+    symbol, said = rng.choice(operators)
     value = rng.choice(middle)
-    return {**_column("m", column), "op": symbol, "op_said": rng.choice(said), "v": _literal(value)}
+    return {**_column("m", column), "op": symbol, "op_said": said, "v": _literal(value)}
 
 
 def _equal(database: Database, table: Table, rng: random.Random) -> Slots | None:
@@ -134,6 +132,11 @@ def draw_two_columns(_database: Database, table: Table, rng: random.Random) -> S
 
 def draw_compared(database: Database, table: Table, rng: random.Random) -> Slots | None:
     compared = _compared(database, table, rng)
+    return compared and {**_things(table), **compared}
+
+
+def draw_bounded(database: Database, table: Table, rng: random.Random) -> Slots | None:
+    compared = _compared(database, table, rng, _BOUNDS)
     return compared and {**_things(table), **compared}
 
 
@@ -226,7 +229,10 @@ _JOIN = "FROM {t} JOIN {p} ON {t}.{key} = {p}.id"
 KINDS = (
     Kind(
         "count",
-        ("How many {things} are there?", "Count all {things}.", "What is the number of {things}?"),
+        (
+            "How many {things} are there?",
+            "Count all {things}.",
+        ),
         "SELECT COUNT(*) FROM {t}",
         draw_plain,
     ),
@@ -234,7 +240,7 @@ KINDS = (
         "columns",
         (
             "List the {name} and {b_said} of all {things}.",
-            "What are the {name} and {b_said} of each {thing}?",
+            "Show the {name} and {b_said} of each {thing}.",
         ),
         "SELECT {n}, {b} FROM {t}",
         draw_two_columns,
@@ -243,17 +249,26 @@ KINDS = (
         "compare",
         (
             "List the {name} of {things} with {m_said} {op_said} {v}.",
-            "What is the {name} of each {thing} whose {m_said} is {op_said} {v}?",
-            "Show the {name} of all {things} where the {m_said} is {op_said} {v}.",
+            "Show the {name} of {things} whose {m_said} is {op_said} {v}.",
         ),
         "SELECT {n} FROM {t} WHERE {m} {op} {v}",
         draw_compared,
     ),
     Kind(
+        "bound",
+        (
+            "List the {name} of {things} with {m_said} {op_said} {v}.",
+            "Show the {name} of {things} whose {m_said} is {op_said} {v}.",
+        ),
+        "SELECT {n} FROM {t} WHERE {m} {op} {v}",
+        draw_bounded,
+        rare=True,
+    ),
+    Kind(
         "equal",
         (
-            "List the {name} of {things} whose {c_said} is {w_said}.",
-            "Show the {name} of all {things} with {c_said} {w_said}.",
+            "List the {name} of {things} with {c_said} {w_said}.",
+            "Show the {name} of {things} whose {c_said} is {w_said}.",
         ),
         "SELECT {n} FROM {t} WHERE {c} = {w}",
         draw_equal,
@@ -276,6 +291,7 @@ KINDS = (
         ),
         "SELECT {n} FROM {t} WHERE {c} = {w} AND {m} {op} {v}",
         draw_both,
+        rare=True,
     ),
     Kind(
         "either",
@@ -295,11 +311,12 @@ KINDS = (
         ),
         "SELECT COUNT(*) FROM {t} WHERE {m} {op} {v}",
         draw_compared,
+        rare=True,
     ),
     Kind(
         "count equal",
         (
-            "How many {things} have the {c_said} {w_said}?",
+            "How many {things} have {c_said} {w_said}?",
             "Count the {things} whose {c_said} is {w_said}.",
         ),
         "SELECT COUNT(*) FROM {t} WHERE {c} = {w}",
@@ -308,8 +325,8 @@ KINDS = (
     Kind(
         "aggregate",
         (
-            "What is the {f_said} {m_said} of all {things}?",
-            "Find the {f_said} {m_said} of the {things}.",
+            "What is the {f_said} of {m_said} over all {things}?",
+            "Find the {f_said} of {m_said} for the {things}.",
         ),
         "SELECT {f}({m}) FROM {t}",
         draw_aggregate,
@@ -317,11 +334,12 @@ KINDS = (
     Kind(
         "aggregate equal",
         (
-            "What is the {f_said} {m_said} of {things} whose {c_said} is {w_said}?",
-            "Find the {f_said} {m_said} of all {things} with {c_said} {w_said}.",
+            "What is the {f_said} of {m_said} over the {things} whose {c_said} is {w_said}?",
+            "Find the {f_said} of {m_said} for the {things} with {c_said} {w_said}.",
         ),
         "SELECT {f}({m}) FROM {t} WHERE {c} = {w}",
         draw_aggregate,
+        rare=True,
     ),
     Kind(
         "extreme",
@@ -342,6 +360,7 @@ KINDS = (
         "SELECT {n} FROM {t} ORDER BY {m} {d} LIMIT {k}",
         draw_extreme,
         ordered=True,
+        rare=True,
     ),
     Kind(
         "sort",
@@ -375,8 +394,8 @@ KINDS = (
     Kind(
         "distinct",
         (
-            "What are the different {c_said} values of the {things}?",
-            "List each distinct {c_said} of the {things}.",
+            "List the different {c_said} values of the {things}.",
+            "Show the distinct {c_said} values of the {things}.",
         ),
         "SELECT DISTINCT {c} FROM {t}",
         draw_equal,
@@ -394,8 +413,8 @@ KINDS = (
     Kind(
         "group count",
         (
-            "How many {things} are there for each {c_said}? Show the {c_said} and the number.",
-            "Show each {c_said} with the number of its {things}.",
+            "Show each {c_said} and its number of {things}.",
+            "List each {c_said} and count its {things}.",
         ),
         "SELECT {c}, COUNT(*) FROM {t} GROUP BY {c}",
         draw_grouped,
@@ -403,8 +422,8 @@ KINDS = (
     Kind(
         "group aggregate",
         (
-            "Show each {c_said} with the {f_said} {m_said} of its {things}.",
-            "For every {c_said}, give the {c_said} and the {f_said} {m_said} of the {things}.",
+            "List each {c_said} and the {f_said} of {m_said} of its {things}.",
+            "Show each {c_said} with the {f_said} of {m_said} over its {things}.",
         ),
         "SELECT {c}, {f}({m}) FROM {t} GROUP BY {c}",
         draw_grouped,
@@ -450,6 +469,7 @@ KINDS = (
         "SELECT {t}.{n} " + _JOIN + " WHERE {p}.{pn} = {v}",
         draw_linked,
         linked=True,
+        rare=True,
     ),
     Kind(
         "join count",
@@ -475,7 +495,7 @@ KINDS = (
     ),
 )
 
-_COMMON = 4
+_COMMON = 8
 
 
 def turns() -> tuple[Kind, ...]:
