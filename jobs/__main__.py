@@ -41,7 +41,13 @@ def _count(arguments: list[str]) -> int:
     return count.main(arguments)
 
 
-_VERBS = {"run": _run, "score": _score, "data": _data, "count": _count}
+def _rehearse(arguments: list[str]) -> int:
+    from jobs.rehearsal import command
+
+    return command.main(arguments)
+
+
+_VERBS = {"rehearse": _rehearse, "run": _run, "score": _score, "data": _data, "count": _count}
 
 
 def main() -> int:

@@ -1,0 +1,93 @@
+"""The answering process: `python -m jobs.rehearsal.answer_worker SETTINGS`, started by answering.py alone.
+
+A line of JSON on stdin asks for one batch, a line on stdout answers it; what libraries print goes
+to stderr. The models of the last few adapters stay loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+from jobs.predict.generation import answer_batch, end_tokens, load
+from jobs.tasks.rendering import prompt_text
+from jobs.tasks.rows import Row
+from jobs.train import base_model
+
+_MODELS_KEPT = 2
+
+
+class Answerer:
+    """Loads what is asked for and answers whole batches, greedily."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._settings = settings
+        self._directory = Path(settings["model"])
+        base_model.prepare(settings["threads"], settings["device"])
+        self._tokenizer = base_model.load_tokenizer(self._directory)
+        self._models: OrderedDict[str | None, Any] = OrderedDict()
+
+    def answer(self, request: dict[str, Any]) -> list[dict[str, Any]]:
+        """One entry per conversation: `text`, `finish`; or `too_long` with the tokens found."""
+        model = self._model(request["adapter"])
+        limit = getattr(model.config, "max_position_embeddings", 1 << 30)
+        prompts = [self._tokens(messages) for messages in request["conversations"]]
+        wanted = int(request["max_new_tokens"])
+        fitting = [index for index, prompt in enumerate(prompts) if len(prompt) < limit]
+        room = limit - max((len(prompts[index]) for index in fitting), default=0)
+        answers: list[dict[str, Any]] = [{"too_long": len(prompt), "limit": limit} for prompt in prompts]
+        if fitting:
+            found = answer_batch(
+                model,
+                [prompts[index] for index in fitting],
+                ends=end_tokens(model, self._tokenizer),
+                max_new_tokens=min(wanted, room),
+            )
+            for index, item in zip(fitting, found, strict=True):
+                text = self._tokenizer.decode(item.tokens, skip_special_tokens=True)
+                answers[index] = {"text": text, "finish": item.finish}
+        return answers
+
+    def _tokens(self, messages: list[dict[str, str]]) -> list[int]:
+        row = Row("", (*messages, {"role": "assistant", "content": ""}), {"task": "chat"})
+        text = prompt_text(row, self._tokenizer, "chat")
+        return [int(token) for token in self._tokenizer.encode(text, add_special_tokens=False)]
+
+    def _model(self, adapter: str | None) -> Any:
+        if adapter not in self._models:
+            while len(self._models) >= _MODELS_KEPT:
+                self._models.popitem(last=False)
+            self._models[adapter] = load(
+                self._directory,
+                Path(adapter) if adapter else None,
+                dtype=self._settings["dtype"],
+                device=self._settings["device"],
+            )
+        self._models.move_to_end(adapter)
+        return self._models[adapter]
+
+
+def main() -> int:
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    answerer: Answerer | None = None
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answerer = answerer or Answerer(json.loads(sys.argv[1]))
+            reply: dict[str, Any] = {"answers": answerer.answer(request)}
+        except Exception as error:
+            traceback.print_exc()
+            reply = {"error": type(error).__name__}
+        answers.write(json.dumps({"id": request["id"], **reply}) + "\n")
+        answers.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

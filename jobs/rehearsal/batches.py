@@ -1,0 +1,246 @@
+"""/v1/batches: a file of requests, answered in batches that follow from the file alone.
+
+The same file gives the same batches, and a batch that a crash interrupted is answered again as a
+whole: so the same file gives the same answers, however often the server was killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import traceback
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from jobs.rehearsal import wire
+from jobs.rehearsal.answering import Conversation, Key
+from jobs.rehearsal.completions import completion, prepare
+from jobs.rehearsal.errors import ApiError, invalid
+from jobs.rehearsal.service import Service, json_body, shown, tenant
+from jobs.rehearsal.state import Stored, new_id, now
+
+MAXIMUM_REQUESTS = 50_000
+MAXIMUM_BYTES = 200 << 20
+_WINDOW_S = 24 * 3600
+_OPEN = ("validating", "in_progress", "finalizing", "cancelling")
+
+
+class Batches:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def create(self, request: Request) -> JSONResponse:
+        asked = wire.read(wire.CreateBatch, await json_body(request))
+        who, state = tenant(request), self._service.state
+        found = state.get("file", who, asked.input_file_id)
+        if found is None:
+            raise invalid(f"No such File object: {shown(asked.input_file_id)}", "input_file_id")
+        if found.body["purpose"] != "batch":
+            raise invalid(
+                f"File '{found.id}' has purpose '{found.body['purpose']}', it must be 'batch'.",
+                "input_file_id",
+            )
+        created = now()
+        body: dict[str, Any] = {
+            "id": new_id("batch_"),
+            "object": "batch",
+            "endpoint": asked.endpoint,
+            "errors": None,
+            "input_file_id": asked.input_file_id,
+            "completion_window": asked.completion_window,
+            "status": "validating",
+            "output_file_id": None,
+            "error_file_id": None,
+            "created_at": created,
+            "expires_at": created + _WINDOW_S,
+            **dict.fromkeys(f"{name}_at" for name in ("in_progress", "finalizing", "completed", "failed")),
+            **dict.fromkeys(f"{name}_at" for name in ("expired", "cancelling", "cancelled")),
+            "request_counts": {"total": 0, "completed": 0, "failed": 0},
+            "metadata": asked.metadata,
+        }
+        batch = state.add("batch", who, body)
+        state.count("batches-created")
+        self._carry_out(batch)
+        return JSONResponse(batch.wire())
+
+    async def index(self, request: Request) -> JSONResponse:
+        return self._service.page("batch", request)
+
+    async def retrieve(self, request: Request) -> JSONResponse:
+        return JSONResponse(self._service.find("batch", request, "batch").wire())
+
+    async def cancel(self, request: Request) -> JSONResponse:
+        batch = self._service.find("batch", request, "batch")
+        if batch.body["status"] not in _OPEN:
+            raise ApiError(409, f"Cannot cancel a batch with status '{batch.body['status']}'.")
+        batch = self._service.state.update(batch, status="cancelling", cancelling_at=now())
+        return JSONResponse(batch.wire())
+
+    def resume(self) -> None:
+        """Take up every batch that an earlier process left open."""
+        for batch in self._service.state.list("batch", newest_first=False):
+            if batch.body["status"] in _OPEN:
+                self._carry_out(batch)
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _carry_out(self, batch: Stored) -> None:
+        task = asyncio.create_task(self._run(batch))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, batch: Stored) -> None:
+        try:
+            data = self._service.state.file_path(batch.body["input_file_id"]).read_bytes()
+            lines, errors = _read(data)
+            if errors:
+                self._service.state.update(
+                    batch, status="failed", failed_at=now(), errors={"object": "list", "data": errors}
+                )
+                return
+            await self._answer(batch, lines)
+        except Exception:
+            traceback.print_exc()
+            wrong = {"code": "server_error", "message": "The batch failed.", "line": None, "param": None}
+            self._service.state.update(
+                batch, status="failed", failed_at=now(), errors={"object": "list", "data": [wrong]}
+            )
+
+    async def _answer(self, batch: Stored, lines: list[wire.BatchLine]) -> None:
+        state = self._service.state
+        counts = {"total": len(lines), "completed": 0, "failed": 0}
+        if batch.body["status"] == "validating":
+            state.update(batch, status="in_progress", in_progress_at=now(), request_counts=counts)
+        answered = state.answers(batch.id)
+        groups, refused = self._groups(batch.tenant, lines)
+        state.put_answers(batch.id, refused)
+        for key, members in groups:
+            if all(line in answered for line, _ in members):
+                continue
+            if self._status(batch) == "cancelling":
+                break
+            answers = await self._service.answering.batch(key, [one for _, one in members])
+            done = {
+                line: _line(lines[line], conversation, answer)
+                for (line, conversation), answer in zip(members, answers, strict=True)
+            }
+            state.put_answers(batch.id, done)
+            state.update(batch, request_counts=_counts(len(lines), state.answers(batch.id)))
+        self._finish(batch, len(lines))
+
+    def _status(self, batch: Stored) -> str:
+        fresh = self._service.state.get("batch", batch.tenant, batch.id)
+        return str((fresh or batch).body["status"])
+
+    def _groups(
+        self, who: str, lines: list[wire.BatchLine]
+    ) -> tuple[list[tuple[Key, list[tuple[int, Conversation]]]], dict[int, dict[str, Any]]]:
+        """Batches of requests that share a model, longest first; and the requests refused at once."""
+        by_key: dict[Key, list[tuple[int, Conversation]]] = {}
+        refused: dict[int, dict[str, Any]] = {}
+        for number, line in enumerate(lines):
+            try:
+                asked = wire.read(wire.CreateCompletion, line.body)
+                key, conversation = prepare(self._service, who, asked)
+            except ApiError as error:
+                refused[number] = _refusal(line, error)
+                continue
+            by_key.setdefault(key, []).append((number, conversation))
+        rows = self._service.answering.batch_rows
+        groups = []
+        for key, members in by_key.items():
+            ordered = sorted(members, key=lambda member: (-_characters(member[1]), member[0]))
+            groups += [(key, ordered[start : start + rows]) for start in range(0, len(ordered), rows)]
+        return groups, refused
+
+    def _finish(self, batch: Stored, total: int) -> None:
+        state = self._service.state
+        answers = state.answers(batch.id)
+        cancelled = self._status(batch) == "cancelling"
+        changes: dict[str, Any] = {"request_counts": _counts(total, answers)}
+        for name, wanted in (("output_file_id", False), ("error_file_id", True)):
+            chosen = [answers[line] for line in sorted(answers) if _failed(answers[line]) is wanted]
+            if chosen:
+                data = b"".join(json.dumps(one).encode() + b"\n" for one in chosen)
+                stored = state.add_file(
+                    batch.tenant,
+                    data,
+                    filename=f"{batch.id}_{name[:6].rstrip('_')}.jsonl",
+                    purpose="batch_output",
+                )
+                changes[name] = stored.id
+        end = "cancelled" if cancelled else "completed"
+        state.update(batch, status=end, finalizing_at=now(), **{f"{end}_at": now()}, **changes)
+
+
+def _read(data: bytes) -> tuple[list[wire.BatchLine], list[dict[str, Any]]]:
+    """The requests of an input file, or everything that is wrong with its form."""
+    lines: list[wire.BatchLine] = []
+    errors: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    if len(data) > MAXIMUM_BYTES:
+        return [], [_error(None, "file_too_large", f"The file has more than {MAXIMUM_BYTES} bytes.")]
+    for number, text in enumerate(data.splitlines(), 1):
+        if not text.strip():
+            continue
+        try:
+            line = wire.read(wire.BatchLine, json.loads(text))
+        except ApiError as error:
+            errors.append(_error(number, error.code or "invalid_request", error.message))
+            continue
+        except (ValueError, RecursionError):
+            errors.append(_error(number, "invalid_json_line", "This line is not parseable as valid JSON."))
+            continue
+        if line.custom_id in seen:
+            errors.append(_error(number, "duplicate_custom_id", "The custom_id is used on an earlier line."))
+        seen.add(line.custom_id)
+        lines.append(line)
+    if not lines and not errors:
+        errors.append(_error(None, "empty_file", "The file has no requests."))
+    if len(lines) > MAXIMUM_REQUESTS:
+        errors.append(_error(None, "too_many_requests", f"At most {MAXIMUM_REQUESTS} requests are taken."))
+    return lines, errors[:100]
+
+
+def _error(line: int | None, code: str, message: str) -> dict[str, Any]:
+    return {"code": code, "message": message, "line": line, "param": None}
+
+
+def _line(line: wire.BatchLine, conversation: Conversation, answer: dict[str, Any]) -> dict[str, Any]:
+    try:
+        body = completion(line.body["model"], conversation, answer)
+    except ApiError as error:
+        return _refusal(line, error)
+    return _response(line, 200, body)
+
+
+def _refusal(line: wire.BatchLine, error: ApiError) -> dict[str, Any]:
+    return _response(line, error.status, error.body())
+
+
+def _response(line: wire.BatchLine, status: int, body: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": new_id("batch_req_"),
+        "custom_id": line.custom_id,
+        "response": {"status_code": status, "request_id": new_id("req_"), "body": body},
+        "error": None,
+    }
+
+
+def _failed(answer: dict[str, Any]) -> bool:
+    return bool(answer["response"]["status_code"] != 200)
+
+
+def _counts(total: int, answers: dict[int, dict[str, Any]]) -> dict[str, int]:
+    failed = sum(map(_failed, answers.values()))
+    return {"total": total, "completed": len(answers) - failed, "failed": failed}
+
+
+def _characters(conversation: Conversation) -> int:
+    return sum(len(message["content"]) for message in conversation)

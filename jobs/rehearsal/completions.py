@@ -1,0 +1,75 @@
+"""/v1/chat/completions: answers, one request at a time to the client, batched behind its back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from jobs.prepare import tokens
+from jobs.rehearsal import wire
+from jobs.rehearsal.answering import Conversation, Key
+from jobs.rehearsal.errors import ApiError
+from jobs.rehearsal.service import Service, json_body, tenant
+from jobs.rehearsal.state import new_id, now
+
+#: Tokens of an answer where the request names no limit.
+DEFAULT_ANSWER_TOKENS = 256
+
+
+class Completions:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def create(self, request: Request) -> JSONResponse:
+        asked = wire.read(wire.CreateCompletion, await json_body(request))
+        key, conversation = prepare(self._service, tenant(request), asked)
+        answer = await self._service.answering.one(key, conversation)
+        self._service.state.count("completions")
+        return JSONResponse(completion(asked.model, conversation, answer))
+
+
+def prepare(service: Service, who: str, asked: wire.CreateCompletion) -> tuple[Key, Conversation]:
+    """Who answers, and the conversation in plain text. Raises ApiError."""
+    key = service.model_key(who, asked.model, asked.limit or DEFAULT_ANSWER_TOKENS)
+    return key, [message.plain() for message in asked.messages]
+
+
+def prompt_tokens(conversation: Conversation) -> int:
+    """As the service counts them: 3 a message and its values, 3 for the answer's header; cl100k_base."""
+    return 3 + sum(3 + sum(tokens.count(value) for value in message.values()) for message in conversation)
+
+
+def completion(model: str, conversation: Conversation, answer: dict[str, Any]) -> dict[str, Any]:
+    """The body of an answer. Raises ApiError(400) where the conversation was too long."""
+    if "too_long" in answer:
+        raise ApiError(
+            400,
+            f"This model's maximum context length is {answer['limit']} tokens. However, your messages resulted "
+            f"in {answer['too_long']} tokens. Please reduce the length of the messages.",
+            param="messages",
+            code="context_length_exceeded",
+        )
+    prompt, written = prompt_tokens(conversation), tokens.count(answer["text"])
+    return {
+        "id": new_id("chatcmpl-"),
+        "object": "chat.completion",
+        "created": now(),
+        "model": model,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": answer["text"], "refusal": None},
+                "logprobs": None,
+                "finish_reason": answer["finish"],
+            }
+        ],
+        "usage": {
+            "prompt_tokens": prompt,
+            "completion_tokens": written,
+            "total_tokens": prompt + written,
+        },
+        "system_fingerprint": "fp_rehearsal",
+        "service_tier": "default",
+    }

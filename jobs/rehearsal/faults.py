@@ -1,0 +1,95 @@
+"""Faults on request: what a service does on its bad days, so that a client can be shown to survive them.
+
+A rule comes from the server's configuration, or with one request in the header `x-rehearsal-fault`
+(`429; retry_after_s=2`, `lost-answer`, …), which only a server started with faults allowed obeys.
+Rules are counted in the server's database: a restart does not start a rule anew.
+
+kinds: `rate-limit`, `server-error`, `hang` and `reset` happen before the request is carried out,
+`lost-answer` after it; `expired-key` refuses the key; `drop-rows` makes a job leave rows out silently.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from jobs.rehearsal.state import State
+from launcher.experiment import Strict, describe
+from launcher.outcome import Failure, Reason
+
+HEADER = "x-rehearsal-fault"
+Kind = Literal["rate-limit", "server-error", "hang", "reset", "lost-answer", "expired-key", "drop-rows"]
+
+
+class Rule(Strict):
+    """Which requests a fault befalls: those of `method` on a path matching `path`, after `skip`, `times` of them."""
+
+    kind: Kind
+    method: str = "POST|GET|DELETE"
+    path: str = ".*"
+    skip: Annotated[int, Field(ge=0)] = 0
+    times: Annotated[int, Field(ge=1)] = 1
+    retry_after_s: Annotated[float, Field(ge=0)] | None = None
+    status: Annotated[int, Field(ge=500, le=599)] = 503
+    seconds: Annotated[float, Field(ge=0, le=600)] = 30.0
+    rows: Annotated[int, Field(ge=1)] = 1
+
+
+_RULES = TypeAdapter(list[Rule])
+
+
+@dataclass(frozen=True)
+class Faults:
+    """The rules of this server; `by_header` says whether requests may bring their own."""
+
+    rules: tuple[Rule, ...] = ()
+    by_header: bool = False
+
+    def find(self, state: State, method: str, path: str, header: str | None) -> Rule | None:
+        """The fault that befalls this request; counts it."""
+        if header and self.by_header and (own := _from_header(header)):
+            return own
+        for index, rule in enumerate(self.rules):
+            if rule.kind == "drop-rows" or not re.fullmatch(rule.method, method):
+                continue
+            if not re.fullmatch(rule.path, path):
+                continue
+            seen = state.count(f"fault-{index}")
+            if rule.skip < seen <= rule.skip + rule.times:
+                return rule
+        return None
+
+    @property
+    def dropped_rows(self) -> int:
+        """How many rows every job leaves out without a word."""
+        return sum(rule.rows for rule in self.rules if rule.kind == "drop-rows")
+
+
+def read(path: Path) -> tuple[Rule, ...]:
+    """Rules from a JSON list. Raises Failure(USAGE) with every problem."""
+    try:
+        return tuple(_RULES.validate_json(path.read_bytes()))
+    except OSError as error:
+        raise Failure(Reason.USAGE, f"cannot read: {error.strerror}", where=f"--faults {path}") from None
+    except ValidationError as error:
+        raise Failure(
+            Reason.USAGE, "not a list of faults", where=f"--faults {path}", problems=tuple(describe(error))
+        ) from None
+
+
+def _from_header(text: str) -> Rule | None:
+    """`kind; name=value; …`; what cannot be read is no fault."""
+    kind, *settings = (part.strip() for part in text[:200].split(";"))
+    values: dict[str, object] = {"kind": kind}
+    try:
+        for setting in settings:
+            name, _, value = setting.partition("=")
+            values[name] = json.loads(value)
+        return Rule.model_validate(values)
+    except ValueError:
+        return None

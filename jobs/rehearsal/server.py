@@ -1,0 +1,97 @@
+"""Runs the application under uvicorn, and can drop a connection without an answer (for faults)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import uvicorn
+from starlette.types import Scope
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from jobs.rehearsal.app import Settings, build
+
+_connections: dict[tuple[str, int], asyncio.Transport] = {}
+_MAXIMUM_CONNECTIONS = 512
+_GRACE_S = 70
+
+
+class Droppable(H11Protocol):
+    """HTTP/1.1 as uvicorn speaks it, remembering each client's transport."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if self.client is not None:
+            _connections[self.client] = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.client is not None:
+            _connections.pop(self.client, None)
+        super().connection_lost(exc)
+
+
+def abort(scope: Scope) -> None:
+    """Drop the connection that `scope` came over."""
+    if (transport := _connections.get(tuple(scope["client"]))) is not None:
+        transport.abort()
+
+
+def serve(
+    settings: Settings, *, host: str, port: int, ready: Callable[[str], None] = lambda _url: None
+) -> None:
+    """Until SIGTERM or SIGINT; `ready` is told the address once requests are taken. Port 0: a free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    bound = listener.getsockname()[1]
+    shown = f"[{host}]" if ":" in host else host
+    config = uvicorn.Config(
+        build(settings, abort),
+        http=Droppable,
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        limit_concurrency=_MAXIMUM_CONNECTIONS,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=_GRACE_S,
+        server_header=False,
+    )
+    _Server(config, lambda: ready(f"http://{shown}:{bound}/v1")).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Says when it is ready; open requests are cut at shutdown, the running job is saved."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        for transport in list(_connections.values()):
+            with suppress(OSError):
+                transport.abort()
+        super().handle_exit(sig, frame)
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process when its parent is gone (Linux)."""
+    import ctypes
+    import sys
+
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(137)

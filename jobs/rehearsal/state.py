@@ -1,0 +1,245 @@
+"""What the server knows, durable: objects in SQLite, bytes in files named by ids of the server's own.
+
+One process, one thread, one connection: the event loop. A file's bytes are on the disk before the
+row that names them, so that a server killed with -9 comes back with everything it ever answered.
+No name that a client chose is ever part of a path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+DATABASE = "rehearsal.sqlite"
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS objects (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, id TEXT NOT NULL UNIQUE,
+  tenant TEXT NOT NULL, owner TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS objects_by_owner ON objects (kind, tenant, owner, seq);
+CREATE TABLE IF NOT EXISTS answers (
+  batch TEXT NOT NULL, line INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (batch, line));
+CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+"""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One object: `body` is what the client sees and, under keys that start with `_`, what it does not."""
+
+    seq: int
+    kind: str
+    id: str
+    tenant: str
+    owner: str
+    body: dict[str, Any]
+
+    def wire(self) -> dict[str, Any]:
+        return {name: value for name, value in self.body.items() if not name.startswith("_")}
+
+
+def new_id(prefix: str) -> str:
+    return prefix + secrets.token_hex(12)
+
+
+def now() -> int:
+    """Unix time in whole seconds, as the protocol has it."""
+    return int(time.time())
+
+
+class State:
+    """The server's memory below one directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in ("files", "jobs"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(root / DATABASE, isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.executescript(_SCHEMA)
+        self._depth = 0
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing; may be nested."""
+        if self._depth:
+            yield
+            return
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._depth += 1
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        else:
+            self._connection.execute("COMMIT")
+        finally:
+            self._depth -= 1
+
+    # -- objects ----------------------------------------------------------------------------
+    def add(self, kind: str, tenant: str, body: dict[str, Any], owner: str = "") -> Stored:
+        with self.transaction():
+            cursor = self._connection.execute(
+                "INSERT INTO objects (kind, id, tenant, owner, body) VALUES (?, ?, ?, ?, ?)",
+                (kind, body["id"], tenant, owner, json.dumps(body)),
+            )
+        return Stored(cursor.lastrowid or 0, kind, body["id"], tenant, owner, body)
+
+    def get(self, kind: str, tenant: str, name: str) -> Stored | None:
+        """An object of this tenant; another tenant's does not exist."""
+        row = self._connection.execute(
+            "SELECT seq, kind, id, tenant, owner, body FROM objects WHERE kind = ? AND tenant = ? AND id = ?",
+            (kind, tenant, name),
+        ).fetchone()
+        return _stored(row) if row else None
+
+    def update(self, one: Stored, **changes: Any) -> Stored:
+        """The object with these keys changed, read anew first."""
+        with self.transaction():
+            fresh = self.get(one.kind, one.tenant, one.id)
+            body = {**(fresh or one).body, **changes}
+            self._connection.execute("UPDATE objects SET body = ? WHERE id = ?", (json.dumps(body), one.id))
+        return Stored(one.seq, one.kind, one.id, one.tenant, one.owner, body)
+
+    def remove(self, one: Stored) -> None:
+        self._connection.execute("DELETE FROM objects WHERE id = ?", (one.id,))
+
+    def list(
+        self,
+        kind: str,
+        *,
+        tenant: str | None = None,
+        owner: str | None = None,
+        after: int | None = None,
+        newest_first: bool = True,
+        limit: int = -1,
+    ) -> list[Stored]:
+        """Objects by creation; `after` is the sequence number of the last one seen."""
+        where, values = ["kind = ?"], [kind]
+        for column, value in (("tenant", tenant), ("owner", owner)):
+            if value is not None:
+                where.append(f"{column} = ?")
+                values.append(value)
+        if after is not None:
+            where.append("seq < ?" if newest_first else "seq > ?")
+            values.append(str(after))
+        order = "DESC" if newest_first else "ASC"
+        rows = self._connection.execute(
+            "SELECT seq, kind, id, tenant, owner, body FROM objects "
+            f"WHERE {' AND '.join(where)} ORDER BY seq {order} LIMIT ?",
+            (*values, limit),
+        )
+        return [_stored(row) for row in rows]
+
+    # -- batch answers and counters ---------------------------------------------------------
+    def put_answers(self, batch: str, answers: dict[int, dict[str, Any]]) -> None:
+        with self.transaction():
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO answers VALUES (?, ?, ?)",
+                [(batch, line, json.dumps(body)) for line, body in answers.items()],
+            )
+
+    def answers(self, batch: str) -> dict[int, dict[str, Any]]:
+        rows = self._connection.execute("SELECT line, body FROM answers WHERE batch = ?", (batch,))
+        return {line: json.loads(body) for line, body in rows}
+
+    def count(self, name: str, by: int = 1) -> int:
+        """Add to a counter and return its new value."""
+        with self.transaction():
+            self._connection.execute(
+                "INSERT INTO counters VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + ?",
+                (name, by, by),
+            )
+            return int(
+                self._connection.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()[0]
+            )
+
+    def counters(self) -> dict[str, int]:
+        return dict(self._connection.execute("SELECT name, value FROM counters ORDER BY name"))
+
+    # -- bytes ------------------------------------------------------------------------------
+    def file_path(self, file_id: str) -> Path:
+        """Where the bytes of a file of ours lie; `file_id` is one that this server made."""
+        return self.root / "files" / file_id
+
+    def add_file(self, tenant: str, data: bytes, *, filename: str, purpose: str) -> Stored:
+        """Keep `data` byte for byte and return the file object."""
+        file_id = new_id("file-")
+        path = self.file_path(file_id)
+        with path.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        body = {
+            "id": file_id,
+            "object": "file",
+            "bytes": len(data),
+            "created_at": now(),
+            "filename": filename,
+            "purpose": purpose,
+            "status": "processed",
+            "status_details": None,
+            "expires_at": None,
+            "_sha256": hashlib.sha256(data).hexdigest(),
+        }
+        return self.add("file", tenant, body)
+
+    def delete_file(self, one: Stored) -> None:
+        self.remove(one)
+        self.file_path(one.id).unlink(missing_ok=True)
+
+    def job_directory(self, job_id: str) -> Path:
+        return self.root / "jobs" / job_id
+
+
+def snapshot(root: Path, target: Path) -> None:
+    """A consistent copy of a live server's directory: the database first, then what it names.
+
+    Bytes are written before their rows, so the copied rows never name what is not there.
+    """
+    target.mkdir(parents=True)
+    source = sqlite3.connect(f"file:{root / DATABASE}?mode=ro", uri=True)
+    copy = sqlite3.connect(target / DATABASE)
+    try:
+        source.backup(copy)
+        copy.execute("PRAGMA journal_mode=DELETE")
+    finally:
+        copy.close()
+        source.close()
+    for name in ("files", "jobs"):
+        _copy_tree(root / name, target / name)
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    """Copy plain files; what vanishes meanwhile was superseded and is left out. Hidden names are unfinished."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(source.iterdir()):
+        if path.name.startswith(".") or path.name == "scratch":
+            continue
+        try:
+            if path.is_dir():
+                _copy_tree(path, target / path.name)
+            else:
+                shutil.copyfile(path, target / path.name)
+        except FileNotFoundError:
+            continue
+
+
+def _stored(row: tuple[Any, ...]) -> Stored:
+    seq, kind, name, tenant, owner, body = row
+    return Stored(int(seq), kind, name, tenant, owner, json.loads(body))

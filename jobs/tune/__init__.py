@@ -1,0 +1,3 @@
+"""Stage kind `tune`."""
+
+VERSION = 1
