@@ -25,7 +25,7 @@ from typing import Any
 
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.plan import Plan, Stage
-from launcher.store import Artifact, DirectoryStore
+from launcher.store import Artifact, Store
 
 #: How often a heartbeat reaches the store at most.
 HEARTBEAT_INTERVAL_S = 1.0
@@ -38,7 +38,7 @@ class Stopped(Exception):
 class StageContext:
     """What a stage may touch: its settings, its verified inputs, its output and its work area."""
 
-    def __init__(self, plan: Plan, stage: Stage, store: DirectoryStore, attempt: int, scratch: Path) -> None:
+    def __init__(self, plan: Plan, stage: Stage, store: Store, attempt: int, scratch: Path) -> None:
         self.plan = plan
         self.stage = stage
         self.store = store
@@ -68,7 +68,8 @@ class StageContext:
     def heartbeat(self, step: int, total: int, unit: str, **measures: float) -> None:
         """Say how far the work is: a line on stdout and an object in the store. Cheap to call often."""
         now = time.monotonic()
-        if step not in (0, total) and now - self._last_beat < HEARTBEAT_INTERVAL_S:
+        interval_s = max(HEARTBEAT_INTERVAL_S, self.store.poll_interval_s)
+        if step not in (0, total) and now - self._last_beat < interval_s:
             return
         self._last_beat = now
         elapsed_s = now - self._started
@@ -83,11 +84,15 @@ class StageContext:
             "measures": measures,
             "at": time.time(),
         }
-        self.store.put_json(
-            f"runs/{self.plan.run_id}/attempts/{self.attempt}/heartbeats/{self.stage.name}.json",
-            beat,
-            create_once=False,
-        )
+        try:
+            self.store.put_json(
+                f"runs/{self.plan.run_id}/attempts/{self.attempt}/heartbeats/{self.stage.name}.json",
+                beat,
+                create_once=False,
+            )
+        except Failure as failure:
+            # Work does not end because nobody can be told how far it is.
+            print(f"warning: heartbeat not stored: {failure.what}", file=sys.stderr, flush=True)
         shown = " ".join(f"{name}={value:.4g}" for name, value in measures.items())
         eta = "" if eta_s is None else f" eta={eta_s:.0f}s"
         print(f"{unit} {step}/{total} {shown}{eta}".rstrip(), flush=True)
@@ -131,7 +136,7 @@ def code_version(kind: str) -> int:
     return version
 
 
-def run_stage(plan: Plan, name: str, store: DirectoryStore, attempt: int) -> int:
+def run_stage(plan: Plan, name: str, store: Store, attempt: int) -> int:
     """Carry out one stage by the contract and return its exit code."""
     stage = plan.stage(name)
     prefix = f"stages/{stage.key}"
@@ -158,7 +163,7 @@ def run_stage(plan: Plan, name: str, store: DirectoryStore, attempt: int) -> int
         return _end(Failure(Reason.INTERNAL, f"{type(error).__name__}: {error}", where=name))
 
 
-def _guarded(plan: Plan, stage: Stage, store: DirectoryStore, attempt: int, prefix: str) -> int:
+def _guarded(plan: Plan, stage: Stage, store: Store, attempt: int, prefix: str) -> int:
     found = code_version(stage.kind)
     if found != stage.version:
         raise Failure(
@@ -170,7 +175,7 @@ def _guarded(plan: Plan, stage: Stage, store: DirectoryStore, attempt: int, pref
             raise Failure(
                 Reason.KILLED, "another process is carrying out this stage", next_step="wait for it"
             )
-        # Scratch lies in the store's file system, so that a commit is a rename.
+        # Scratch of a directory store lies in its file system, so that a commit is a rename.
         base = store.local_path(f"runs/{plan.run_id}/work/{stage.name}/scratch")
         shutil.rmtree(base, ignore_errors=True)
         base.mkdir(parents=True)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from launcher.outcome import DISPOSITIONS, RETRY_BUDGET, Failure, Reason, Retry
 from launcher.plan import Plan, Stage
 from launcher.runs import Attempt
-from launcher.store import DirectoryStore
+from launcher.store import Store
 
 #: How often the walk looks around.
 TICK_S = 0.1
@@ -68,7 +68,7 @@ class Conductor:
     def __init__(
         self,
         plan: Plan,
-        store: DirectoryStore,
+        store: Store,
         attempt: Attempt,
         backend: Backend,
         *,
@@ -101,7 +101,7 @@ class Conductor:
             self._start_ready()
             if not self.backend.running() and not self._open_stages():
                 return self._ends()
-            self.sleep(TICK_S)
+            self.sleep(max(TICK_S, self.store.poll_interval_s))
 
     def _recall(self) -> None:
         """Take up what earlier conductors of this attempt recorded."""

@@ -25,7 +25,7 @@ from launcher.conductor import Conductor, Ended
 from launcher.outcome import Failure, Reason, from_exit_code
 from launcher.plan import Plan, Stage
 from launcher.runs import Attempt, conducted_attempt, lock_path, read_plan
-from launcher.store import DirectoryStore, open_store
+from launcher.store import Store, open_store
 
 #: How long a stage has to save its progress after SIGTERM.
 GRACE_S = 60.0
@@ -51,9 +51,7 @@ def _die_with_parent() -> Callable[[], None] | None:
 class LocalBackend:
     """Stages as subprocesses of this process. Uses no more processors than the machine has."""
 
-    def __init__(
-        self, plan: Plan, store: DirectoryStore, attempt: Attempt, *, cpus: int | None = None
-    ) -> None:
+    def __init__(self, plan: Plan, store: Store, attempt: Attempt, *, cpus: int | None = None) -> None:
         self.plan = plan
         self.store = store
         self.attempt = attempt
@@ -61,6 +59,7 @@ class LocalBackend:
         self._processes: dict[str, tuple[subprocess.Popen[bytes], int]] = {}
         self._stopped_at: float | None = None
         self._prepare_child = _die_with_parent()
+        self._plan_path = _plan_on_this_machine(plan, store)
 
     def has_room(self, stage: Stage) -> bool:
         taken = sum(self.plan.stage(name).resources.cpus for name in self._processes)
@@ -70,14 +69,14 @@ class LocalBackend:
         log_path = self.attempt.log_path(stage.name, number)
         log_path.parent.mkdir(parents=True, exist_ok=True)
         environment = {
-            **_environment(stage),
+            **_environment(stage, self.store),
             "TUNEYARD_TERMINATION_LOG": str(self._termination_path(stage.name, number)),
             "PYTHONUNBUFFERED": "1",
             "PYTHONHASHSEED": "0",
         }
         command = [
             *(sys.executable, "-m", "jobs", "run"),
-            *("--plan", str(self.store.local_path(f"runs/{self.plan.run_id}/plan.json"))),
+            *("--plan", str(self._plan_path)),
             *("--stage", stage.name),
             *("--store", self.store.address),
             *("--attempt", str(self.attempt.number)),
@@ -109,6 +108,7 @@ class LocalBackend:
             # What the stage may have left behind in its own session ends with it.
             _signal_group(process, signal.SIGKILL)
             del self._processes[name]
+            self._publish_log(name, number)
             failure = self._termination(name, number)
             reason = failure.reason if failure else from_exit_code(code)
             ends.append(Ended(name, code, reason, failure))
@@ -118,6 +118,13 @@ class LocalBackend:
         self._stopped_at = time.monotonic()
         for process, _ in self._processes.values():
             process.terminate()
+
+    def _publish_log(self, name: str, number: int) -> None:
+        try:
+            self.store.publish(self.attempt.path(f"logs/{name}-t{number}.log"))
+        except Failure as failure:
+            # A log that only this machine has is no reason to end the run; this line is in the conductor's.
+            print(f"warning: the log of {name} was not stored: {failure.what}", file=sys.stderr, flush=True)
 
     def _termination_path(self, stage: str, number: int) -> Path:
         return self.attempt.log_path(stage, number).with_suffix(".termination.json")
@@ -134,16 +141,29 @@ _SECRETS: dict[str, tuple[str, ...]] = {
     "HF_TOKEN": ("fetch",),
     "HUGGING_FACE_HUB_TOKEN": ("fetch",),
     "OPENAI_API_KEY": ("tune", "predict"),
-    "AWS_ACCESS_KEY_ID": (),
-    "AWS_SECRET_ACCESS_KEY": (),
-    "AWS_SESSION_TOKEN": (),
 }
+#: The store's secrets: only for stages that must reach it by themselves.
+_STORE_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
-def _environment(stage: Stage) -> dict[str, str]:
+def _environment(stage: Stage, store: Store) -> dict[str, str]:
+    withheld = () if store.address.startswith("s3:") else _STORE_SECRETS
     return {
-        name: value for name, value in os.environ.items() if stage.kind in _SECRETS.get(name, (stage.kind,))
+        name: value
+        for name, value in os.environ.items()
+        if name not in withheld and stage.kind in _SECRETS.get(name, (stage.kind,))
     }
+
+
+def _plan_on_this_machine(plan: Plan, store: Store) -> Path:
+    """A file with the plan for the stages to read: the store's own, or a copy where the store is elsewhere."""
+    path = store.local_path(f"runs/{plan.run_id}/plan.json")
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged = path.with_name(f".{path.name}-{os.getpid()}")
+        staged.write_bytes(plan.to_bytes())
+        staged.replace(path)
+    return path
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
@@ -151,7 +171,7 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
         os.killpg(process.pid, number)
 
 
-def ensure_conductor(store: DirectoryStore, run_id: str, attempt: int) -> None:
+def ensure_conductor(store: Store, run_id: str, attempt: int) -> None:
     """Start a detached conductor for an open attempt, unless one lives. Raises Failure where it cannot start.
 
     Waits for the conductor of an earlier attempt that is still stopping its stages.
@@ -175,9 +195,7 @@ def ensure_conductor(store: DirectoryStore, run_id: str, attempt: int) -> None:
         time.sleep(0.02)
 
 
-def _start_conductor(
-    store: DirectoryStore, run_id: str, attempt: int, log_path: Path
-) -> subprocess.Popen[bytes]:
+def _start_conductor(store: Store, run_id: str, attempt: int, log_path: Path) -> subprocess.Popen[bytes]:
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("ab") as log:
         return subprocess.Popen(
@@ -189,7 +207,7 @@ def _start_conductor(
         )
 
 
-def conduct(store: DirectoryStore, run_id: str, number: int) -> int:
+def conduct(store: Store, run_id: str, number: int) -> int:
     """Carry an attempt to its end, as its only conductor; returns at once where another one lives.
 
     What breaks the conductor itself closes the attempt too: nobody shall wait for it, or start it over and over.
@@ -218,14 +236,14 @@ def conduct(store: DirectoryStore, run_id: str, number: int) -> int:
     return 0
 
 
-def _tries_to_hold(stack: contextlib.ExitStack, store: DirectoryStore, run_id: str) -> Iterator[bool]:
+def _tries_to_hold(stack: contextlib.ExitStack, store: Store, run_id: str) -> Iterator[bool]:
     """Somebody who only asks whether a conductor lives holds the lock as well, for some microseconds."""
     for _ in range(10):
         yield stack.enter_context(store.lock(lock_path(run_id)))
         time.sleep(0.02)
 
 
-def _walk(plan: Plan, store: DirectoryStore, attempt: Attempt) -> None:
+def _walk(plan: Plan, store: Store, attempt: Attempt) -> None:
     conductor = Conductor(plan, store, attempt, LocalBackend(plan, store, attempt))
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: conductor.request_stop())
@@ -247,14 +265,17 @@ def _broken(failure: Failure) -> dict[str, object]:
     }
 
 
-def close(plan: Plan, store: DirectoryStore, attempt: Attempt, outcome: dict[str, object]) -> None:
+def close(plan: Plan, store: Store, attempt: Attempt, outcome: dict[str, object]) -> None:
     """Write receipt, verdict and report, and last the outcome that closes the attempt."""
     paid = receipt.build(plan, store, attempt)
     attempt.put("receipt.json", paid, create_once=False)
     if outcome["reason"] == Reason.SUCCEEDED.value:
         document = verdict.build(plan, store, paid)
         attempt.put("verdict.json", document, create_once=False)
-        store.local_path(attempt.path("report.md")).write_text(verdict.render(document), encoding="utf-8")
+        report = store.local_path(attempt.path("report.md"))
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(verdict.render(document), encoding="utf-8")
+        store.publish(attempt.path("report.md"))
     attempt.put("outcome.json", outcome)
 
 

@@ -12,12 +12,12 @@ from launcher import catalog
 from launcher.outcome import Reason
 from launcher.plan import Plan, Stage
 from launcher.runs import Attempt
-from launcher.store import DirectoryStore
+from launcher.store import Store
 
 _TOKEN_MEASURES = ("tokens", "trained_tokens", "prompt_tokens", "answer_tokens")
 
 
-def build(plan: Plan, store: DirectoryStore, attempt: Attempt) -> dict[str, Any]:
+def build(plan: Plan, store: Store, attempt: Attempt) -> dict[str, Any]:
     """The receipt of an attempt as it stands; JSON-ready. Seconds are wall-clock, dollars US."""
     tries = attempt.tries()
     request = attempt.get("request.json") or {}
@@ -45,7 +45,7 @@ def build(plan: Plan, store: DirectoryStore, attempt: Attempt) -> dict[str, Any]
 
 
 def _line(
-    stage: Stage, store: DirectoryStore, attempt: Attempt, wasted: dict[str, float], prices: catalog.Prices
+    stage: Stage, store: Store, attempt: Attempt, wasted: dict[str, float], prices: catalog.Prices
 ) -> dict[str, Any]:
     prefix = f"stages/{stage.key}"
     meta = store.open(prefix).manifest.meta if store.exists(prefix) else {}

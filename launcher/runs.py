@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from launcher.outcome import Failure, Reason
 from launcher.plan import Plan, Stage, parse
-from launcher.store import DirectoryStore
+from launcher.store import Store, encode
 
 State = Literal["waiting", "running", "finished", "failed", "blocked", "stopped"]
 
@@ -53,7 +53,7 @@ class StageStatus:
 class Attempt:
     """The files of one attempt at a run."""
 
-    store: DirectoryStore
+    store: Store
     run_id: str
     number: int
 
@@ -67,8 +67,12 @@ class Attempt:
         return self.store.put_json(self.path(name), value, create_once=create_once)
 
     def log_path(self, stage: str, number: int) -> Path:
-        """Where the log of one try lies on this machine."""
+        """Where the log of one try is written, on the machine that carries it out."""
         return self.store.local_path(self.path(f"logs/{stage}-t{number}.log"))
+
+    def log(self, stage: str, number: int) -> Path | None:
+        """The log of one try, wherever it was written; from another machine only once the try has ended."""
+        return self.store.fetch(self.path(f"logs/{stage}-t{number}.log"))
 
     @property
     def outcome(self) -> dict[str, Any] | None:
@@ -96,7 +100,7 @@ class Attempt:
 class RunView:
     """A run as it is in the store now."""
 
-    store: DirectoryStore
+    store: Store
     plan: Plan
     attempt: Attempt
     stages: list[StageStatus] = field(default_factory=list)
@@ -115,16 +119,16 @@ class RunView:
         return value if isinstance(value, dict) else None
 
 
-def attempts(store: DirectoryStore, run_id: str) -> list[int]:
+def attempts(store: Store, run_id: str) -> list[int]:
     """Numbers of the attempts at a run, in order."""
     return sorted(int(name) for name in store.list(f"runs/{run_id}/attempts") if name.isdigit())
 
 
-def run_ids(store: DirectoryStore) -> list[str]:
+def run_ids(store: Store) -> list[str]:
     return [name for name in store.list("runs") if _RUN_ID.fullmatch(name)]
 
 
-def find(store: DirectoryStore, run: str) -> str:
+def find(store: Store, run: str) -> str:
     """The run id that `run` names: whole, or a prefix that only one run has. Raises Failure(NOT_FOUND)."""
     matches = [run_id for run_id in run_ids(store) if run_id == run or run_id.startswith(run)]
     if run in matches:
@@ -140,12 +144,12 @@ def lock_path(run_id: str) -> str:
     return f"runs/{run_id}/conductor.lock"
 
 
-def conductor_alive(store: DirectoryStore, run_id: str) -> bool:
+def conductor_alive(store: Store, run_id: str) -> bool:
     """Whether a conductor of this run lives on this machine."""
     return store.locked(lock_path(run_id))
 
 
-def conducted_attempt(store: DirectoryStore, run_id: str) -> int | None:
+def conducted_attempt(store: Store, run_id: str) -> int | None:
     """The attempt that the run's living conductor carries on; None where no conductor lives.
 
     0 for one that has only just started and has not said yet.
@@ -156,16 +160,16 @@ def conducted_attempt(store: DirectoryStore, run_id: str) -> int | None:
     return int(text) if text.isdigit() else 0
 
 
-def read_plan(store: DirectoryStore, run_id: str) -> Plan:
+def read_plan(store: Store, run_id: str) -> Plan:
     """Raises Failure(NOT_FOUND) where the run has no plan in this store."""
-    path = store.local_path(f"runs/{run_id}/plan.json")
-    try:
-        return parse(path.read_bytes(), str(path))
-    except OSError:
-        raise Failure(Reason.NOT_FOUND, f"no run '{run_id}'", where=store.address) from None
+    path = f"runs/{run_id}/plan.json"
+    value = store.get_json(path)
+    if value is None:
+        raise Failure(Reason.NOT_FOUND, f"no run '{run_id}'", where=store.address)
+    return parse(encode(value), f"{store.address}: {path}")
 
 
-def view(store: DirectoryStore, run_id: str, number: int | None = None) -> RunView:
+def view(store: Store, run_id: str, number: int | None = None) -> RunView:
     """The run's newest attempt (or attempt `number`), stage by stage."""
     plan = read_plan(store, run_id)
     known = attempts(store, run_id)
@@ -184,7 +188,7 @@ def view(store: DirectoryStore, run_id: str, number: int | None = None) -> RunVi
 
 
 def _status(
-    store: DirectoryStore,
+    store: Store,
     attempt: Attempt,
     stage: Stage,
     tries: tuple[Try, ...],

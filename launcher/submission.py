@@ -14,7 +14,7 @@ from launcher.plan import Plan
 from launcher.runs import Attempt, attempts, read_plan
 from launcher.site import Site
 from launcher.stages import FetchSettings, HubModel, PackagedModel
-from launcher.store import DirectoryStore
+from launcher.store import Store
 
 _HEAVY_MODULES = ("torch", "transformers", "peft", "deepspeed", "safetensors")
 #: Bytes a fetched model takes besides its weights in float32 (download, scratch).
@@ -22,7 +22,7 @@ _FETCH_FREE_BYTES = 3 << 30
 _MINIMUM_FREE_BYTES = 64 << 20
 
 
-def preflight_local(plan: Plan, store: DirectoryStore) -> None:
+def preflight_local(plan: Plan, store: Store) -> None:
     """Refuse before anything runs what cannot end well here; all problems at once."""
     problems = []
     open_stages = [stage for stage in plan.stages if not store.exists(f"stages/{stage.key}")]
@@ -53,7 +53,7 @@ def preflight_local(plan: Plan, store: DirectoryStore) -> None:
         settings = stage.typed_settings()
         if isinstance(settings, FetchSettings) and isinstance(settings.source, HubModel | PackagedModel):
             needed += _FETCH_FREE_BYTES
-    free = shutil.disk_usage(store.root).free
+    free = shutil.disk_usage(store.local_root).free
     if free < needed:
         raise Failure(
             Reason.DISK_FULL,
@@ -63,12 +63,12 @@ def preflight_local(plan: Plan, store: DirectoryStore) -> None:
         )
 
 
-def push_inputs(plan: Plan, store: DirectoryStore, locations: dict[str, Path]) -> None:
+def push_inputs(plan: Plan, store: Store, locations: dict[str, Path]) -> None:
     """Copy every outside file of the plan to the store. Raises Failure(MISSING_INPUT) listing what is nowhere."""
     wanted = {sha256: name for stage in plan.stages for name, sha256 in stage.inputs.items()}
     missing = []
     for sha256, name in sorted(wanted.items(), key=lambda item: item[1]):
-        if store.local_path(f"inputs/{sha256}").is_file():
+        if store.has_input(sha256):
             continue
         source = locations.get(sha256)
         if source is None:
@@ -85,7 +85,7 @@ def push_inputs(plan: Plan, store: DirectoryStore, locations: dict[str, Path]) -
         )
 
 
-def open_attempt(plan: Plan, store: DirectoryStore, *, target: str, site: Site) -> Attempt:
+def open_attempt(plan: Plan, store: Store, *, target: str, site: Site) -> Attempt:
     """The newest attempt at the run, open or closed; the first is opened here. Safe to call twice at once."""
     store.put_json(f"runs/{plan.run_id}/plan.json", plan.model_dump(mode="json"))
     known = attempts(store, plan.run_id)
@@ -94,7 +94,7 @@ def open_attempt(plan: Plan, store: DirectoryStore, *, target: str, site: Site) 
     return attempt
 
 
-def open_next_attempt(store: DirectoryStore, run_id: str, *, target: str, site: Site) -> Attempt:
+def open_next_attempt(store: Store, run_id: str, *, target: str, site: Site) -> Attempt:
     """Another attempt at a run whose last one is closed without success.
 
     Raises Failure(USAGE) where the last attempt is still open or has succeeded.

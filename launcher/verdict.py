@@ -11,7 +11,7 @@ from launcher.experiment import Strict, describe
 from launcher.outcome import Failure, Reason
 from launcher.plan import Plan
 from launcher.results import Comparison, ContenderResult, Measure, Results
-from launcher.store import DirectoryStore
+from launcher.store import Store
 
 FORMAT = 1
 
@@ -40,7 +40,7 @@ class Verdict(Strict):
     receipt: dict[str, Any]
 
 
-def build(plan: Plan, store: DirectoryStore, receipt: dict[str, Any]) -> dict[str, Any]:
+def build(plan: Plan, store: Store, receipt: dict[str, Any]) -> dict[str, Any]:
     """The verdict of a finished run, JSON-ready. Raises Failure where the report stage has not finished."""
     path = store.open(f"stages/{plan.stage('report').key}").path("results.json")
     try:

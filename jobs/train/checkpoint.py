@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher.store import DirectoryStore
+from launcher.store import Store
 
 _PREFIX = "step-"
 _ADAPTER = "adapter.safetensors"
@@ -63,12 +63,12 @@ def name(step: int) -> str:
     return f"{_PREFIX}{step:06d}"
 
 
-def committed(store: DirectoryStore, work: str) -> list[str]:
+def committed(store: Store, work: str) -> list[str]:
     """Names of the committed checkpoints in the work area, oldest first."""
     return [item for item in store.list(work) if item.startswith(_PREFIX) and store.exists(f"{work}/{item}")]
 
 
-def commit(store: DirectoryStore, work: str, directory: Path, step: int) -> None:
+def commit(store: Store, work: str, directory: Path, step: int) -> None:
     """Commit `directory` as the checkpoint of `step`; only then delete older ones."""
     kept = name(step)
     store.commit(f"{work}/{kept}", directory, {"step": step})

@@ -52,7 +52,7 @@ def command(store_address: str | None, site_path: Path | None, output: str) -> i
     try:
         site.load(site_path)
         store = open_named_store(store_address, site_path, writable=True)
-        free_gib = shutil.disk_usage(store.root).free / 2**30
+        free_gib = shutil.disk_usage(store.local_root).free / 2**30
         check(
             "store",
             free_gib > 4,

@@ -102,4 +102,4 @@ def _print_verdict(attempt: Attempt, verdict: dict[str, Any]) -> None:
     click.echo(
         f"Time: {duration(verdict['receipt']['seconds'])} in stages. Results digest {verdict['results_digest'][:12]}."
     )
-    click.echo(f"Report: {attempt.store.local_path(attempt.path('report.md'))}")
+    click.echo(f"Report: {attempt.store.fetch(attempt.path('report.md'))}")

@@ -45,7 +45,7 @@ def follow(attempt: Attempt) -> dict[str, Any]:
                         )
                     revivals += 1
                     local.ensure_conductor(attempt.store, attempt.run_id, attempt.number)
-                time.sleep(_POLL_S)
+                time.sleep(max(_POLL_S, attempt.store.poll_interval_s))
             except KeyboardInterrupt:
                 screen.pause()
                 _interrupted(attempt)

@@ -34,13 +34,15 @@ def command(
     seen = view(store, find(store, run))
     status = _choose(seen, stage_name)
     number = number or status.tries[-1].number
-    path = seen.attempt.log_path(status.stage.name, number)
+    path = seen.attempt.log(status.stage.name, number)
     click.echo(f"{seen.run_id} {status.stage.name}, try {number}", err=True)
-    try:
-        stream = path.open("rb")
-    except OSError:
-        raise Failure(Reason.NOT_FOUND, f"there is no log of try {number}", where=status.stage.name) from None
-    with stream:
+    if path is None:
+        raise Failure(
+            Reason.NOT_FOUND,
+            f"there is no log of try {number} here (one that runs elsewhere is stored when it ends)",
+            where=status.stage.name,
+        )
+    with path.open("rb") as stream:
         while True:
             # The end is looked for before reading, so that the last lines are not missed.
             running = _runs(view(store, seen.run_id), status.stage.name, number)

@@ -14,7 +14,7 @@ from launcher.experiment import Experiment, load
 from launcher.outcome import Failure, Reason
 from launcher.plan import Plan, plan
 from launcher.resolve import Resolution, choose_source, read_lock, resolve
-from launcher.store import DirectoryStore, open_store
+from launcher.store import Store, open_store
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -99,9 +99,7 @@ def experiment_options(function: Function) -> Function:
     return function
 
 
-def open_named_store(
-    store_address: str | None, site_path: Path | None, *, writable: bool = False
-) -> DirectoryStore:
+def open_named_store(store_address: str | None, site_path: Path | None, *, writable: bool = False) -> Store:
     """The store that the options name, in their order of precedence; created only where it is to be written."""
     address = store_address or site.load(site_path).store.outside or default_store()
     return open_store(address, writable=writable)

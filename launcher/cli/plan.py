@@ -23,7 +23,7 @@ from launcher.cli.show import duration, emit, table
 from launcher.estimate import StageEstimate, TokenCounts, estimate
 from launcher.outcome import Failure, Reason
 from launcher.plan import Plan
-from launcher.store import DirectoryStore
+from launcher.store import Store
 
 _COUNT_TIMEOUT_S = 120
 
@@ -82,9 +82,7 @@ def count_tokens(made: Study) -> TokenCounts | None:
     return TokenCounts(**json.loads(done.stdout))
 
 
-def _print(
-    made: Study, estimates: list[StageEstimate], counts: TokenCounts | None, store: DirectoryStore
-) -> None:
+def _print(made: Study, estimates: list[StageEstimate], counts: TokenCounts | None, store: Store) -> None:
     plan = made.plan
     click.echo(f"run {plan.run_id}: {made.experiment.description or plan.experiment['name']}")
     if counts is not None:

@@ -61,8 +61,8 @@ def _explain(seen: RunView) -> tuple[str, str]:
 
 
 def _show_log(seen: RunView, failed: StageStatus) -> None:
-    path = seen.attempt.log_path(failed.stage.name, failed.tries[-1].number)
-    if path.exists():
+    path = seen.attempt.log(failed.stage.name, failed.tries[-1].number)
+    if path is not None:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES_SHOWN:]
         click.echo(f"\nlast lines of {path}:", err=True)
         for line in lines:

@@ -52,9 +52,10 @@ def open_store(address: str, *, writable: bool = True, progress: Progress | None
     an address that is none.
     """
     scheme = urlparse(address).scheme
-    if scheme in ("", "file"):
-        root = Path(unquote(urlparse(address).path)) if scheme else Path(address)
-        return DirectoryStore(root.expanduser().absolute(), writable=writable)
+    if scheme == "file":
+        return DirectoryStore(_directory_of(address), writable=writable)
+    if scheme == "":
+        return DirectoryStore(Path(address).expanduser().absolute(), writable=writable)
     if scheme == "s3":
         return _open_s3(address, writable, progress)
     raise Failure(
@@ -72,3 +73,17 @@ def _open_s3(address: str, writable: bool, progress: Progress | None) -> Store:
     from launcher.store.s3 import S3Store
 
     return S3Store(place, writable=writable, progress=progress)
+
+
+def _directory_of(address: str) -> Path:
+    """The directory of a file:// address, which is absolute and on this machine."""
+    parts = urlparse(address)
+    path = Path(unquote(parts.path))
+    if parts.netloc not in ("", "localhost") or not path.is_absolute():
+        raise Failure(
+            Reason.USAGE,
+            "a file address needs an absolute path",
+            where=f"--store {address}",
+            next_step="for example --store file:///data/store, with three slashes",
+        )
+    return path

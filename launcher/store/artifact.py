@@ -185,6 +185,10 @@ class Store(Protocol):
 
     def discard(self, leftover: Leftover) -> None: ...
 
+    def locked(self, path: str) -> bool:
+        """Whether a living process of this machine holds the lock at `path`."""
+        ...
+
     def lock(self, path: str) -> AbstractContextManager[bool]:
         """Hold a lock of this machine that dies with the process; False at once where another holds it."""
         ...

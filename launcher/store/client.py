@@ -38,6 +38,11 @@ _CODES: dict[str, tuple[Reason, str, str]] = {
         "the server does not know the access key",
         "check AWS_ACCESS_KEY_ID or the profile",
     ),
+    "XAdminUserNotFound": (
+        Reason.STORE_FAILED,
+        "the server does not know the access key",
+        "check AWS_ACCESS_KEY_ID or the profile",
+    ),
     "SignatureDoesNotMatch": (
         Reason.STORE_FAILED,
         "the server refuses the signature: the secret key or the region is wrong",

@@ -34,7 +34,7 @@ from launcher.store.artifact import (
     scan,
 )
 from launcher.store.client import Absent, Client, md5
-from launcher.store.local_state import cache_home, locked, state_directory, write_whole
+from launcher.store.local_state import cache_home, is_locked, locked, state_directory, write_whole
 from launcher.store.reading import S3Artifact, fetch_input
 from launcher.store.transfer import Crew, Ledger, Pace, Transfer, part_size, ranges
 
@@ -397,6 +397,9 @@ class S3Store:
             return  # it was committed since it was listed
         self._delete_below(f"{self.place.key(path)}/")
         self.client.delete([self.place.key(path)])
+
+    def locked(self, path: str) -> bool:
+        return is_locked(self.local_path(path))
 
     def lock(self, path: str) -> AbstractContextManager[bool]:
         return locked(self.local_path(path), wait=False)
