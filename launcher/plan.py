@@ -14,8 +14,11 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from launcher.experiment import (
+    Contender,
     Experiment,
     HostedContender,
+    HostedModel,
+    HostedPromptedContender,
     LoraContender,
     OpenContender,
     PromptedContender,
@@ -216,7 +219,7 @@ def plan(experiment: Experiment, lock: Lock) -> Plan:
     prepare = _prepare(builder, experiment, lock)
     scored: dict[str, Stage] = {}
     for contender in experiment.contenders:
-        if isinstance(contender, HostedContender):
+        if isinstance(contender, HostedModel):
             scored.update(_hosted_contender(builder, experiment, contender, prepare, lock))
             continue
         scored.update(_open_contender(builder, experiment, contender, prepare, lock))
@@ -234,7 +237,8 @@ def plan(experiment: Experiment, lock: Lock) -> Plan:
                     name=contender.name,
                     kind=contender.kind,
                     model=contender.model,
-                    seeds=() if isinstance(contender, PromptedContender) else experiment.seeds,
+                    seeds=() if contender.kind == "prompted" else experiment.seeds,
+                    rehearsed_by=stand_in(contender),
                 )
                 for contender in experiment.contenders
             ),
@@ -317,26 +321,38 @@ def _open_contender(
 
 
 def _hosted_contender(
-    builder: _Builder, experiment: Experiment, contender: HostedContender, prepare: Stage, lock: Lock
+    builder: _Builder,
+    experiment: Experiment,
+    contender: HostedContender | HostedPromptedContender,
+    prepare: Stage,
+    lock: Lock,
 ) -> dict[str, Stage]:
-    """Add tune, predict and score of one hosted contender; returns role -> stage for the report."""
+    """Add fetch (of a stand-in), tune, predict and score of one hosted contender; role -> stage for the report."""
+    rehearsed = contender.rehearsed
+    needs, resources = {"data": prepare}, Resources(device="hosted")
+    if rehearsed is not None:
+        locked = lock.model(rehearsed.stand_in)
+        needs["model"] = builder.add(
+            f"fetch-{contender.name}", "fetch", FetchSettings(source=locked.source), inputs=locked.files
+        )
+        resources = Resources(device="cpu", cpus=rehearsed.threads, memory_gib=rehearsed.memory_gib)
     roles: dict[str, Stage] = {}
-    for seed in experiment.seeds:
-        suffix = f"{contender.name}-s{seed}"
-        tune = builder.add(
-            f"tune-{suffix}",
-            "tune",
-            TuneSettings(
+    for seed in experiment.seeds if isinstance(contender, HostedContender) else (None,):
+        suffix = contender.name if seed is None else f"{contender.name}-s{seed}"
+        answering = dict(needs)
+        if isinstance(contender, HostedContender) and seed is not None:
+            settings = TuneSettings(
                 task=experiment.task,
                 model=contender.model,
                 base_url=contender.base_url,
+                rehearsal=rehearsed,
                 epochs=contender.epochs,
                 batch_rows=contender.batch_rows,
+                learning_rate_multiplier=contender.learning_rate_multiplier,
                 seed=seed,
-            ),
-            needs={"data": prepare},
-            resources=Resources(device="hosted"),
-        )
+            )
+            tune = builder.add(f"tune-{suffix}", "tune", settings, needs=needs, resources=resources)
+            roles[f"tune-{suffix}"] = answering["tuned"] = tune
         predict = builder.add(
             f"predict-{suffix}",
             "predict",
@@ -344,14 +360,22 @@ def _hosted_contender(
                 task=experiment.task,
                 model=contender.model,
                 base_url=contender.base_url,
+                rehearsal=rehearsed,
                 max_new_tokens=contender.max_new_tokens,
+                batch=contender.batched,
+                shots=contender.shots if isinstance(contender, HostedPromptedContender) else 0,
             ),
-            needs={"data": prepare, "tuned": tune},
-            resources=Resources(device="hosted"),
+            needs=answering,
+            resources=resources,
         )
-        roles[f"tune-{suffix}"] = tune
         roles.update(_score(builder, experiment, suffix, prepare, predict, lock))
     return roles
+
+
+def stand_in(contender: Contender) -> str | None:
+    """The open model that a rehearsed contender's answers come from; None for everybody else."""
+    rehearsed = contender.rehearsed if isinstance(contender, HostedModel) else None
+    return rehearsed.stand_in if rehearsed else None
 
 
 def _score(

@@ -21,9 +21,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from launcher import catalog
-from launcher.experiment import BUILT_IN_SCORERS, SOURCES, Contender, Experiment, HostedContender, describe
+from launcher.experiment import BUILT_IN_SCORERS, SOURCES, Contender, Experiment, HostedModel, describe
 from launcher.lock import FORMAT, Lock, LockedModel
 from launcher.outcome import Failure, Reason
+from launcher.plan import stand_in
 from launcher.stages import DirectoryModel, HubData, HubModel, ModelSource
 from launcher.store import digest_file
 
@@ -58,14 +59,13 @@ def resolve(
     problems: list[Failure] = []
     models: dict[str, LockedModel] = {}
     contenders: list[Contender] = []
-    for name in dict.fromkeys(c.model for c in experiment.contenders if not isinstance(c, HostedContender)):
+    for name in dict.fromkeys(filter(None, map(_weights, experiment.contenders))):
         try:
             models[name] = _model(name, resolution, locked)
         except Failure as failure:
             problems.append(failure)
     for contender in experiment.contenders:
-        label = _label(contender.model, models.get(contender.model))
-        contenders.append(contender.model_copy(update={"model": label}))
+        contenders.append(_relabelled(contender, models))
     data_files: dict[str, str] = {}
     data_source: HubData | None = None
     try:
@@ -186,6 +186,24 @@ def _label(name: str, locked: LockedModel | None) -> str:
         return name
     content = json.dumps(locked.files, sort_keys=True).encode()
     return f"directory-{hashlib.sha256(content).hexdigest()[:12]}"
+
+
+def _weights(contender: Contender) -> str | None:
+    """The name of the model whose weights a contender needs here."""
+    return stand_in(contender) if isinstance(contender, HostedModel) else contender.model
+
+
+def _relabelled(contender: Contender, models: dict[str, LockedModel]) -> Contender:
+    """The contender with its model's label in place of a path of this machine."""
+    name = _weights(contender)
+    if name is None:
+        return contender
+    label = _label(name, models.get(name))
+    if isinstance(contender, HostedModel):
+        assert contender.rehearsed is not None
+        rehearsal = contender.rehearsed.model_copy(update={"stand_in": label})
+        return contender.model_copy(update={"rehearsal": rehearsal})
+    return contender.model_copy(update={"model": label})
 
 
 def _model(name: str, resolution: Resolution, locked: Lock | None) -> LockedModel:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from launcher.experiment import Data, Generation, Lora, Strict, Training
+from launcher.experiment import Data, Generation, Lora, Rehearsal, Strict, Training
 
 StageKind = Literal["fetch", "prepare", "train", "tune", "predict", "score", "report"]
 
@@ -118,23 +118,34 @@ class PredictSettings(Strict):
 
 
 class TuneSettings(Strict):
-    """Tune a model through the OpenAI fine-tuning API. Output: `tuned.json`, `curve.jsonl`."""
+    """Tune a model through the OpenAI fine-tuning API. Roles: `data`, for a rehearsal `model` (the stand-in).
+
+    Output: `tuned.json`, `training.json`, `curve.jsonl`, for a rehearsal `rehearsal/` (the server's state).
+    """
 
     task: Literal["sql", "viggo", "chat"]
     model: str
     base_url: str | None
+    rehearsal: Rehearsal | None
     epochs: int | Literal["auto"]
     batch_rows: int | Literal["auto"]
+    learning_rate_multiplier: float | Literal["auto"]
     seed: int
 
 
 class HostedPredictSettings(Strict):
-    """Answer every test row through the chat completions API. Output as for PredictSettings."""
+    """Answer every test row through a hosted model. Output as for PredictSettings.
+
+    Roles: `data`, `tuned` where it was tuned, for a rehearsal `model` (the stand-in).
+    """
 
     task: Literal["sql", "viggo", "chat"]
     model: str
     base_url: str | None
+    rehearsal: Rehearsal | None
     max_new_tokens: int
+    batch: bool
+    shots: int
 
 
 class ScoreSettings(Strict):
@@ -151,6 +162,7 @@ class ReportContender(Strict):
     kind: Literal["lora", "prompted", "hosted"]
     model: str
     seeds: tuple[int, ...]
+    rehearsed_by: str | None = None
 
 
 class ReportSettings(Strict):
