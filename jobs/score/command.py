@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.prepare.sources import detect, read_part
+from jobs.score.cache import default_path
 from jobs.score.predictions import read_answers
 from jobs.score.scoring import Scoring, score_rows
 from launcher.outcome import Failure, Reason
@@ -32,6 +33,7 @@ def main(argv: list[str]) -> int:
         find_module=_module_here,
         progress=_Progress(),
         workers=options.workers,
+        cache=None if options.no_cache else default_path(),
     )
     scores, summary = score_rows(scoring, rows, answers)
     if options.details is not None:
@@ -73,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers", type=_positive, metavar="N", help="sql only: processes (default: one per processor)"
     )
+    parser.add_argument("--no-cache", action="store_true", help="score anew what was scored before")
     parser.add_argument("-o", "--output", choices=("json", "table"), default="table")
     return parser
 
@@ -108,6 +111,11 @@ def _flat(summary: dict[str, Any]) -> dict[str, Any]:
         "primary": summary["primary"],
         **{name: measure["value"] for name, measure in measures.items()},
         "intervals": {name: [measure["low"], measure["high"]] for name, measure in measures.items()},
+        **(
+            {"mutants_killed": summary["mutants"]["rate"], "mutants": summary["mutants"]}
+            if "mutants" in summary
+            else {}
+        ),
         "flags": summary["flags"],
         "reasons": summary["reasons"],
         "breakdowns": {
@@ -127,6 +135,12 @@ def _table(summary: dict[str, Any]) -> str:
         interval = f"95 % {100 * measure['low']:.1f} to {100 * measure['high']:.1f}"
         lines.append(
             f"{name:{width}}  {100 * measure['value']:5.1f} %  {interval}  ({measure['correct']} of {measure['of']})"
+        )
+    if "mutants" in summary:
+        mutants = summary["mutants"]
+        counted = mutants["mutants"] - mutants["equivalent"]
+        lines.append(
+            f"{'mutants_killed':{width}}  {100 * mutants['rate']:5.1f} %  ({counted - mutants['missed']} of {counted})"
         )
     if summary["reasons"]:
         lines += [

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.score import chat, viggo
+from jobs.score.cache import Cache
 from jobs.score.result import RowScore, summarise
 from jobs.tasks.rows import Row
 from launcher.outcome import Failure, Reason
@@ -23,6 +24,7 @@ class Scoring:
     find_module: Callable[[str], Path] = Path
     progress: Callable[[int, int], None] | None = None
     workers: int | None = None
+    cache: Path | None = None
 
 
 def score_rows(
@@ -30,9 +32,8 @@ def score_rows(
 ) -> tuple[list[RowScore], dict[str, Any]]:
     """A verdict per row and their summary. Raises Failure(USAGE | BAD_DATA)."""
     if scoring.task == "sql":
-        scores = _sql(scoring, rows, answers)
-        primary = "strict"
-    elif scoring.task == "viggo":
+        return _sql(scoring, rows, answers)
+    if scoring.task == "viggo":
         scores, primary = viggo.score(rows, answers), "canonical"
     elif scoring.task == "chat":
         chosen = chat.scorers(scoring.scorers or ("exact",), scoring.find_module)
@@ -42,14 +43,22 @@ def score_rows(
     return scores, summarise(scoring.task, primary, scores)
 
 
-def _sql(scoring: Scoring, rows: Sequence[Row], answers: Sequence[str]) -> list[RowScore]:
+def _sql(
+    scoring: Scoring, rows: Sequence[Row], answers: Sequence[str]
+) -> tuple[list[RowScore], dict[str, Any]]:
     # Here, because it is the only task that needs sqlglot.
-    from jobs.score.sql import scorer
+    from jobs.score.sql import kills, scorer
 
-    return scorer.score(
-        rows,
-        answers,
-        scoring.directory,
-        workers=scoring.workers or scorer.workers_here(),
-        progress=scoring.progress,
-    )
+    cache = Cache(scoring.cache)
+    try:
+        found = scorer.score(
+            rows,
+            answers,
+            scoring.directory,
+            workers=scoring.workers or scorer.workers_here(),
+            cache=cache,
+            progress=scoring.progress,
+        )
+    finally:
+        cache.close()
+    return found.rows, {**summarise("sql", "strict", found.rows), "mutants": kills.kill_rate(found.golds)}

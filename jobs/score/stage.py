@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from jobs.score.cache import default_path
 from jobs.score.scoring import Scoring, score_rows
 from jobs.stage import StageContext, read_jsonl, write_jsonl
 from jobs.tasks.rows import read_rows
@@ -35,7 +36,7 @@ def run(context: StageContext) -> None:
 
     # Only SQL has files that rows point to; checking every file of a big artifact is not free.
     directory = data.directory() if settings.task == "sql" else context.scratch
-    scoring = Scoring(settings.task, directory, settings.scorers, find_module, progress)
+    scoring = Scoring(settings.task, directory, settings.scorers, find_module, progress, cache=default_path())
     scores, summary = score_rows(scoring, rows, answers)
     write_jsonl(context.out / "scores.jsonl", [score.to_json() for score in scores])
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"

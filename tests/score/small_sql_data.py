@@ -40,10 +40,10 @@ class SqlData:
     rows: list[Row]
 
     def score(self, answers: list[str], workers: int = 1) -> list[RowScore]:
-        return score(self.rows, answers, self.directory, workers=workers)
+        return score(self.rows, answers, self.directory, workers=workers).rows
 
     def one(self, question: int, answer: str) -> RowScore:
-        (found,) = score([self.rows[question]], [answer], self.directory, workers=1)
+        (found,) = score([self.rows[question]], [answer], self.directory, workers=1).rows
         return found
 
     @property

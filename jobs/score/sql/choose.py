@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import chain
 
 from jobs.score.sql import compare, engine
 from jobs.score.sql.compare import Expected
@@ -20,9 +19,11 @@ from jobs.score.sql.gold import allowed, is_stable
 from jobs.score.sql.mutate import Mutant
 from jobs.score.sql.syntax import GoldPlan
 
-#: Candidates made for every query, and for the mutants that survive these.
+#: Candidates made for a query; beyond them, the hunt for survivors ends when this many in a row kill nothing.
 CANDIDATES = 20
-HUNTED = 60
+PATIENCE = 40
+#: Where a real database has done most of the work.
+PATIENCE_BESIDE_REAL = 15
 #: Databases kept at most; and where there is no real one, at least.
 MOST_KEPT = 8
 LEAST_KEPT = 2
@@ -54,83 +55,73 @@ def choose(
     spared: Sequence[bool],
 ) -> Choice:
     """Run the mutants and keep databases. `spared[i]` says that mutant i is known to be no mistake at all."""
-    first = next(candidates)
-    candidates = chain((first,), candidates)
-    running = _runnable(mutants, real, first)
-    choice = Choice(made=Counter(mutants[index].kind for index in running))
-    alive = set(running)
+    hunt = _Hunt(plan, mutants)
     if real is not None:
-        alive -= _killed(real, plan, mutants, alive)
-    pool: list[_Candidate] = []
-    unstable: list[bytes] = []
-    asked = set(alive)
+        hunt.strike(real, allowed(real, plan, Limits()))
+    asked = set(hunt.alive)
+    patience, least = (PATIENCE, CANDIDATES) if real is None else (PATIENCE_BESIDE_REAL, PATIENCE_BESIDE_REAL)
+    fruitless = 0
     for number, image in enumerate(candidates):
-        if number >= CANDIDATES and (not any(not spared[i] for i in alive) or number >= CANDIDATES + HUNTED):
+        wanted = {index for index in hunt.alive if not spared[index]}
+        if not wanted and (real is not None or number >= CANDIDATES):
             break
-        if real is not None and not any(not spared[i] for i in alive):
+        if number >= least and fruitless >= patience:
             break
-        candidate = _tried(image, plan, mutants, asked if number < CANDIDATES else alive)
-        if candidate is None:
-            unstable.append(image)
-        elif number < CANDIDATES or candidate.killed:
-            pool.append(candidate)
-            alive -= candidate.killed
-    choice.images = _cover(pool, asked - alive, LEAST_KEPT if real is None else 0)
-    if not choice.images and real is None:
-        choice.images = unstable[:LEAST_KEPT]
-    covered = alive | _uncovered(pool, choice.images, asked - alive)
-    choice.survivors = [mutants[index] for index in sorted(covered)]
-    return choice
+        before = len(wanted)
+        hunt.consider(image, asked if number < CANDIDATES else wanted)
+        fruitless = 0 if len(wanted & hunt.alive) < before else fruitless + 1
+    wanted = asked - hunt.alive - hunt.broken
+    images = _cover(hunt.pool, wanted, LEAST_KEPT if real is None else 0)
+    if not images and real is None:
+        images = hunt.unstable[:LEAST_KEPT]
+    survivors = (hunt.alive | _uncovered(hunt.pool, images, wanted)) - hunt.broken
+    return Choice(
+        images,
+        Counter(mutant.kind for index, mutant in enumerate(mutants) if index not in hunt.broken),
+        [mutants[index] for index in sorted(survivors)],
+    )
 
 
-def _runnable(mutants: Sequence[Mutant], real: sqlite3.Connection | None, first: bytes) -> list[int]:
-    """Mutants that are queries at all, on the real database or else the first candidate."""
-    if real is not None:
-        return [i for i, mutant in enumerate(mutants) if _compiles(real, mutant.sql)]
-    with closing(engine.open_image(first)) as connection:
-        return [i for i, mutant in enumerate(mutants) if _compiles(connection, mutant.sql)]
+class _Hunt:
+    """Candidates and what they kill. `broken` are mutants that are no queries: they measure nothing."""
 
+    def __init__(self, plan: GoldPlan, mutants: Sequence[Mutant]) -> None:
+        self._plan, self._mutants = plan, mutants
+        self.alive = set(range(len(mutants)))
+        self.broken: set[int] = set()
+        self.pool: list[_Candidate] = []
+        self.unstable: list[bytes] = []
 
-def _compiles(connection: sqlite3.Connection, sql: str) -> bool:
-    try:
-        engine.run(connection, f"EXPLAIN {sql}", MUTANT_LIMITS)
-    except QueryError:
-        return False
-    return True
+    def consider(self, image: bytes, asked: set[int]) -> None:
+        """Try a candidate; one on which the gold query's own result is a matter of chance is put aside."""
+        with closing(engine.open_image(image)) as connection:
+            try:
+                expected = allowed(connection, self._plan, MUTANT_LIMITS)
+                if not is_stable(image, self._plan, expected, MUTANT_LIMITS):
+                    self.unstable.append(image)
+                    return
+            except QueryError:
+                return
+            killed = self.strike(connection, expected, asked)
+        self.pool.append(_Candidate(image, killed, bool(expected.length)))
 
-
-def _tried(image: bytes, plan: GoldPlan, mutants: Sequence[Mutant], asked: set[int]) -> _Candidate | None:
-    """What a candidate kills; None where the gold query's own result is a matter of chance on it."""
-    with closing(engine.open_image(image)) as connection:
-        try:
-            expected = allowed(connection, plan, MUTANT_LIMITS)
-            if not is_stable(image, plan, expected, MUTANT_LIMITS):
-                return None
-        except QueryError:
-            return None
-        return _Candidate(image, _killed(connection, plan, mutants, asked, expected), bool(expected.length))
-
-
-def _killed(
-    connection: sqlite3.Connection,
-    plan: GoldPlan,
-    mutants: Sequence[Mutant],
-    asked: set[int],
-    expected: Expected | None = None,
-) -> set[int]:
-    """The mutants that do not return what the gold returns here."""
-    expected = expected or allowed(connection, plan, engine.Limits())
-    killed = set()
-    for index in asked:
-        try:
-            given = engine.run(connection, mutants[index].sql, MUTANT_LIMITS)
-        except QueryError:
-            # It runs too long or too large where the gold does not: not the same.
-            killed.add(index)
-            continue
-        if not compare.same([expected], [given]):
-            killed.add(index)
-    return killed
+    def strike(
+        self, connection: sqlite3.Connection, expected: Expected, asked: set[int] | None = None
+    ) -> set[int]:
+        """Run mutants on a database and return those that do not return what the gold returns there."""
+        killed: set[int] = set()
+        for index in sorted((self.alive if asked is None else asked) - self.broken):
+            try:
+                given = engine.run(connection, self._mutants[index].sql, MUTANT_LIMITS)
+            except QueryError as error:
+                # Too slow or too large where the gold is not: not the same. Anything else: no query.
+                (killed if error.kind in ("too slow", "too large") else self.broken).add(index)
+                continue
+            if not compare.same([expected], [given]):
+                killed.add(index)
+        self.alive -= killed
+        self.alive -= self.broken
+        return killed
 
 
 def _cover(pool: Sequence[_Candidate], wanted: set[int], least: int) -> list[bytes]:
@@ -144,7 +135,8 @@ def _cover(pool: Sequence[_Candidate], wanted: set[int], least: int) -> list[byt
         kept.append(best)
         left -= pool[best].killed
     spare = sorted(
-        (i for i in range(len(pool)) if i not in kept), key=lambda i: (not pool[i].shows_rows, -len(pool[i].killed), i)
+        (i for i in range(len(pool)) if i not in kept),
+        key=lambda i: (not pool[i].shows_rows, -len(pool[i].killed), i),
     )
     kept += spare[: max(0, least - len(kept))]
     return [pool[i].image for i in kept]

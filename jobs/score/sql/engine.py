@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -119,8 +118,11 @@ def _authorize(
     return sqlite3.SQLITE_OK
 
 
-def run(connection: sqlite3.Connection, sql: str, limits: Limits) -> Table:
-    """The result of one query. Raises QueryError, never anything of sqlite3."""
+def run(connection: sqlite3.Connection, sql: str, limits: Limits, *, drop_undecodable: bool = False) -> Table:
+    """The result of one query. Raises QueryError, never anything of sqlite3.
+
+    Bytes of text that are not UTF-8 are kept as lone surrogates, or left out with `drop_undecodable`.
+    """
     stop = _Meter(limits)
     connection.set_progress_handler(stop.check, _STEPS_PER_CHECK)
     try:
@@ -129,7 +131,9 @@ def run(connection: sqlite3.Connection, sql: str, limits: Limits) -> Table:
         raise QueryError("not text", "the query is not valid Unicode") from None
     except sqlite3.Error as error:
         if "Could not decode" in str(error):
-            return _fetch_undecodable(connection, sql, limits, stop)
+            return _fetch_undecodable(
+                connection, sql, limits, stop, "ignore" if drop_undecodable else "surrogateescape"
+            )
         raise _explained(error, stop) from None
     except sqlite3.Warning as error:
         raise QueryError("several statements", str(error)) from None
@@ -141,9 +145,11 @@ def run(connection: sqlite3.Connection, sql: str, limits: Limits) -> Table:
         connection.set_progress_handler(None, 0)
 
 
-def _fetch_undecodable(connection: sqlite3.Connection, sql: str, limits: Limits, stop: _Meter) -> Table:
-    """Once more, for text in the database that is not UTF-8: its bytes are kept, as lone surrogates."""
-    connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+def _fetch_undecodable(
+    connection: sqlite3.Connection, sql: str, limits: Limits, stop: _Meter, errors: str
+) -> Table:
+    """Once more, decoding in Python; `errors` says what becomes of bytes that are not UTF-8."""
+    connection.text_factory = lambda data: data.decode("utf-8", errors)
     try:
         return _fetch(connection, sql, limits)
     except sqlite3.Error as error:
@@ -213,6 +219,3 @@ def _explained(error: sqlite3.Error, meter: _Meter) -> QueryError:
         if pattern.search(text):
             return QueryError(kind, text)
     return QueryError("does not run", text)
-
-
-Runner = Callable[[str], Table]

@@ -88,7 +88,10 @@ def _duplicates_do_not_matter(root: exp.Expression, schema: Schema) -> str | Non
     (select,) = selects
     if select is root:
         return _no_duplicates(select, schema)
-    if isinstance(select.parent, exp.Union | exp.Intersect | exp.Except) and select.parent.args.get("distinct") is not False:
+    if (
+        isinstance(select.parent, exp.Union | exp.Intersect | exp.Except)
+        and select.parent.args.get("distinct") is not False
+    ):
         return "the set operation removes duplicates"
     if isinstance(select.find_ancestor(exp.In, exp.Exists), exp.In | exp.Exists):
         return "inside IN, duplicates do not matter"
@@ -113,7 +116,7 @@ def _never_null(mutant: Mutant, root: exp.Expression, schema: Schema) -> str | N
         select = count.parent_select
         if not isinstance(count.this, exp.Star) or select is None:
             continue
-        keys = [key for key in resolve(_placed(name, count), schema)]
+        keys = resolve(_placed(name, count), schema)
         if len(keys) != 1:
             continue
         table = schema.table(keys[0][0])
@@ -136,7 +139,9 @@ def _not_null(select: exp.Select, schema: Schema) -> set[ColumnKey]:
     """Columns that cannot be NULL behind a SELECT's WHERE and its inner joins."""
     found: set[ColumnKey] = set()
     clauses = [select.args["where"].this] if select.args.get("where") else []
-    clauses += [join.args["on"] for join in select.args.get("joins") or [] if join.args.get("on") and not join.side]
+    clauses += [
+        join.args["on"] for join in select.args.get("joins") or [] if join.args.get("on") and not join.side
+    ]
     for clause in clauses:
         found |= _rejected(clause, schema)
     return found
@@ -169,7 +174,11 @@ def _left_rows_vanish(mutant: Mutant, schema: Schema) -> str | None:
         return "another condition needs the joined row"
     for node in join.args["on"].find_all(exp.EQ):
         for child, parent in ((node.left, node.right), (node.right, node.left)):
-            if isinstance(child, exp.Column) and isinstance(parent, exp.Column) and _refers(child, parent, joined, schema):
+            if (
+                isinstance(child, exp.Column)
+                and isinstance(parent, exp.Column)
+                and _refers(child, parent, joined, schema)
+            ):
                 return "the foreign key always finds its row"
     return None
 

@@ -69,7 +69,9 @@ def _comparison(node: exp.Expression, schema: Schema, facts: Facts) -> None:
         keys = _columns(side, schema)
         for key in keys:
             facts.literals.setdefault(key, []).extend(values)
-            facts.hits.setdefault(key, []).extend(hit for value in values for hit in _satisfying(node, side, value))
+            facts.hits.setdefault(key, []).extend(
+                hit for value in values for hit in _satisfying(node, side, value)
+            )
         if isinstance(side, exp.Count):
             facts.sizes += [value for value in values if isinstance(value, int)]
         if isinstance(other, exp.Subquery):

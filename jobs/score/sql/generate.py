@@ -11,6 +11,7 @@ import random
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from jobs.score.sql import values
 from jobs.score.sql.compare import Value
@@ -27,7 +28,9 @@ class Shape:
     literal_share: float
     null_share: float
     empty_share: float  # that a table stays empty
-    hit_share: float  # that a row satisfies every condition of the query on its table, and half that: all but one
+    hit_share: (
+        float  # that a row satisfies every condition of the query on its table, and half that: all but one
+    )
 
 
 SHAPES = (
@@ -52,15 +55,26 @@ def build(schema: Schema, used: frozenset[str], facts: Facts, seed: int, variant
     filler = _Filler(schema, facts, random.Random(f"{seed}/{variant}"), SHAPES[variant % len(SHAPES)])
     connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)
     try:
-        connection.execute("PRAGMA page_size=1024")
+        connection.deserialize(_without_rows(schema))
         connection.execute("BEGIN")
-        for table in schema.tables:
-            connection.execute(create_table(table))
         for table in _parents_first(schema, _with_parents(schema, used)):
             rows = filler.rows(table)
             places = ", ".join("?" * len(table.columns))
             connection.executemany(f"INSERT OR IGNORE INTO {quoted(table.name)} VALUES ({places})", rows)
         connection.execute("COMMIT")
+        return connection.serialize()
+    finally:
+        connection.close()
+
+
+@lru_cache(maxsize=8)
+def _without_rows(schema: Schema) -> bytes:
+    """The file image of the empty database; most of the time of making a candidate would go into its DDL."""
+    connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)
+    try:
+        connection.execute("PRAGMA page_size=1024")
+        for table in schema.tables:
+            connection.execute(create_table(table))
         return connection.serialize()
     finally:
         connection.close()
@@ -132,12 +146,16 @@ class _Filler:
         if drawn < share:
             return lambda _column: True
         if drawn < 1.5 * share:
-            asked = [c.name.lower() for c in table.columns if (table.name.lower(), c.name.lower()) in self._asked]
+            asked = [
+                c.name.lower() for c in table.columns if (table.name.lower(), c.name.lower()) in self._asked
+            ]
             but = self._rng.choice(asked) if asked else ""
             return lambda column: column != but
         return lambda _column: False
 
-    def _column(self, table: TableSchema, column: Column, modes: Sequence[Callable[[str], bool]]) -> list[Value]:
+    def _column(
+        self, table: TableSchema, column: Column, modes: Sequence[Callable[[str], bool]]
+    ) -> list[Value]:
         name, rng = column.name.lower(), self._rng
         unique = column.key or names_its_table(table, column)
         parents = self._parent_values(table, column)
@@ -149,7 +167,8 @@ class _Filler:
             return pool.distinct(rng, len(modes))
         share = 0.0 if column.required or key_like(column) else self._shape.null_share
         return [
-            pool.hit(rng) if mode(name) else None if rng.random() < share else pool.draw(rng) for mode in modes
+            pool.hit(rng) if mode(name) else None if rng.random() < share else pool.draw(rng)
+            for mode in modes
         ]
 
     def _parent_values(self, table: TableSchema, column: Column) -> list[Value] | None:

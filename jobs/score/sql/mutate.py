@@ -6,8 +6,10 @@ model's mistake of that kind from a right answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 
 from sqlglot import exp
 
@@ -28,8 +30,9 @@ class Mutant:
     sql: str
 
 
-_Change = tuple[str, Callable[[], None]]
-_Maker = Callable[[exp.Expression, Schema], Iterator[_Change]]
+#: Yields what it could change, in words, and makes the change where the answer is True.
+_Changes = Generator[str, bool | None, None]
+_Maker = Callable[[exp.Expression, Schema], _Changes]
 
 
 def mutants(tree: exp.Expression, schema: Schema) -> list[Mutant]:
@@ -39,10 +42,13 @@ def mutants(tree: exp.Expression, schema: Schema) -> list[Mutant]:
     found: dict[str, Mutant] = {}
     for kind, maker in _MAKERS.items():
         made = 0
-        for index in range(len(list(maker(root.copy(), schema)))):
+        for index in range(sum(1 for _ in maker(root, schema))):
             changed = root.copy()
-            change, apply = list(maker(changed, schema))[index]
-            apply()
+            changes = maker(changed, schema)
+            change = next(islice(changes, index, None))
+            with suppress(StopIteration):
+                changes.send(True)
+            changes.close()
             sql = changed.sql(dialect=DIALECT)
             if sql != original and sql not in found:
                 found[sql] = Mutant(kind, change, sql)
@@ -52,18 +58,20 @@ def mutants(tree: exp.Expression, schema: Schema) -> list[Mutant]:
     return list(found.values())
 
 
-def _distinct(tree: exp.Expression, _schema: Schema) -> Iterator[_Change]:
-    for select in tree.find_all(exp.Select):
+def _distinct(tree: exp.Expression, _schema: Schema) -> _Changes:
+    for select in list(tree.find_all(exp.Select)):
         if select.args.get("distinct"):
-            yield "drop DISTINCT", lambda s=select: s.set("distinct", None)
-        elif select is tree:
-            yield "add DISTINCT", lambda s=select: s.set("distinct", exp.Distinct())
-    for count in tree.find_all(exp.Count):
+            if (yield "drop DISTINCT"):
+                select.set("distinct", None)
+        elif select is tree and (yield "add DISTINCT"):
+            select.set("distinct", exp.Distinct())
+    for count in list(tree.find_all(exp.Count)):
         inner = count.this
         if isinstance(inner, exp.Distinct):
-            yield "count all instead of DISTINCT", lambda c=count, i=inner: c.set("this", i.expressions[0].copy())
-        elif isinstance(inner, exp.Column) and not inner.is_star:
-            yield "count DISTINCT", lambda c=count, i=inner: c.set("this", exp.Distinct(expressions=[i.copy()]))
+            if (yield "count all instead of DISTINCT"):
+                count.set("this", inner.expressions[0].copy())
+        elif isinstance(inner, exp.Column) and not inner.is_star and (yield "count DISTINCT"):
+            count.set("this", exp.Distinct(expressions=[inner.copy()]))
 
 
 _OPERATORS: dict[type[exp.Expression], tuple[type[exp.Expression], ...]] = {
@@ -82,33 +90,33 @@ _OPERATORS: dict[type[exp.Expression], tuple[type[exp.Expression], ...]] = {
 }
 
 
-def _operator(tree: exp.Expression, _schema: Schema) -> Iterator[_Change]:
-    for node in tree.find_all(*_OPERATORS):
-        if isinstance(node, exp.EQ) and isinstance(node.left, exp.Column) and isinstance(node.right, exp.Column):
-            continue  # a join's condition: see _join
+def _operator(tree: exp.Expression, _schema: Schema) -> _Changes:
+    for node in list(tree.find_all(*_OPERATORS)):
+        if isinstance(node, exp.EQ) and _joins(node):
+            continue  # see _join
         for other in _OPERATORS[type(node)]:
-            yield (
-                f"{node.key} to {other.key}",
-                lambda n=node, o=other: n.replace(o(this=n.left.copy(), expression=n.right.copy())),
-            )
-    for node in tree.find_all(exp.In, exp.Like, exp.Between, exp.Exists):
+            if (yield f"{node.key} to {other.key}"):
+                node.replace(other(this=node.left.copy(), expression=node.right.copy()))
+    for node in list(tree.find_all(exp.In, exp.Like, exp.Between, exp.Exists)):
         if isinstance(node.parent, exp.Not):
-            yield f"not {node.key} to {node.key}", lambda n=node: n.parent.replace(n.copy())
-        else:
-            yield f"{node.key} to not {node.key}", lambda n=node: n.replace(exp.Not(this=n.copy()))
+            if (yield f"not {node.key} to {node.key}"):
+                node.parent.replace(node.copy())
+        elif (yield f"{node.key} to not {node.key}"):
+            node.replace(exp.Not(this=node.copy()))
 
 
-def _literal(tree: exp.Expression, _schema: Schema) -> Iterator[_Change]:
-    for node in tree.find_all(exp.Literal):
+def _literal(tree: exp.Expression, schema: Schema) -> _Changes:
+    for node in list(tree.find_all(exp.Literal)):
         if isinstance(node.parent, exp.Limit | exp.Offset | exp.Ordered):
             continue
         for text in _other_texts(node):
-            make = exp.Literal.string if node.is_string else exp.Literal.number
-            yield f"{node.name} to {text}", lambda n=node, t=text, m=make: n.replace(m(t))
-    for column in tree.find_all(exp.Column):
+            if (yield f"{node.name} to {text}"):
+                node.replace(exp.Literal.string(text) if node.is_string else exp.Literal.number(text))
+    for column in list(tree.find_all(exp.Column)):
         # SQLite reads "France" as a text where no column has that name.
-        if column.this.args.get("quoted") and not column.table and not resolve(column, _schema):
-            yield f"{column.name} in capitals", lambda c=column: c.replace(exp.Literal.string(c.name.swapcase() + "x"))
+        quoted = isinstance(column.this, exp.Identifier) and column.this.quoted and not column.table
+        if quoted and not resolve(column, schema) and (yield f"{column.name} in other capitals"):
+            column.replace(exp.Literal.string(f"{column.name.swapcase()}x"))
 
 
 def _other_texts(node: exp.Literal) -> list[str]:
@@ -119,67 +127,78 @@ def _other_texts(node: exp.Literal) -> list[str]:
             return [f"{node.name}1"]
         return [str(number + 1), str(max(0, number - 1))]
     if isinstance(node.parent, exp.Like):
-        return [node.name.replace("%", ""), f"{node.name.strip('%')}%", f"%{node.name.strip('%')}"]
+        core = node.name.strip("%")
+        return [node.name.replace("%", ""), f"{core}%", f"%{core}"]
     return [f"{node.name}x", node.name.swapcase()]
 
 
-def _aggregate(tree: exp.Expression, schema: Schema) -> Iterator[_Change]:
-    others: dict[type[exp.Expression], tuple[type[exp.Expression], ...]] = {
-        exp.Max: (exp.Min, exp.Avg),
-        exp.Min: (exp.Max, exp.Avg),
-        exp.Avg: (exp.Sum, exp.Max),
-        exp.Sum: (exp.Avg, exp.Count),
-    }
-    for node in tree.find_all(*others):
-        for other in others[type(node)]:
-            yield f"{node.key} to {other.key}", lambda n=node, o=other: n.replace(o(this=n.this.copy()))
-    for count in tree.find_all(exp.Count):
+_AGGREGATES: dict[type[exp.Expression], tuple[type[exp.Expression], ...]] = {
+    exp.Max: (exp.Min, exp.Avg),
+    exp.Min: (exp.Max, exp.Avg),
+    exp.Avg: (exp.Sum, exp.Max),
+    exp.Sum: (exp.Avg, exp.Count),
+}
+
+
+def _aggregate(tree: exp.Expression, schema: Schema) -> _Changes:
+    for node in list(tree.find_all(*_AGGREGATES)):
+        for other in _AGGREGATES[type(node)]:
+            if (yield f"{node.key} to {other.key}"):
+                node.replace(other(this=node.this.copy()))
+    for count in list(tree.find_all(exp.Count)):
         if isinstance(count.this, exp.Star):
             for name in _columns_at(count, schema)[:2]:
-                yield f"count(*) to count({name})", lambda c=count, n=name: c.set("this", exp.column(n, quoted=True))
+                if (yield f"count(*) to count({name})"):
+                    count.set("this", exp.column(name, quoted=True))
 
 
-def _column(tree: exp.Expression, schema: Schema) -> Iterator[_Change]:
-    for column in tree.find_all(exp.Column):
-        if column.is_star or isinstance(column.parent, exp.EQ) and _joins(column.parent):
+def _column(tree: exp.Expression, schema: Schema) -> _Changes:
+    for column in list(tree.find_all(exp.Column)):
+        if column.is_star or (isinstance(column.parent, exp.EQ) and _joins(column.parent)):
             continue
-        found = resolve(column, schema)
-        table = schema.table(found[0][0]) if found else None
-        if table is None:
-            continue
-        names = [c.name for c in table.columns]
-        at = [name.lower() for name in names].index(found[0][1])
-        # The neighbours: for tables of twenty columns two wrong ones say as much as nineteen.
-        for name in dict.fromkeys((names[(at + 1) % len(names)], names[at - 1])):
-            if name.lower() != found[0][1]:
-                yield (
-                    f"{column.name} to {name}",
-                    lambda c=column, n=name: c.set("this", exp.to_identifier(n, quoted=not n.isidentifier())),
-                )
-    for select in tree.find_all(exp.Select):
-        if len(select.expressions) > 1 and select is tree:
-            yield "drop the last output", lambda s=select: s.set("expressions", s.expressions[:-1])
+        for name in _beside(column, schema):
+            if (yield f"{column.name} to {name}"):
+                column.set("this", exp.to_identifier(name, quoted=not name.isidentifier()))
+    if isinstance(tree, exp.Select) and len(tree.expressions) > 1 and (yield "drop the last output"):
+        tree.set("expressions", tree.expressions[:-1])
+
+
+def _beside(column: exp.Column, schema: Schema) -> list[str]:
+    """The columns before and after one: of a table of twenty, two wrong ones say as much as nineteen."""
+    found = resolve(column, schema)
+    table = schema.table(found[0][0]) if found else None
+    if table is None:
+        return []
+    names = [c.name for c in table.columns]
+    at = [name.lower() for name in names].index(found[0][1])
+    return [
+        n for n in dict.fromkeys((names[(at + 1) % len(names)], names[at - 1])) if n.lower() != found[0][1]
+    ]
 
 
 def _joins(node: exp.Expression) -> bool:
-    return isinstance(node.left, exp.Column) and isinstance(node.right, exp.Column)
+    return isinstance(node.this, exp.Column) and isinstance(node.expression, exp.Column)
 
 
-def _join(tree: exp.Expression, schema: Schema) -> Iterator[_Change]:
-    for join in tree.find_all(exp.Join):
-        if join.args.get("on") is None:
+def _join(tree: exp.Expression, schema: Schema) -> _Changes:
+    for join in list(tree.find_all(exp.Join)):
+        condition = join.args.get("on")
+        if condition is None:
             continue
-        if not join.side:
-            yield "inner join to left join", lambda j=join: (j.set("kind", None), j.set("side", "LEFT"))
-        yield "drop the join's condition", lambda j=join: j.set("on", None)
-        for node in join.args["on"].find_all(exp.EQ):
-            if _joins(node):
-                for name in _others_of(node.right, schema)[:2]:
-                    yield f"join on {name}", lambda n=node, m=name: n.right.set("this", exp.to_identifier(m, quoted=True))
-    for select in tree.find_all(exp.Select):
+        if not join.side and (yield "inner join to left join"):
+            join.set("kind", None)
+            join.set("side", "LEFT")
+        if (yield "drop the join's condition"):
+            join.set("on", None)
+        for node in list(condition.find_all(exp.EQ)):
+            for name in _others_of(node.right, schema)[:2] if _joins(node) else ():
+                if (yield f"join on {name}"):
+                    node.right.set("this", exp.to_identifier(name, quoted=True))
+    for select in list(tree.find_all(exp.Select)):
         joins = select.args.get("joins") or []
-        if joins and not _mentions(select, joins[-1].this.alias_or_name, joins[-1]):
-            yield "drop the last table", lambda s=select: s.set("joins", s.args["joins"][:-1])
+        unused = joins and not _mentions(select, joins[-1].this.alias_or_name, joins[-1])
+        if unused and (yield "drop the last table"):
+            select.set("joins", joins[:-1])
 
 
 def _mentions(select: exp.Select, alias: str, but: exp.Expression) -> bool:
@@ -203,50 +222,53 @@ def _columns_at(node: exp.Expression, schema: Schema) -> list[str]:
     return names
 
 
-def _condition(tree: exp.Expression, _schema: Schema) -> Iterator[_Change]:
+def _condition(tree: exp.Expression, _schema: Schema) -> _Changes:
     for name in ("where", "having"):
-        for select in tree.find_all(exp.Select):
+        for select in list(tree.find_all(exp.Select)):
             clause = select.args.get(name)
             if clause is None:
                 continue
-            yield f"drop {name.upper()}", lambda s=select, n=name: s.set(n, None)
-            for node in clause.find_all(exp.And, exp.Or):
-                yield f"drop the right side of {node.key}", lambda n=node: n.replace(n.left.copy())
-                yield f"drop the left side of {node.key}", lambda n=node: n.replace(n.right.copy())
+            if (yield f"drop {name.upper()}"):
+                select.set(name, None)
+            for node in list(clause.find_all(exp.And, exp.Or)):
+                if (yield f"drop the right side of {node.key}"):
+                    node.replace(node.left.copy())
+                if (yield f"drop the left side of {node.key}"):
+                    node.replace(node.right.copy())
 
 
-def _group(tree: exp.Expression, _schema: Schema) -> Iterator[_Change]:
-    for select in tree.find_all(exp.Select):
+def _group(tree: exp.Expression, _schema: Schema) -> _Changes:
+    for select in list(tree.find_all(exp.Select)):
         group = select.args.get("group")
         if group is None:
             continue
-        yield "drop GROUP BY", lambda s=select: s.set("group", None)
-        if len(group.expressions) > 1:
-            yield "group by the first only", lambda g=group: g.set("expressions", g.expressions[:1])
+        if (yield "drop GROUP BY"):
+            select.set("group", None)
+        if len(group.expressions) > 1 and (yield "group by the first only"):
+            group.set("expressions", group.expressions[:1])
 
 
-def _order(tree: exp.Expression, _schema: Schema) -> Iterator[_Change]:
-    for order in tree.find_all(exp.Order):
-        yield "drop ORDER BY", lambda o=order: o.pop()
+def _order(tree: exp.Expression, _schema: Schema) -> _Changes:
+    for order in list(tree.find_all(exp.Order)):
+        if (yield "drop ORDER BY"):
+            order.pop()
         for term in order.expressions:
-            if isinstance(term, exp.Ordered):
-                yield "the other direction", lambda t=term: _turn(t)
+            if isinstance(term, exp.Ordered) and (yield "the other direction"):
+                descending = not term.args.get("desc")
+                term.set("desc", descending)
+                # As SQLite has it by default: NULL is the smallest value.
+                term.set("nulls_first", not descending)
 
 
-def _turn(term: exp.Ordered) -> None:
-    descending = not term.args.get("desc")
-    term.set("desc", descending)
-    # As SQLite has it by default: NULL is the smallest value.
-    term.set("nulls_first", not descending)
-
-
-def _limit(tree: exp.Expression, _schema: Schema) -> Iterator[_Change]:
-    for limit in tree.find_all(exp.Limit):
-        yield "drop LIMIT", lambda n=limit: n.pop()
+def _limit(tree: exp.Expression, _schema: Schema) -> _Changes:
+    for limit in list(tree.find_all(exp.Limit)):
+        if (yield "drop LIMIT"):
+            limit.pop()
         value = limit.expression
         if isinstance(value, exp.Literal) and value.name.isdigit():
             more = str(int(value.name) + 1)
-            yield f"LIMIT {more}", lambda v=value, m=more: v.replace(exp.Literal.number(m))
+            if (yield f"LIMIT {more}"):
+                value.replace(exp.Literal.number(more))
 
 
 _SETS: dict[type[exp.Expression], tuple[type[exp.Expression], ...]] = {
@@ -256,19 +278,17 @@ _SETS: dict[type[exp.Expression], tuple[type[exp.Expression], ...]] = {
 }
 
 
-def _set_operation(tree: exp.Expression, _schema: Schema) -> Iterator[_Change]:
-    for node in tree.find_all(exp.SetOperation):
-        if isinstance(node, exp.Union) and node.args.get("distinct"):
-            yield "UNION to UNION ALL", lambda n=node: n.set("distinct", False)
+def _set_operation(tree: exp.Expression, _schema: Schema) -> _Changes:
+    for node in list(tree.find_all(exp.SetOperation)):
+        if isinstance(node, exp.Union) and node.args.get("distinct") and (yield "UNION to UNION ALL"):
+            node.set("distinct", False)
         for other in _SETS.get(type(node), ()):
-            yield f"{node.key} to {other.key}", lambda n=node, o=other: _become(n, o)
-        if node is not tree:
-            yield "the first query alone", lambda n=node: n.replace(n.left.copy())
-
-
-def _become(node: exp.Expression, other: type[exp.Expression]) -> None:
-    node.__class__ = other  # type: ignore[assignment]
-    node.set("distinct", True)
+            if (yield f"{node.key} to {other.key}"):
+                # In place: the root of a query cannot be replaced.
+                node.__class__ = other
+                node.set("distinct", True)
+        if node is not tree and (yield "the first query alone"):
+            node.replace(node.left.copy())
 
 
 _MAKERS: dict[str, _Maker] = {

@@ -9,6 +9,8 @@ it right". Its rules, each of which the strict comparison breaks for a reason:
   then exactly: rows with equal keys have no freedom;
 - two results without rows are equal, whatever their columns;
 - values are equal as Python has it: 1 and 1.0 are, 0.1 + 0.2 and 0.3 are not, '1' and 1 are not;
+- but first each row's values are sorted by their text, and 1 and 1.0 may end in different places;
+- a word `value` in the answer is 1;
 - text that is not UTF-8 loses the bytes that are wrong;
 - columns may stand in any order, in each database another.
 
@@ -37,6 +39,11 @@ def rewritten(sql: str) -> str:
     return _THIS_YEAR.sub("2020", sql)
 
 
+def rewritten_answer(sql: str) -> str:
+    """As `rewritten`, for the answer, in which a word `value` between spaces is 1 besides."""
+    return rewritten(sql.replace(" value ", " 1 "))
+
+
 def order_matters(gold: str) -> bool:
     return "order by" in gold.lower()
 
@@ -48,4 +55,15 @@ def equal(gold: Table, answer: Table, ordered: bool) -> bool:
     if len(gold.rows) != len(answer.rows) or gold.width != answer.width:
         return False
     expected = in_order(gold) if ordered else unordered(gold)
-    return assignable([(expected, answer)])
+    return assignable([(expected, answer)]) and _rows_agree_by_text(gold, answer, ordered)
+
+
+def _rows_agree_by_text(gold: Table, answer: Table, ordered: bool) -> bool:
+    """The official quick rejection, for what it gets wrong: equal numbers of two types, sorted as texts."""
+    if not any(isinstance(value, float) for table in (gold, answer) for row in table.rows for value in row):
+        return True
+    first, second = (
+        [tuple(sorted(row, key=lambda value: f"{value}{type(value)}")) for row in table.rows]
+        for table in (gold, answer)
+    )
+    return first == second if ordered else set(first) == set(second)

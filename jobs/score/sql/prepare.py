@@ -62,7 +62,12 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
         "hardness": hardness.hardness(tree),
         "mutants": dict(choice.made),
         "survivors": [
-            [m.kind, m.change, m.sql, equivalent.rule(m, tree, found) if tree is not None and found is not None else None]
+            [
+                m.kind,
+                m.change,
+                m.sql,
+                equivalent.rule(m, tree, found) if tree is not None and found is not None else None,
+            ]
             for m in choice.survivors
         ],
     }
@@ -80,7 +85,9 @@ def _chosen(
     known = facts.facts_of(tree, found) if tree is not None else facts.Facts()
     tables = used or frozenset(table.name.lower() for table in found.tables)
     mutants = mutate.mutants(tree, found) if tree is not None else []
-    spared = [equivalent.rule(mutant, tree, found) is not None for mutant in mutants] if tree is not None else []
+    spared = (
+        [equivalent.rule(mutant, tree, found) is not None for mutant in mutants] if tree is not None else []
+    )
 
     def candidates() -> Iterator[bytes]:
         variant = 0
@@ -142,7 +149,9 @@ def _schema(job: dict[str, Any], gold: str, problems: list[str]) -> Schema | Non
 def _runs(gold: str, found: Schema, problems: list[str]) -> bool:
     """Whether the gold query runs on this schema without rows."""
     try:
-        with closing(engine.open_image(generate.build(found, frozenset(), facts.Facts(), 0, 0))) as connection:
+        with closing(
+            engine.open_image(generate.build(found, frozenset(), facts.Facts(), 0, 0))
+        ) as connection:
             engine.run(connection, gold, _LIMITS)
         return True
     except QueryError as error:

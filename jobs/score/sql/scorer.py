@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Sequence
+import sqlite3
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache as cached
 from pathlib import Path
 from typing import Any
 
+import sqlglot
+
+from jobs.score.cache import Cache, key
 from jobs.score.result import RowScore
 from jobs.score.sql.extract import MAX_ANSWER_CHARACTERS, extract_sql
 from jobs.score.sql.pool import Lost, Pool
@@ -15,8 +23,19 @@ from launcher.outcome import Failure, Reason
 
 SEED = 0
 MEASURES = ("exact", "exact_normalised", "strict", "official")
+#: Judged together and then kept: what is lost when the process is killed.
+_JOBS_PER_COMMIT = 512
+_GOLD_BATCH_JOBS = 2
 
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class SqlScores:
+    """A verdict per row, and each row's gold entry (see prepare.py) for the kill rate."""
+
+    rows: list[RowScore]
+    golds: list[dict[str, Any]]
 
 
 def workers_here() -> int:
@@ -30,49 +49,121 @@ def score(
     directory: Path,
     *,
     workers: int,
+    cache: Cache | None = None,
     progress: Progress | None = None,
-) -> list[RowScore]:
-    """A verdict per row, in order. The verdicts do not depend on `workers`.
+) -> SqlScores:
+    """A verdict per row, in order. The verdicts depend neither on `workers` nor on the cache.
 
     `directory` is where the rows' database paths start. Raises Failure(BAD_DATA) for a row without
     what scoring needs.
     """
     told = progress or (lambda _done, _of: None)
-    total = 2 * len(rows)
-    jobs = prepare_jobs(rows, directory)
+    extracted = [extract_sql(answer[:MAX_ANSWER_CHARACTERS]) for answer in answers]
     with Pool(workers) as pool:
-        distinct = {_key(job): job for job in jobs}
-        entries = dict(
-            zip(
-                distinct,
-                pool.map(list(distinct.values()), lambda n: told(min(n, len(rows)), total), batch=4),
-                strict=True,
-            )
-        )
-        golds = [_entry(entries[_key(job)], job["sql"]) for job in jobs]
-        extracted = [extract_sql(answer[:MAX_ANSWER_CHARACTERS]) for answer in answers]
+        scorer = _Scorer(pool, cache or Cache(None), told, 2 * len(rows))
+        golds = scorer.golds(gold_jobs(rows, directory))
         asked = [
             index
             for index, gold in enumerate(golds)
-            if gold["valid"] and len(answers[index]) <= MAX_ANSWER_CHARACTERS and extracted[index]
+            if gold["valid"] and extracted[index] and len(answers[index]) <= MAX_ANSWER_CHARACTERS
         ]
-        verdicts = pool.map(
-            [
-                {"task": "judge", "gold": golds[i], "answer": extracted[i], "database": jobs[i]["database"]}
-                for i in asked
-            ],
-            lambda n: told(len(rows) + n, total),
-        )
-    judged = dict(zip(asked, verdicts, strict=True))
-    told(total, total)
-    return [
-        _row_score(row, answer, query, gold, judged.get(index))
+        verdicts = dict(zip(asked, scorer.verdicts(asked, golds, extracted, rows, directory), strict=True))
+    told(2 * len(rows), 2 * len(rows))
+    scores = [
+        _row_score(row, answer, query, gold, verdicts.get(index))
         for index, (row, answer, query, gold) in enumerate(zip(rows, answers, extracted, golds, strict=True))
     ]
+    return SqlScores(scores, golds)
 
 
-def prepare_jobs(rows: Sequence[Row], directory: Path) -> list[dict[str, Any]]:
-    """The sandbox job that makes each row's gold query ready."""
+class _Scorer:
+    """Jobs through the cache and the pool."""
+
+    def __init__(self, pool: Pool, cache: Cache, told: Progress, total: int) -> None:
+        self._pool, self._cache, self._told, self._total = pool, cache, told, total
+        self._done = 0
+
+    def golds(self, jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The entry of every gold query; the same query on the same database is made ready once."""
+        keys = [key(code_digest(), "gold", _by_content(job)) for job in jobs]
+        entries = self._ask(keys, jobs, len(jobs), _GOLD_BATCH_JOBS)
+        return [
+            {"sql": job["sql"], "valid": False, "problem": entry.reason} if isinstance(entry, Lost) else entry
+            for job, entry in zip(jobs, entries, strict=True)
+        ]
+
+    def verdicts(
+        self,
+        asked: Sequence[int],
+        golds: Sequence[dict[str, Any]],
+        queries: Sequence[str],
+        rows: Sequence[Row],
+        directory: Path,
+    ) -> list[Any]:
+        """The verdict on each asked row's query, or Lost."""
+        places = [_database(rows[i], directory) for i in asked]
+        jobs = [
+            {
+                "task": "judge",
+                "gold": golds[i],
+                "answer": queries[i],
+                "database": None if path is None else str(path),
+            }
+            for i, path in zip(asked, places, strict=True)
+        ]
+        keys = [
+            key(code_digest(), "answer", golds[i], queries[i], None if path is None else _digest(path))
+            for i, path in zip(asked, places, strict=True)
+        ]
+        return self._ask(keys, jobs, len(rows), None)
+
+    def _ask(
+        self, keys: Sequence[bytes], jobs: Sequence[dict[str, Any]], share: int, batch: int | None
+    ) -> list[Any]:
+        """A result per job: from the cache, or from the pool and then kept. Lost jobs are not kept."""
+        known: dict[bytes, Any] = self._cache.get(keys)
+        missing = {name: job for name, job in zip(keys, jobs, strict=True) if name not in known}
+        names = list(missing)
+        before = self._done
+        for start in range(0, len(names), _JOBS_PER_COMMIT):
+            part = names[start : start + _JOBS_PER_COMMIT]
+
+            def told(finished: int, at: int = start) -> None:
+                self._told(before + share * (at + finished) // len(names), self._total)
+
+            options = {} if batch is None else {"batch": batch}
+            results = dict(
+                zip(part, self._pool.map([missing[name] for name in part], told, **options), strict=True)
+            )
+            self._cache.put(
+                {name: result for name, result in results.items() if not isinstance(result, Lost)}
+            )
+            known |= results
+        self._done += share
+        self._told(self._done, self._total)
+        return [known[name] for name in keys]
+
+
+@cached
+def code_digest() -> str:
+    """Digest of what turns a job into a result: this package, its parser, SQLite and Python."""
+    sha = hashlib.sha256(f"{sqlglot.__version__} {sqlite3.sqlite_version} {sys.version_info[:2]}".encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        sha.update(path.read_bytes())
+    return sha.hexdigest()
+
+
+@cached
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _by_content(job: dict[str, Any]) -> dict[str, Any]:
+    return {**job, "database": None if job["database"] is None else _digest(Path(job["database"]))}
+
+
+def gold_jobs(rows: Iterable[Row], directory: Path) -> list[dict[str, Any]]:
+    """The sandbox job that makes each row's gold query ready. Raises Failure(BAD_DATA) with all problems."""
     problems = []
     jobs = []
     for row in rows:
@@ -80,10 +171,11 @@ def prepare_jobs(rows: Sequence[Row], directory: Path) -> list[dict[str, Any]]:
         if not isinstance(fields.get("schema") or fields.get("context"), str):
             problems.append(f"row {row.id}: neither schema nor context")
             continue
-        database = fields.get("database")
-        path = _inside(directory, database) if database else None
-        if database and path is None:
-            problems.append(f"row {row.id}: the database '{database}' is not in the data's directory")
+        path = _database(row, directory)
+        if fields.get("database") and path is None:
+            problems.append(
+                f"row {row.id}: the database '{fields['database']}' is not in the data's directory"
+            )
         jobs.append(
             {
                 "task": "prepare",
@@ -101,27 +193,17 @@ def prepare_jobs(rows: Sequence[Row], directory: Path) -> list[dict[str, Any]]:
     return jobs
 
 
-def _inside(directory: Path, name: str) -> Path | None:
-    """The absolute path of a file of the data, or None where it is missing or lies outside."""
+def _database(row: Row, directory: Path) -> Path | None:
+    """The absolute path of a row's database, or None where it has none inside the data's directory."""
+    if not row.fields.get("database"):
+        return None
     root = directory.resolve()
-    path = (root / name).resolve()
+    path = (root / str(row.fields["database"])).resolve()
     return path if path.is_relative_to(root) and path.is_file() else None
 
 
-def _key(job: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(job[name] for name in ("sql", "database", "schema", "context"))
-
-
-def _entry(result: Any, sql: str) -> dict[str, Any]:
-    if isinstance(result, Lost):
-        return {"sql": sql, "valid": False, "problem": result.reason}
-    entry: dict[str, Any] = result
-    return entry
-
-
 def _row_score(row: Row, answer: str, query: str, gold: dict[str, Any], verdict: Any) -> RowScore:
-    exact = answer.strip() == row.gold.strip()
-    scores = dict.fromkeys(MEASURES, False) | {"exact": exact}
+    scores = dict.fromkeys(MEASURES, False) | {"exact": answer.strip() == row.gold.strip()}
     flags: dict[str, bool] = {}
     reason = None
     if not gold["valid"]:
@@ -134,7 +216,7 @@ def _row_score(row: Row, answer: str, query: str, gold: dict[str, Any], verdict:
         reason = verdict.reason
     else:
         scores |= {name: verdict[name] for name in MEASURES if name != "exact"}
-        flags["both_empty"] = verdict["both_empty"]
+        flags = {"both_empty": verdict["both_empty"], "ambiguous_gold": gold["ambiguous"]}
         reason = verdict["reason"]
-    groups = {"database": str(row.fields.get("db_id") or "")}
+    groups = {"hardness": gold.get("hardness", "unknown"), "database": str(row.fields.get("db_id") or "")}
     return RowScore(row.id, query, row.gold, gold["valid"], scores, reason, groups, flags)
