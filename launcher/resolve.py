@@ -216,7 +216,7 @@ def _model(name: str, resolution: Resolution, locked: Lock | None) -> LockedMode
             source["revision"] = _hub_revision(source["repository"], "main", "models")
         return LockedModel(source=_SOURCE.validate_python(source))
     directory = Path(name).expanduser()
-    if directory.is_dir():
+    if name and directory.is_dir():
         return LockedModel(source=DirectoryModel(), files=_model_files(directory, resolution))
     if name.startswith((".", "/", "~")):
         raise Failure(Reason.NO_SUCH_MODEL, "no such directory", where=f"model '{name}'")
