@@ -128,7 +128,7 @@ class OpenContender(Strict):
     """Common to contenders whose weights we hold."""
 
     name: ContenderName
-    model: str
+    model: Annotated[str, Field(min_length=1)]
     prompt: Literal["chat", "plain"] = "chat"
     generation: Generation = Generation()
     hardware: Hardware = Hardware()

@@ -18,6 +18,8 @@ FULL: dict[str, Any] = {
         {**LORA, "lora": {}, "training": {}, "generation": {}, "hardware": {}},
         {**UNTUNED, "generation": {}, "hardware": {}},
         HOSTED,
+        {**HOSTED, "name": "rehearsed", "provider": "rehearsal", "rehearsal": {"lora": {}}},
+        {"name": "asked", "kind": "prompted", "provider": "openai", "model": "gpt-x"},
     ],
     "data": {},
 }
@@ -138,6 +140,7 @@ def test_no_model_takes_unknown_keys_or_loose_types() -> None:
         {"scorers": ["exact"]},
         {"description": ["a"]},
         {"format": "1"},
+        {"contenders": [{**UNTUNED, "model": ""}]},
         {1: 2},
     ],
     ids=str,

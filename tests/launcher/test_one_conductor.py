@@ -1,0 +1,295 @@
+"""A run has one conductor: however many submit at once, whoever asks, and whatever breaks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import commit_everything, make_plan
+
+import launcher
+from launcher import local, runs, submission
+from launcher.conductor import Conductor
+from launcher.outcome import Failure, Reason
+from launcher.plan import Plan
+from launcher.runs import Attempt
+from launcher.site import Site
+from launcher.store import DirectoryStore
+
+Wait = Callable[..., None]
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return make_plan()
+
+
+@pytest.fixture(autouse=True)
+def find_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(launcher.__file__).parents[1]))
+
+
+@pytest.fixture
+def attempt(store: DirectoryStore, plan: Plan, wait_until: Wait) -> Iterator[Attempt]:
+    """An open attempt at a run whose stages are all committed; its conductor is gone when the test ends."""
+    commit_everything(plan, store)
+    yield submission.open_attempt(plan, store, target="local", site=Site())
+    wait_until(lambda: not runs.conductor_alive(store, plan.run_id))
+
+
+def conductors(store: DirectoryStore) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"launcher.local" in words and store.address.encode() in words:
+                found.append(int(entry.name))
+    return found
+
+
+def test_a_detached_conductor_closes_the_attempt(attempt: Attempt, wait_until: Wait) -> None:
+    submission.start_local(attempt)
+    wait_until(lambda: attempt.outcome)
+    assert attempt.outcome is not None
+    assert attempt.outcome["reason"] == "succeeded"
+    assert attempt.get("verdict.json")["run_id"] == attempt.run_id
+    assert attempt.get("receipt.json")["seconds"] == 16.0
+    assert attempt.store.local_path(attempt.path("report.md")).read_text().startswith(f"# {attempt.run_id}")
+
+
+def test_many_submits_at_once_are_one_run(attempt: Attempt, plan: Plan, wait_until: Wait) -> None:
+    store, errors = attempt.store, []
+
+    def submit() -> None:
+        try:
+            submission.start_local(submission.open_attempt(plan, store, target="local", site=Site()))
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=submit) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wait_until(lambda: attempt.outcome)
+    wait_until(lambda: not conductors(store))
+    assert errors == []
+    assert runs.attempts(store, plan.run_id) == [1]
+
+
+_HOLD = """
+import sys
+from pathlib import Path
+from launcher.runs import lock_path
+from launcher.store import DirectoryStore
+store = DirectoryStore(Path(sys.argv[1]))
+with store.lock(lock_path(sys.argv[2])) as held:
+    store.local_path(lock_path(sys.argv[2])).write_text(sys.argv[3])
+    print(held, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def hold(store: DirectoryStore, plan: Plan) -> Iterator[Callable[[int], subprocess.Popen[str]]]:
+    """Another process that is the conductor of an attempt, until its stdin is closed."""
+    holders = []
+
+    def start(number: int) -> subprocess.Popen[str]:
+        holder = subprocess.Popen(
+            [sys.executable, "-c", _HOLD, str(store.root), plan.run_id, str(number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        holders.append(holder)
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "True\n"
+        return holder
+
+    yield start
+    for holder in holders:
+        holder.kill()
+        holder.communicate()
+
+
+def test_who_finds_a_conductor_at_work_starts_none(
+    attempt: Attempt, hold: Callable[[int], subprocess.Popen[str]]
+) -> None:
+    holder = hold(1)
+    submission.start_local(attempt)
+    assert conductors(attempt.store) == []
+    assert runs.conducted_attempt(attempt.store, attempt.run_id) == 1
+    holder.kill()
+    holder.wait()
+    assert runs.conducted_attempt(attempt.store, attempt.run_id) is None
+
+
+def test_a_retry_waits_for_the_old_conductor_to_stop(
+    attempt: Attempt, hold: Callable[[int], subprocess.Popen[str]], wait_until: Wait
+) -> None:
+    holder = hold(1)
+    assert submission.cancel(attempt)
+    second = submission.open_next_attempt(attempt.store, attempt.run_id, target="local", site=Site())
+    starter = threading.Thread(target=submission.start_local, args=(second,))
+    starter.start()
+    starter.join(0.2)
+    assert starter.is_alive()
+    assert conductors(attempt.store) == []
+    holder.kill()
+    starter.join(30)
+    wait_until(lambda: second.outcome)
+    assert second.outcome is not None
+    assert second.outcome["reason"] == "succeeded"
+
+
+def test_retries_at_once_are_one_attempt(attempt: Attempt) -> None:
+    submission.cancel(attempt)
+    opened: list[int | str] = []
+
+    def retry() -> None:
+        try:
+            next_one = submission.open_next_attempt(
+                attempt.store, attempt.run_id, target="local", site=Site()
+            )
+            opened.append(next_one.number)
+        except Failure as failure:
+            opened.append(failure.what)
+
+    threads = [threading.Thread(target=retry) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 2 in opened
+    assert set(opened) <= {2, "attempt 2 is still open"}
+    assert runs.attempts(attempt.store, attempt.run_id) == [1, 2]
+
+
+def test_asking_all_the_time_does_not_keep_a_conductor_from_starting(
+    attempt: Attempt, wait_until: Wait
+) -> None:
+    asking = True
+
+    def ask() -> None:
+        while asking:
+            runs.conductor_alive(attempt.store, attempt.run_id)
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        submission.start_local(attempt)
+        wait_until(lambda: attempt.outcome)
+    finally:
+        asking = False
+        for thread in threads:
+            thread.join()
+
+
+def test_cancelled_before_its_conductor_started_nothing_is_started(attempt: Attempt) -> None:
+    submission.cancel(attempt)
+    submission.start_local(attempt)
+    local.ensure_conductor(attempt.store, attempt.run_id, attempt.number)
+    assert conductors(attempt.store) == []
+    assert attempt.get("verdict.json") is None
+
+
+def test_cancelled_while_its_conductor_starts_it_stays_cancelled(attempt: Attempt, wait_until: Wait) -> None:
+    starter = threading.Thread(target=submission.start_local, args=(attempt,))
+    starter.start()
+    cancelled = submission.cancel(attempt)
+    starter.join(30)
+    wait_until(lambda: not conductors(attempt.store))
+    assert attempt.outcome is not None
+    assert (attempt.outcome["reason"] == "cancelled") == cancelled
+
+
+def test_a_conductor_that_cannot_start_says_where_to_read_on(
+    attempt: Attempt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    false = tmp_path / "python"
+    false.write_text("#!/bin/sh\necho it broke; exit 3\n")
+    false.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(false))
+    with pytest.raises(Failure, match="the conductor did not start") as caught:
+        local.ensure_conductor(attempt.store, attempt.run_id, attempt.number)
+    log = Path(caught.value.next_step.removeprefix("read "))
+    assert log.read_text() == "it broke\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (Failure(Reason.DISK_FULL, "full"), Reason.DISK_FULL),
+        (Failure(Reason.CORRUPT_ARTIFACT, "changed"), Reason.CORRUPT_ARTIFACT),
+        (RuntimeError("the unforeseen"), Reason.INTERNAL),
+    ],
+)
+def test_what_breaks_the_conductor_closes_the_attempt(
+    attempt: Attempt, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: Reason
+) -> None:
+    def broken(_: Conductor) -> dict[str, Any]:
+        raise error
+
+    handlers = {
+        number: local.signal.getsignal(number) for number in (local.signal.SIGTERM, local.signal.SIGINT)
+    }
+    monkeypatch.setattr(Conductor, "run", broken)
+    try:
+        assert local.conduct(attempt.store, attempt.run_id, attempt.number) == 0
+    finally:
+        for number, handler in handlers.items():
+            local.signal.signal(number, handler)
+    assert attempt.outcome is not None
+    assert attempt.outcome["reason"] == reason.value
+    assert attempt.outcome["failure"]["next"]
+    assert runs.view(attempt.store, attempt.run_id).outcome == attempt.outcome
+
+
+def test_a_report_that_is_corrupt_fails_the_run_and_not_the_conductor_for_ever(
+    attempt: Attempt, plan: Plan, wait_until: Wait
+) -> None:
+    path = attempt.store.local_path(f"stages/{plan.stage('report').key}/results.json")
+    path.write_text(path.read_text().replace("sample", "forged"))
+    submission.start_local(attempt)
+    wait_until(lambda: attempt.outcome)
+    assert attempt.outcome is not None
+    assert attempt.outcome["reason"] == "corrupt-artifact"
+    assert "delete" in attempt.outcome["failure"]["next"]
+
+
+def test_the_python_api_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    loaded = launcher.load("sql", profile="smoke")
+    plan = launcher.make_plan(loaded)
+    store = DirectoryStore(tmp_path / "store")
+    commit_everything(plan, store)
+    run = launcher.submit(loaded, store=str(store.root))
+    assert run.id == plan.run_id
+    assert run.wait(timeout_s=60)["reason"] == "succeeded"
+    assert run.verdict is not None
+    assert run.verdict["run_id"] == plan.run_id
+    with pytest.raises(Failure, match="only target 'local'"):
+        launcher.submit(loaded, target="cluster")
+
+
+def test_a_secret_reaches_only_the_stage_that_needs_it(
+    plan: Plan, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HF_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "secret")
+    seen = {stage.kind: set(local._environment(stage, store)) for stage in plan.stages}
+    assert {kind for kind, names in seen.items() if "HF_TOKEN" in names} == {"fetch"}
+    assert {kind for kind, names in seen.items() if "OPENAI_API_KEY" in names} == {"predict"}
+    assert not any("AWS_SECRET_ACCESS_KEY" in names for names in seen.values())
+    assert all("PATH" in names for names in seen.values()) == ("PATH" in os.environ)

@@ -1,0 +1,191 @@
+"""The verdict: results with one digest, costs from the receipt, and a page that nothing in it can break."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import LORA, UNTUNED, commit_everything, make_plan, make_results
+
+from launcher import receipt, verdict
+from launcher.outcome import Failure, Reason
+from launcher.runs import Attempt
+from launcher.store import DirectoryStore
+
+HOSTILE = [
+    "`", "```", "a`b``c```d", "|", "\\|", "a | b | c", "| --- |", "<script>alert(1)</script>", "<!-- ", "&lt;",
+    "# heading", "\n# heading\n", "\r\n| a |\r\n", "\x0b\x0c\x85\u2028\u2029", "\x00\x1b[2J\x07", "\u202ereversed",
+    "![x](http://tracker.example/pixel)", "[click](javascript:alert(1))", "**bold** _it_ ~~s~~", "- list\n- list",
+    "", " ", "\\", "\\\\", "\\`", "$x$", "😀" * 500, "x" * 1_000_000, "](", "<http://evil.example>",
+]  # fmt: skip
+
+
+def document(text: str = "SELECT 1", **lines: dict[str, Any]) -> dict[str, Any]:
+    """A verdict of the tiny run; `lines` are changes to its receipt's lines, by stage (`_` for `-`)."""
+    plan = make_plan()
+    stages = []
+    for stage in plan.stages:
+        line = {
+            "stage": stage.name,
+            "device": "cpu",
+            "seconds": 2.0,
+            "seconds_lost": 0.0,
+            "seconds_failed": 0.0,
+            "peak_memory_bytes": None,
+            "usd": None,
+        }
+        stages.append({**line, **lines.get(stage.name.replace("-", "_"), {})})
+    paid = {
+        "stages": stages,
+        "seconds": 16.0,
+        "seconds_lost": 0.0,
+        "seconds_failed": 0.0,
+        "usd": None,
+        "prices": [],
+    }
+    results = make_results(text)
+    made = verdict.Verdict(
+        run_id=plan.run_id,
+        summary=verdict._summary(results),
+        results_digest=results.digest(),
+        results=results,
+        costs=[verdict._cost(contender, results, paid) for contender in results.contenders],
+        receipt=paid,
+    )
+    return made.model_dump(mode="json")
+
+
+def cells(line: str) -> int:
+    """Cells of a table's row as a Markdown reader counts them."""
+    return len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) - 1
+
+
+def tables(page: str) -> list[list[str]]:
+    found: list[list[str]] = []
+    previous = ""
+    for line in page.split("\n"):
+        if line.startswith("|"):
+            if not previous.startswith("|"):
+                found.append([])
+            found[-1].append(line)
+        previous = line
+    return found
+
+
+def skeleton(page: str) -> list[str]:
+    """What kind of line each line is: hostile text may change words, never the structure."""
+    kinds = {"#": "heading", "|": "table", "-": "item", "*": "bold", "": "empty"}
+    return [kinds.get(line[:1], "text") for line in page.split("\n")]
+
+
+def assert_unbroken(page: str) -> None:
+    assert len(page) < 60_000
+    assert skeleton(page) == skeleton(verdict.render(document("SELECT 2")))
+    for table in tables(page):
+        assert len({cells(line) for line in table}) == 1, table
+        assert re.fullmatch(r"\|( --- \|)+", table[1])
+    # Left to right, as Markdown is read: an escaped character, or a code span.
+    rest = re.sub(r"\\[\\`*_{}\[\]<>#|&~]|`[^`\n]*`", "", page)
+    assert not set("`<&") & set(rest)
+    assert "](" not in rest, "a link or an image"
+    assert all(c.isprintable() or c == "\n" for c in page)
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: repr(text[:20]))
+def test_hostile_model_output_breaks_nothing_on_the_page(text: str) -> None:
+    assert_unbroken(verdict.render(document(text)))
+
+
+@given(st.text(alphabet="`|\\<>[]()!*_#-&~\n\r\x00 a\u2028", max_size=40))
+@settings(deadline=None, max_examples=150)
+def test_no_mixture_of_markup_breaks_the_page(text: str) -> None:
+    assert_unbroken(verdict.render(document(text)))
+
+
+def test_plain_answers_are_shown_as_they_are() -> None:
+    page = verdict.render(document("SELECT a FROM b WHERE c < 3"))
+    assert "gold: `SELECT a FROM b WHERE c < 3`" in page
+
+
+def test_the_page_says_what_was_found() -> None:
+    page = verdict.render(document())
+    assert (
+        "lora answers 75.0 % of 8 sample questions (strict), +50.0 points [+10.0, +80.0] against untuned."
+        in page
+    )
+    for heading in (
+        "Accuracy",
+        "Cost",
+        "Comparison",
+        "Loss",
+        "Samples",
+        "Receipt",
+        "What the numbers do not show",
+    ):
+        assert f"\n## {heading}\n" in page
+    for caveat in ("- one seed", "- a known fault"):
+        assert caveat in page
+
+
+def test_an_unpriced_device_is_called_so_and_never_free() -> None:
+    page = verdict.render(document())
+    assert "not priced" in page
+    assert "$0.0000" not in page
+
+
+def test_what_a_correct_answer_costs_comes_from_the_receipt() -> None:
+    made = document(
+        predict_lora_s1={"usd": 0.3, "seconds": 10.0},
+        train_lora_s1={"usd": 1.5},
+        predict_untuned={"usd": 0.2},
+    )
+    lora, untuned = ({c["name"]: c for c in made["costs"]}[name] for name in ("lora", "untuned"))
+    assert (lora["training_usd"], lora["answering_usd"], lora["answering_seconds"]) == (1.5, 0.3, 10.0)
+    assert lora["usd_per_correct_answer"] == pytest.approx(0.3 / 6)
+    assert (untuned["training_seconds"], untuned["training_usd"]) == (None, None)
+    assert untuned["usd_per_correct_answer"] == pytest.approx(0.2 / 2)
+
+
+def test_the_digest_does_not_depend_on_the_receipt() -> None:
+    cheap, dear = document(), document(predict_lora_s1={"usd": 9.0, "seconds": 1e6, "seconds_lost": 3.0})
+    assert cheap["results_digest"] == dear["results_digest"]
+    assert cheap["costs"] != dear["costs"]
+    assert document("SELECT 2")["results_digest"] != cheap["results_digest"]
+
+
+def test_the_digest_survives_being_written_and_read() -> None:
+    results = make_results("ü|`\n")
+    assert type(results).model_validate_json(results.model_dump_json()).digest() == results.digest()
+
+
+def test_a_finished_runs_verdict_is_built_from_its_artifacts(store: DirectoryStore) -> None:
+    plan = make_plan(contenders=[UNTUNED, LORA])
+    commit_everything(plan, store)
+    attempt = Attempt(store, plan.run_id, 1)
+    made = verdict.build(plan, store, receipt.build(plan, store, attempt))
+    assert made["results_digest"] == make_results().digest()
+    assert json.loads(json.dumps(made)) == made
+    assert_unbroken(verdict.render(made))
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"format": 1}', b'{"format": 2}'])
+def test_results_that_are_none_are_corrupt(store: DirectoryStore, data: bytes) -> None:
+    plan = make_plan()
+    out = store.root / "to-commit"
+    out.mkdir()
+    (out / "results.json").write_bytes(data)
+    store.commit(f"stages/{plan.stage('report').key}", out, {})
+    with pytest.raises(Failure) as caught:
+        verdict.build(plan, store, {"stages": []})
+    assert caught.value.reason is Reason.CORRUPT_ARTIFACT
+
+
+@pytest.mark.parametrize("change", [{"format": 2}, {"results": {}}, {"summary": None}, {"extra": 1}])
+def test_a_verdict_that_is_none_is_refused_in_one_message(change: dict[str, Any]) -> None:
+    with pytest.raises(Failure) as caught:
+        verdict.render({**document(), **change})
+    assert caught.value.reason is Reason.CORRUPT_ARTIFACT
