@@ -49,6 +49,7 @@ class Reason(Enum):
     OVER_BUDGET = "over-budget"
     UNSUPPORTED = "unsupported"
     NETWORK = "network"
+    UNAUTHORIZED = "unauthorized"
     DIVERGED = "diverged"
     BLOCKED = "blocked"
     KILLED = "killed"
@@ -128,6 +129,9 @@ DISPOSITIONS: dict[Reason, Disposition] = {
     ),
     Reason.BLOCKED: Disposition(24, Retry.NEVER, "an earlier stage failed", "launcher why RUN"),
     Reason.CANCELLED: Disposition(25, Retry.NEVER, "cancelled", "launcher retry RUN starts another attempt"),
+    Reason.UNAUTHORIZED: Disposition(
+        26, Retry.NEVER, "a service refused the key", "check the key in the environment or the Secret"
+    ),
     Reason.KILLED: Disposition(137, Retry.LOST, "killed from outside", "launcher retry RUN"),
     Reason.TERMINATED: Disposition(
         143, Retry.PREEMPTED, "asked to stop, progress saved", "launcher retry RUN"
