@@ -212,7 +212,7 @@ def snapshot(root: Path, target: Path) -> None:
 
     Bytes are written before their rows, so the copied rows never name what is not there.
     """
-    target.mkdir(parents=True)
+    target.mkdir(parents=True, exist_ok=True)
     source = sqlite3.connect(f"file:{root / DATABASE}?mode=ro", uri=True)
     copy = sqlite3.connect(target / DATABASE)
     try:
@@ -229,7 +229,7 @@ def _copy_tree(source: Path, target: Path) -> None:
     """Copy plain files; what vanishes meanwhile was superseded and is left out. Hidden names are unfinished."""
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.iterdir()):
-        if path.name.startswith(".") or path.name == "scratch":
+        if path.name.startswith(".") or path.name == "scratch" or path.suffix == ".log":
             continue
         try:
             if path.is_dir():

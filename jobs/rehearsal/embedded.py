@@ -1,0 +1,131 @@
+"""A rehearsal server as a child of the stage that asks it: on loopback, with a key of its own.
+
+Its state lives in the stage's scratch and is saved to the work area as snapshots, so that a stage
+that was killed continues from the newest one on any machine. The server dies with the stage.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.rehearsal import state
+from jobs.rehearsal.command import KEYS_VARIABLE
+from jobs.rehearsal.recipe import Recipe
+from jobs.stage import StageContext
+from launcher.experiment import Rehearsal
+from launcher.outcome import Failure, Reason
+
+_START_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 75.0
+_TENANT = "rehearsal"
+_PREFIX = "state-"
+#: What a server needs of the environment; no key of a real service is among it.
+_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where a service is asked, and with which key."""
+
+    base_url: str
+    api_key: str
+
+    def __repr__(self) -> str:
+        return f"Connection({self.base_url!r})"
+
+
+class Embedded:
+    """The server of one stage and the snapshots of its state."""
+
+    def __init__(self, context: StageContext, settings: Rehearsal, model: str) -> None:
+        self._context = context
+        self._settings = settings
+        self._model = model
+        self.directory = context.scratch / "rehearsal"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._number = 0
+
+    def restore(self, first: Path | None = None) -> None:
+        """Bring back the newest snapshot of this stage, or begin with a copy of `first`, or with nothing."""
+        store, work = self._context.store, self._context.work_path("")
+        names = [name for name in store.list(work) if name.startswith(_PREFIX)]
+        for name in reversed(names):
+            if store.exists(f"{work}/{name}"):
+                self._number = int(name.removeprefix(_PREFIX))
+                first = store.open(f"{work}/{name}").directory()
+                break
+        if first is None:
+            self.directory.mkdir(parents=True)
+            return
+        shutil.copytree(first, self.directory, ignore=shutil.ignore_patterns("_SUCCESS.json"))
+
+    @contextmanager
+    def running(self) -> Iterator[Connection]:
+        """While this lasts, the server answers. Afterwards its state is at rest in `directory`."""
+        key = f"sk-rehearsal-{secrets.token_urlsafe(24)}"
+        ready = self._context.scratch / "rehearsal.url"
+        ready.unlink(missing_ok=True)
+        settings = self._settings
+        recipe = Recipe(
+            lora=settings.lora,
+            learning_rate=settings.learning_rate,
+            dtype=settings.dtype,
+            micro_batch_tokens=settings.micro_batch_tokens,
+            threads=settings.threads,
+            answer_rows=settings.answer_rows,
+        )
+        base = self._context.input("model").directory()
+        command = [
+            *(sys.executable, "-m", "jobs", "rehearse", "--die-with-parent", "--port", "0"),
+            *("--state", str(self.directory), "--model", f"{self._model}={base}"),
+            *("--recipe", recipe.model_dump_json(), "--ready-file", str(ready)),
+        ]
+        environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        environment[KEYS_VARIABLE] = json.dumps({key: _TENANT})
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment)
+        try:
+            yield Connection(self._wait(ready), key)
+        finally:
+            self._process.terminate()
+            try:
+                self._process.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def _wait(self, ready: Path) -> str:
+        assert self._process is not None
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not ready.exists():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise Failure(Reason.INTERNAL, "the rehearsal server did not start")
+            time.sleep(0.02)
+        return ready.read_text(encoding="ascii")
+
+    def save(self) -> None:
+        """Commit a snapshot of the state as it is now; only then delete the one before."""
+        store = self._context.store
+        staged = self._context.scratch / "snapshot"
+        shutil.rmtree(staged, ignore_errors=True)
+        self.copy_to(staged)
+        before, self._number = self._number, self._number + 1
+        store.commit(self._context.work_path(f"{_PREFIX}{self._number:06d}"), staged, {})
+        if before:
+            store.delete(self._context.work_path(f"{_PREFIX}{before:06d}"))
+
+    def copy_to(self, target: Path) -> None:
+        """A consistent copy of the server's state, and of what the stage has noted beside it."""
+        # The notes first: what they speak of must be in the copy.
+        if (notes := self.directory / "notes").is_dir():
+            shutil.copytree(notes, target / "notes")
+        state.snapshot(self.directory, target)

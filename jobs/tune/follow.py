@@ -1,0 +1,74 @@
+"""Watches one job until it has ended: its events become the stage's heartbeat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from jobs.stage import StageContext
+from jobs.tune.service import Service
+from launcher.outcome import Failure, Reason
+
+ENDED = ("succeeded", "failed", "cancelled")
+_EVENTS_A_LOOK = 50
+_CODES = {
+    "invalid_training_file": Reason.BAD_DATA,
+    "invalid_validation_file": Reason.BAD_DATA,
+    "bad_data": Reason.BAD_DATA,
+    "diverged": Reason.DIVERGED,
+    "out_of_memory": Reason.OUT_OF_MEMORY,
+}
+
+
+def follow(
+    context: StageContext, service: Service, job_id: str, *, on_look: Callable[[], None] = lambda: None
+) -> Any:
+    """The job as it succeeded. Raises Failure where it failed or was cancelled, Stopped on SIGTERM.
+
+    `on_look` is called after every look at the job.
+    """
+    seen: set[str] = set()
+    status = ""
+    while True:
+        job = service.ask("look at the job", lambda: service.client.fine_tuning.jobs.retrieve(job_id))
+        page = service.ask(
+            "read the job's events",
+            lambda: service.client.fine_tuning.jobs.list_events(job_id, limit=_EVENTS_A_LOOK),
+        )
+        for event in reversed(page.data):
+            if event.id not in seen:
+                seen.add(event.id)
+                _say(context, service, event)
+        if job.status != status:
+            status = job.status
+            print(f"job {job_id}: {service.clean(str(status))}", flush=True)
+        if status in ENDED:
+            break
+        on_look()
+        service.wait(service.patience.poll_s)
+    if status == "succeeded":
+        return job
+    if status == "cancelled":
+        raise Failure(
+            Reason.CANCELLED,
+            f"job {job_id} was cancelled at the service",
+            next_step="launcher retry RUN makes a new job",
+        )
+    error = job.error
+    code, message = (error.code or "", error.message or "") if error else ("", "no reason given")
+    raise Failure(
+        _CODES.get(code, Reason.UNSUPPORTED), f"job {job_id} failed: {service.clean(message)}", where=""
+    )
+
+
+def _say(context: StageContext, service: Service, event: Any) -> None:
+    """A metrics event is progress; every other event is a line in the log."""
+    data = event.data if isinstance(event.data, dict) else {}
+    step, total, loss = data.get("step"), data.get("total_steps"), data.get("train_loss")
+    if event.type == "metrics" and isinstance(step, int) and isinstance(total, int) and total > 0:
+        measures = {"loss": float(loss)} if isinstance(loss, int | float) else {}
+        if isinstance(valid := data.get("valid_loss"), int | float):
+            measures["validation_loss"] = float(valid)
+        context.heartbeat(step, total, "step", **measures)
+    else:
+        print(f"service: {service.clean(str(event.message))}", flush=True)

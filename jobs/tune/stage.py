@@ -1,0 +1,245 @@
+"""Stage kind `tune`: one fine-tuning job at a hosted service, or at a rehearsal server inside the stage.
+
+Killed at any moment it comes back to the same upload and the same job. SIGTERM leaves the job
+running (the next try goes on watching), unless the run was cancelled: then so is the job.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import csv
+import hashlib
+import io
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jobs.rehearsal.embedded import Embedded
+from jobs.stage import StageContext, Stopped, write_jsonl
+from jobs.tune import checks, once, pricing
+from jobs.tune.follow import follow
+from jobs.tune.notes import DirectoryNotes, Notes, StoreNotes
+from jobs.tune.service import LOCAL, Patience, Service, outside
+from launcher import catalog
+from launcher.outcome import Failure, Reason
+from launcher.stages import TuneSettings
+
+_SAVE_EVERY_S = 10.0
+_PROBLEMS_SHOWN = 200
+
+
+def run(context: StageContext) -> None:
+    """Roles: `data`, for a rehearsal `model`. Leaves `tuned.json`, `training.json`, `curve.jsonl`."""
+    settings = context.stage.typed_settings()
+    assert isinstance(settings, TuneSettings)
+    training, validation = (_upload(context, part) for part in ("train", "validation"))
+    facts = _validate(settings, training, validation)
+    print(
+        f"upload: {facts['rows']} examples, {facts['tokens_an_epoch']} tokens an epoch, "
+        f"{facts['expected_tokens']} in all at {facts['epochs']} epochs",
+        flush=True,
+    )
+    with _service(context, settings) as (service, notes, embedded):
+        job = _one_job(context, settings, service, notes, training, validation, embedded)
+        _results(context, settings, service, job, facts)
+    if embedded is not None:
+        embedded.copy_to(context.out / "rehearsal")
+
+
+def _upload(context: StageContext, part: str) -> bytes:
+    return context.input("data").path(f"upload/{part}.jsonl").read_bytes()
+
+
+def _validate(settings: TuneSettings, training: bytes, validation: bytes) -> dict[str, Any]:
+    """Facts of the upload. Raises Failure(BAD_DATA) with every problem and its line."""
+    found = checks.check(training, validation, limit=checks.limit_tokens(settings.model))
+    problems = [problem for upload in found for problem in upload.errors]
+    if problems:
+        shown = [problem.text() for problem in problems[:_PROBLEMS_SHOWN]]
+        if len(problems) > _PROBLEMS_SHOWN:
+            shown.append(f"… and {len(problems) - _PROBLEMS_SHOWN} more")
+        raise Failure(Reason.BAD_DATA, "the upload would be refused", problems=tuple(shown))
+    warnings = [problem for upload in found for problem in upload.problems]
+    for warning in warnings[:_PROBLEMS_SHOWN]:
+        print(f"warning: {warning.text()}", flush=True)
+    examples = [example for _, example in found[0].examples]
+    epochs = pricing.default_epochs(len(examples)) if settings.epochs == "auto" else settings.epochs
+    tokens = pricing.billed_tokens(examples)
+    return {
+        "rows": len(examples),
+        "validation_rows": len(found[1].examples),
+        "warnings": len(warnings),
+        "tokens_an_epoch": tokens,
+        "estimated_tokens_an_epoch": pricing.estimated_tokens(examples),
+        "epochs": epochs,
+        "expected_tokens": tokens * epochs,
+        "statistics": checks.statistics(examples),
+    }
+
+
+@contextmanager
+def _service(
+    context: StageContext, settings: TuneSettings
+) -> Iterator[tuple[Service, Notes, Embedded | None]]:
+    """Who is asked, and where it is noted."""
+    if settings.rehearsal is None:
+        yield (
+            Service(outside(settings.base_url), context.check_stop, patience_of(settings.base_url)),
+            StoreNotes(context),
+            None,
+        )
+        return
+    embedded = Embedded(context, settings.rehearsal, settings.model)
+    embedded.restore()
+    try:
+        with embedded.running() as connection:
+            service = Service(connection, context.check_stop, LOCAL)
+            yield service, DirectoryNotes(embedded.directory / "notes"), embedded
+    except Stopped:
+        # The server has saved its checkpoint and is at rest.
+        embedded.save()
+        raise
+
+
+def patience_of(base_url: str | None) -> Patience:
+    """A server on this machine is looked at more often than one that counts requests."""
+    host = (base_url or "").partition("://")[2]
+    near = host.startswith(("127.", "localhost", "[::1]"))
+    return Patience(poll_s=0.3, settle_s=0.5) if near else Patience()
+
+
+def _one_job(
+    context: StageContext,
+    settings: TuneSettings,
+    service: Service,
+    notes: Notes,
+    training: bytes,
+    validation: bytes,
+    embedded: Embedded | None,
+) -> Any:
+    """The job of this stage, made or found, as it succeeded."""
+    request: dict[str, Any] = {
+        "model": settings.model,
+        "training_file": once.upload(service, notes, "train", training),
+        "seed": settings.seed,
+        "suffix": f"tuneyard-{context.stage.key[:8]}",
+        "method": {
+            "type": "supervised",
+            "supervised": {
+                "hyperparameters": {
+                    "n_epochs": settings.epochs,
+                    "batch_size": settings.batch_rows,
+                    "learning_rate_multiplier": settings.learning_rate_multiplier,
+                }
+            },
+        },
+    }
+    if validation:
+        request["validation_file"] = once.upload(service, notes, "validation", validation)
+    files = hashlib.sha256(training + b"\0" + validation).hexdigest()
+    identity = {"tuneyard_stage": context.stage.key[:32], "tuneyard_files": files[:32]}
+    job_id = once.job(service, notes, identity, {"tuneyard_run": context.plan.run_id}, request)
+    saved_at = time.monotonic()
+
+    def save_now_and_then() -> None:
+        nonlocal saved_at
+        if embedded is not None and time.monotonic() - saved_at > _SAVE_EVERY_S:
+            embedded.save()
+            saved_at = time.monotonic()
+
+    if embedded is not None:
+        embedded.save()
+    try:
+        return follow(context, service, job_id, on_look=save_now_and_then)
+    except Stopped:
+        if embedded is None and _is_cancelled(context):
+            once.cancel(service, job_id)
+            print(f"job {job_id}: cancelled with its run", flush=True)
+        raise
+    except Failure as failure:
+        if failure.reason is Reason.CANCELLED:
+            # A dead job is not ours any more: the next try makes another.
+            notes.put("job", None)
+        raise
+
+
+def _is_cancelled(context: StageContext) -> bool:
+    outcome = context.store.get_json(f"runs/{context.plan.run_id}/attempts/{context.attempt}/outcome.json")
+    return isinstance(outcome, dict) and outcome.get("reason") == Reason.CANCELLED.value
+
+
+def _results(
+    context: StageContext, settings: TuneSettings, service: Service, job: Any, facts: dict[str, Any]
+) -> None:
+    """Write what the job left: the tuned model's name, the curve, tokens billed against tokens expected."""
+    curve = _curve(service, job)
+    billed = job.trained_tokens
+    difference = None if billed is None else billed - facts["expected_tokens"]
+    if difference:
+        print(
+            f"warning: {billed} tokens were trained, {facts['expected_tokens']} were sent: "
+            "a service may leave rows out without saying so",
+            flush=True,
+        )
+    hyperparameters = {
+        name: getattr(job.hyperparameters, name, None)
+        for name in ("n_epochs", "batch_size", "learning_rate_multiplier")
+    }
+    tuned = {
+        "model": job.fine_tuned_model,
+        "job": job.id,
+        "base": settings.model,
+        "hyperparameters": hyperparameters,
+        "billed_tokens": billed,
+        "expected_tokens": facts["expected_tokens"],
+    }
+    _write(context.out / "tuned.json", tuned)
+    last = curve[-1] if curve else {}
+    training = {
+        **{name: facts[name] for name in ("rows", "validation_rows", "expected_tokens", "statistics")},
+        "steps": last.get("step"),
+        "epochs": hyperparameters["n_epochs"],
+        "trained_tokens": facts["expected_tokens"] if billed is None else billed,
+        "tokens": facts["expected_tokens"] if billed is None else billed,
+        "billed_tokens": billed,
+        "billed_less_expected_tokens": difference,
+        "loss": last.get("loss"),
+        "validation_loss": last.get("validation_loss"),
+        "rehearsed_by": settings.rehearsal.stand_in if settings.rehearsal else None,
+    }
+    _write(context.out / "training.json", training)
+    write_jsonl(context.out / "curve.jsonl", curve)
+    context.meta["trained_tokens"] = training["trained_tokens"]
+    price = catalog.prices().hosted(settings.model)
+    if price is not None and price.training is not None:
+        context.meta["hosted_usd"] = round(pricing.usd(training["trained_tokens"], price.training), 6)
+
+
+def _curve(service: Service, job: Any) -> list[dict[str, Any]]:
+    """The result file's steps as `curve.jsonl` has them; none where there is no readable result file."""
+    if not job.result_files:
+        return []
+    content = service.ask("fetch the result file", lambda: service.client.files.content(job.result_files[0]))
+    data = content.content
+    try:
+        text = base64.b64decode(data, validate=True).decode()
+    except (binascii.Error, ValueError):
+        text = data.decode("utf-8", errors="replace")  # some services send the CSV as it is
+    points = []
+    for row in csv.DictReader(io.StringIO(text)):
+        try:
+            point: dict[str, Any] = {"step": int(row["step"]), "loss": float(row["train_loss"])}
+            if row.get("valid_loss"):
+                point["validation_loss"] = float(row["valid_loss"])
+        except (KeyError, TypeError, ValueError):
+            continue
+        points.append(point)
+    return points
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
