@@ -53,7 +53,7 @@ visits/visit: code:code, outcome:healed|referred|admitted, cost:20-900
 pharmacy
 medicines/medicine: name:brand, form:tablet|syrup|cream|drops, stock:0-500, price:2.5-49.5
 dental_clinic
-patients/patient: name:person, insurance:public|private|none, age:4-88, visits:1-24
+patients/patient: name:person, insurance:public|private|student, age:4-88, visits:1-24
 animal_shelter
 dogs/dog: name:thing, breed:beagle|collie|poodle|terrier, age:1-15, weight:3-48
 zoo

@@ -64,7 +64,7 @@ KINDS = (
         "columns",
         (
             "List the {name} and {b_said} of all {things}.",
-            "Show the {name} and {b_said} of each {thing}.",
+            "Show the {name} and {b_said} of the {things}.",
         ),
         "SELECT {n}, {b} FROM {t}",
         draw_two_columns,
@@ -320,7 +320,7 @@ KINDS = (
 )
 
 #: How often a common kind comes up while a rare one does once.
-_COMMON = 8
+_COMMON = 10
 
 
 def turns() -> tuple[Kind, ...]:
