@@ -59,12 +59,15 @@ class Run:
 
     def wait(self, timeout_s: float | None = None) -> dict[str, Any]:
         """Wait until the attempt is closed and return its outcome. Raises TimeoutError, or Failure where it failed."""
+        from launcher.local import Supervision
         from launcher.outcome import Failure, Reason
 
+        supervision = Supervision(self._attempt)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while (outcome := self.outcome) is None:
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError(f"{self.id} is still running")
+            supervision.look()
             time.sleep(0.2)
         if outcome["reason"] != Reason.SUCCEEDED.value:
             raise Failure.from_json(outcome["failure"])

@@ -24,12 +24,14 @@ from launcher import receipt, verdict
 from launcher.conductor import Conductor, Ended
 from launcher.outcome import Failure, Reason, from_exit_code
 from launcher.plan import Plan, Stage
-from launcher.runs import Attempt, conducted_attempt, lock_path, read_plan
+from launcher.runs import Attempt, conducted_attempt, conductor_alive, lock_path, read_plan
 from launcher.store import Store, open_store
 
 #: How long a stage has to save its progress after SIGTERM.
 GRACE_S = 60.0
 _START_TIMEOUT_S = 15.0
+#: A conductor that is killed while somebody waits for it is started again this often.
+_REPLACEMENTS = 3
 _PR_SET_PDEATHSIG = 1
 
 
@@ -193,6 +195,29 @@ def ensure_conductor(store: Store, run_id: str, attempt: int) -> None:
                 Reason.INTERNAL, "the conductor did not start", where=run_id, next_step=f"read {log_path}"
             )
         time.sleep(0.02)
+
+
+class Supervision:
+    """Whoever waits for an attempt looks after its conductor: one that was killed is replaced, but not for ever."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self.attempt = attempt
+        self.replaced = 0
+
+    def look(self) -> None:
+        """Replace the conductor if it is gone. Raises Failure(KILLED) where it dies again and again."""
+        store, run_id = self.attempt.store, self.attempt.run_id
+        if conductor_alive(store, run_id) or self.attempt.outcome is not None:
+            return
+        if self.replaced == _REPLACEMENTS:
+            raise Failure(
+                Reason.KILLED,
+                "the conductor was killed again and again",
+                where=run_id,
+                next_step="free memory, then submit again: finished stages are kept",
+            )
+        self.replaced += 1
+        ensure_conductor(store, run_id, self.attempt.number)
 
 
 def _start_conductor(store: Store, run_id: str, attempt: int, log_path: Path) -> subprocess.Popen[bytes]:

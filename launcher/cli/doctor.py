@@ -41,7 +41,10 @@ def command(store_address: str | None, site_path: Path | None, output: str) -> i
     check("python", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11 or newer")
     for module, (distribution, purpose, extra) in _MODULES.items():
         there = importlib.util.find_spec(module) is not None
-        found = metadata.version(distribution) if there else f"not installed (for: {purpose})"
+        try:
+            found = metadata.version(distribution) if there else f"not installed (for: {purpose})"
+        except metadata.PackageNotFoundError:
+            found = "installed, version unknown"
         check(distribution, there, found, f"pip install 'tuneyard[{extra}]'")
     cores = os.cpu_count() or 1
     check("processors", cores >= 2, str(cores), "the demo expects two")

@@ -9,16 +9,13 @@ from typing import Any
 import click
 
 from launcher import local
-from launcher.cli.show import duration, is_terminal
-from launcher.outcome import Failure, Reason
-from launcher.runs import Attempt, RunView, StageStatus, conductor_alive, view
+from launcher.cli.show import duration, is_terminal, one_line
+from launcher.runs import Attempt, RunView, StageStatus, view
 from launcher.submission import cancel
 
 _POLL_S = 0.3
 #: In a pipe, a running stage says how far it is this often.
 _PLAIN_INTERVAL_S = 10.0
-#: A conductor that was killed under our eyes is started again this often before we give up.
-_REVIVALS = 3
 
 
 def follow(attempt: Attempt) -> dict[str, Any]:
@@ -27,7 +24,7 @@ def follow(attempt: Attempt) -> dict[str, Any]:
     Ctrl-C on a terminal asks whether to stop the run or to leave it running.
     """
     screen: _Live | _Plain = _Live() if is_terminal() else _Plain()
-    revivals = 0
+    supervision = local.Supervision(attempt)
     with screen.context():
         while True:
             try:
@@ -35,16 +32,7 @@ def follow(attempt: Attempt) -> dict[str, Any]:
                 screen.show(view(attempt.store, attempt.run_id, attempt.number))
                 if outcome is not None:
                     return outcome
-                if not conductor_alive(attempt.store, attempt.run_id) and attempt.outcome is None:
-                    if revivals == _REVIVALS:
-                        raise Failure(
-                            Reason.KILLED,
-                            "the conductor was killed again and again",
-                            where=attempt.run_id,
-                            next_step="free memory, then submit again: finished stages are kept",
-                        )
-                    revivals += 1
-                    local.ensure_conductor(attempt.store, attempt.run_id, attempt.number)
+                supervision.look()
                 time.sleep(max(_POLL_S, attempt.store.poll_interval_s))
             except KeyboardInterrupt:
                 screen.pause()
@@ -158,7 +146,7 @@ def detail(status: StageStatus) -> str:
     if status.state == "finished":
         return f"{duration(status.seconds)}{' (kept from before)' if status.reused else ''}"
     if status.state == "failed" and status.failure:
-        return status.failure.what
+        return one_line(status.failure.what)
     if status.state == "blocked":
         return f"by {status.blocked_by}"
     beat = status.heartbeat

@@ -26,6 +26,11 @@ def table(header: list[str], rows: list[list[str]]) -> None:
         click.echo("   ".join(cells).rstrip())
 
 
+def one_line(text: str) -> str:
+    """Text that may quote data or a model: on one line, and unable to move a terminal's cursor."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def duration(seconds: float | None) -> str:
     """`42 s`, `3 min 5 s`, `2 h 10 min`."""
     if seconds is None:

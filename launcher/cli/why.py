@@ -9,6 +9,7 @@ import click
 from launcher.cli.follow import detail
 from launcher.cli.list import standing
 from launcher.cli.options import open_named_store, store_options
+from launcher.cli.show import one_line
 from launcher.outcome import Reason
 from launcher.runs import RunView, StageStatus, find, view
 
@@ -38,7 +39,7 @@ def _explain(seen: RunView) -> tuple[str, str]:
         tries = f" after {len(failed.tries)} tries" if len(failed.tries) > 1 else ""
         problems = "".join(f"; {problem}" for problem in failed.failure.problems)
         return (
-            f"{failed.stage.name} failed{tries}: {failed.failure.what}{problems}.",
+            one_line(f"{failed.stage.name} failed{tries}: {failed.failure.what}{problems}."),
             f"{failed.failure.next_step}; then launcher retry {run_id}",
         )
     if state == Reason.SUCCEEDED.value:
@@ -66,5 +67,4 @@ def _show_log(seen: RunView, failed: StageStatus) -> None:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES_SHOWN:]
         click.echo(f"\nlast lines of {path}:", err=True)
         for line in lines:
-            # A log can hold model output: nothing in it shall move the cursor.
-            click.echo("  " + "".join(c if c.isprintable() else " " for c in line), err=True)
+            click.echo(f"  {one_line(line)}", err=True)

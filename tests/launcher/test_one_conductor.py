@@ -268,6 +268,22 @@ def test_a_report_that_is_corrupt_fails_the_run_and_not_the_conductor_for_ever(
     assert "delete" in attempt.outcome["failure"]["next"]
 
 
+def test_who_waits_replaces_a_killed_conductor_but_not_for_ever(
+    attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    monkeypatch.setattr(local, "ensure_conductor", lambda *arguments: started.append(arguments))
+    supervision = local.Supervision(attempt)
+    for _ in range(3):
+        supervision.look()
+    with pytest.raises(Failure, match="again and again") as caught:
+        supervision.look()
+    assert caught.value.reason is Reason.KILLED
+    assert len(started) == 3
+    submission.cancel(attempt)
+    supervision.look()
+
+
 def test_the_python_api_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     loaded = launcher.load("sql", profile="smoke")
