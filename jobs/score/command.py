@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.prepare.sources import detect, read_part
+from jobs.score import explanation
 from jobs.score.cache import default_path
 from jobs.score.predictions import read_answers
 from jobs.score.scoring import Scoring, score_rows
@@ -35,6 +36,11 @@ def main(argv: list[str]) -> int:
         workers=options.workers,
         cache=None if options.no_cache else default_path(),
     )
+    if options.explain is not None:
+        place = explanation.find_row(rows, options.explain)
+        found = explanation.explain(scoring, rows[place], answers[place])
+        print(json.dumps(found, indent=2) if options.output == "json" else explanation.text(found))
+        return 0
     scores, summary = score_rows(scoring, rows, answers)
     if options.details is not None:
         _write_details(options.details, [score.to_json() for score in scores])
@@ -76,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=_positive, metavar="N", help="sql only: processes (default: one per processor)"
     )
     parser.add_argument("--no-cache", action="store_true", help="score anew what was scored before")
+    parser.add_argument(
+        "--explain", metavar="ROW", help="show why one row (its id, or its number from 1) is right or wrong"
+    )
     parser.add_argument("-o", "--output", choices=("json", "table"), default="table")
     return parser
 

@@ -79,20 +79,25 @@ def open_file(path: Path, *, reverse: bool = False) -> sqlite3.Connection:
 
     With `reverse`, rows whose order no query fixes come the other way round.
     """
-    connection = sqlite3.connect(
-        f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1",
-        uri=True,
-        isolation_level=None,
-        cached_statements=0,
-    )
+    connection = sqlite3.connect(address(path), uri=True, isolation_level=None, cached_statements=0)
     return _guarded(connection, reverse)
+
+
+def address(path: Path) -> str:
+    """The URI under which a database file is opened without a lock, a journal or a change."""
+    return f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
 
 
 def open_image(image: bytes, *, reverse: bool = False) -> sqlite3.Connection:
     """A database from the bytes of its file, in memory."""
+    return _guarded(unguarded(image), reverse)
+
+
+def unguarded(image: bytes) -> sqlite3.Connection:
+    """As `open_image`, for the project's own questions (`pragma_table_info`); never for a query of the data."""
     connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)
     connection.deserialize(image)
-    return _guarded(connection, reverse)
+    return connection
 
 
 def _guarded(connection: sqlite3.Connection, reverse: bool) -> sqlite3.Connection:

@@ -12,13 +12,15 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jobs.score.sql import compare, engine, official, prepare, syntax
+from jobs.score.sql import compare, engine, explain, official, prepare, syntax
 from jobs.score.sql.compare import Expected, Table
 from jobs.score.sql.engine import Limits, QueryError
 from jobs.score.sql.gold import allowed
+from jobs.score.sql.schema import Schema
 
 _OPEN_DATABASES = 24
 #: Longer queries are not parsed for the normalised match: they are nobody's answer.
@@ -31,7 +33,11 @@ _open: OrderedDict[str, sqlite3.Connection] = OrderedDict()
 
 def handle(job: dict[str, Any]) -> Any:
     """Answer one job; its "task" says which."""
-    tasks: dict[str, Callable[[dict[str, Any]], Any]] = {"prepare": prepare.prepare, "judge": judge}
+    tasks: dict[str, Callable[[dict[str, Any]], Any]] = {
+        "prepare": prepare.prepare,
+        "judge": judge,
+        "explain": explain_job,
+    }
     return tasks[job["task"]](job)
 
 
@@ -40,7 +46,7 @@ def _databases(job: dict[str, Any]) -> Iterator[list[tuple[str, sqlite3.Connecti
     """The databases to judge on, named: the real one first, then the generated ones."""
     gold = job["gold"]
     found = [("real", _real(job["database"]))] if gold["real"] else []
-    images = [engine.open_image(zlib.decompress(base64.b64decode(image))) for image in gold["images"]]
+    images = [engine.open_image(_image(image)) for image in gold["images"]]
     found += [(f"generated {number}", connection) for number, connection in enumerate(images, 1)]
     try:
         yield found
@@ -58,6 +64,28 @@ def _real(path: str) -> sqlite3.Connection:
         if len(_open) > _OPEN_DATABASES:
             _open.popitem(last=False)[1].close()
     return _open[path]
+
+
+def explain_job(job: dict[str, Any]) -> dict[str, Any]:
+    """The proof of a verdict (see explain.py). `job` as for `judge`."""
+    images = {f"generated {n}": _image(image) for n, image in enumerate(job["gold"]["images"], 1)}
+
+    def schema_of(name: str) -> Schema:
+        if name == "real":
+            return explain.schema_of(lambda: sqlite3.connect(engine.address(Path(job["database"])), uri=True))
+        return explain.schema_of(lambda: engine.unguarded(images[name]))
+
+    with _databases(job) as databases:
+        listed = [(name, connection, partial(schema_of, name)) for name, connection in databases]
+        return explain.explain(_plan(job["gold"]), job["answer"], listed)
+
+
+def _plan(gold: dict[str, Any]) -> syntax.GoldPlan:
+    return syntax.GoldPlan(**{**gold["plan"], "keys": tuple(gold["plan"]["keys"])})
+
+
+def _image(encoded: str) -> bytes:
+    return zlib.decompress(base64.b64decode(encoded))
 
 
 def _allowed(
@@ -93,7 +121,7 @@ def judge(job: dict[str, Any]) -> dict[str, Any]:
 def _strict(job: dict[str, Any], databases: list[tuple[str, sqlite3.Connection]]) -> dict[str, Any]:
     """The strict verdict and, where it is no, why: decided on the first database that tells."""
     gold, answer = job["gold"], job["answer"]
-    plan = syntax.GoldPlan(**{**gold["plan"], "keys": tuple(gold["plan"]["keys"])})
+    plan = _plan(gold)
     expected: list[Expected] = []
     given: list[Table] = []
     for name, connection in databases:

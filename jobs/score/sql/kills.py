@@ -11,7 +11,7 @@ def kill_rate(golds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Mutants made, equivalent, missed and killed, over a data set's gold entries (each distinct query once).
 
     `rate` is the share killed of those that are not equivalent by a known rule; `kinds` says the
-    same per class, `equivalent_rules` which rules applied, `missed` lists the mutants that no
+    same per class, `equivalent_rules` which rules applied, `survivors` lists the mutants that no
     database at hand tells from the gold.
     """
     made: Counter[str] = Counter()
@@ -32,7 +32,7 @@ def kill_rate(golds: Sequence[dict[str, Any]]) -> dict[str, Any]:
         **_rates(made.total(), equivalent.total(), missed.total()),
         "kinds": {kind: _rates(made[kind], equivalent[kind], missed[kind]) for kind in sorted(made)},
         "equivalent_rules": dict(sorted(rules.items())),
-        "missed": listed,
+        "survivors": listed,
     }
 
 

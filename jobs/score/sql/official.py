@@ -63,7 +63,7 @@ def _rows_agree_by_text(gold: Table, answer: Table, ordered: bool) -> bool:
     if not any(isinstance(value, float) for table in (gold, answer) for row in table.rows for value in row):
         return True
     first, second = (
-        [tuple(sorted(row, key=lambda value: f"{value}{type(value)}")) for row in table.rows]
+        [tuple(sorted(row, key=lambda value: str(value) + str(type(value)))) for row in table.rows]
         for table in (gold, answer)
     )
     return first == second if ordered else set(first) == set(second)

@@ -10,7 +10,6 @@ from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from sqlglot import exp
 
@@ -128,8 +127,7 @@ def _schema(job: dict[str, Any], gold: str, problems: list[str]) -> Schema | Non
     """The first schema on which the gold query runs: the real database's, the whole one, the shown one."""
     if job["database"] is not None:
         try:
-            address = f"file:{quote(job['database'])}?mode=ro&immutable=1"
-            with closing(sqlite3.connect(address, uri=True)) as connection:
+            with closing(sqlite3.connect(engine.address(Path(job["database"])), uri=True)) as connection:
                 found = schema.read(connection)
             if _runs(gold, found, problems):
                 return found

@@ -76,6 +76,20 @@ def score(
     return SqlScores(scores, golds)
 
 
+def explain(row: Row, answer: str, directory: Path, cache: Cache) -> dict[str, Any]:
+    """One answer's verdict with its proof: {"score", "proof": see explain.py, or None where nothing ran}."""
+    found = score([row], [answer], directory, workers=1, cache=cache)
+    (one,), (gold,) = found.rows, found.golds
+    proof = None
+    if gold["valid"] and one.answer:
+        path = _database(row, directory)
+        place = None if path is None else str(path)
+        with Pool(1) as pool:
+            (result,) = pool.map([{"task": "explain", "gold": gold, "answer": one.answer, "database": place}])
+        proof = {"error": result.reason} if isinstance(result, Lost) else result
+    return {"score": one.to_json(), "proof": proof}
+
+
 class _Scorer:
     """Jobs through the cache and the pool."""
 
