@@ -99,7 +99,21 @@ def _wrong_keys(value: Any, keys: tuple[str, ...]) -> str:
     if not isinstance(value, dict):
         return "not an object"
     wrong = [key for key in keys if not isinstance(value.get(key), str) or not value[key].strip()]
-    return f"{', '.join(wrong)}: missing, empty or not text" if wrong else ""
+    if wrong:
+        return f"{', '.join(wrong)}: missing, empty or not text"
+    return "" if is_text(value) else HALF_CHARACTER
+
+
+HALF_CHARACTER = "holds half of a surrogate pair (\\ud800 to \\udfff alone), which is no character"
+
+
+def is_text(value: Any) -> bool:
+    """Whether every text inside a JSON value can be written as UTF-8: JSON's escapes allow more."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def json_lines(path: Path, problems: Problems) -> Iterator[tuple[int, Any]]:
@@ -110,7 +124,12 @@ def json_lines(path: Path, problems: Problems) -> Iterator[tuple[int, Any]]:
         if not line.strip():
             continue
         try:
-            yield number, json.loads(line)
+            value = json.loads(line)
         except (ValueError, RecursionError) as error:
             message = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
             problems.add(f"{path.name}:{number}", f"not JSON: {message}")
+            continue
+        if is_text(value):
+            yield number, value
+        else:
+            problems.add(f"{path.name}:{number}", HALF_CHARACTER)

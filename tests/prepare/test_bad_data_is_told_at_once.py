@@ -158,6 +158,18 @@ def test_thousands_of_problems_are_cut_with_their_count(tmp_path: Path) -> None:
     assert caught.value.problems[-1] == "… and 2950 more"
 
 
+def test_half_a_character_is_a_problem_where_it_stands(tmp_path: Path) -> None:
+    data_sets.write_chat(tmp_path)
+    (tmp_path / "test.jsonl").write_text(data_sets.chat_line("\ud800", "A") + "\n")
+    (problem,) = problems_of(tmp_path, "chat")
+    assert problem.startswith("test.jsonl:1: holds half of a surrogate pair")
+    study = data_sets.write_spider_create_context(tmp_path / "study")
+    row = {"question": "\udfff", "context": "C", "answer": "A", "db_id": "d"}
+    (study / "spider_create_context_val.json").write_text(json.dumps([row]))
+    (problem,) = problems_of(study, "spider-create-context")
+    assert problem.startswith("spider_create_context_val.json row 1: holds half")
+
+
 def test_deep_nesting_is_a_problem_and_not_a_crash(tmp_path: Path) -> None:
     (tmp_path / "test.jsonl").write_text("[" * 200_000 + "\n")
     with pytest.raises(Failure) as caught:
