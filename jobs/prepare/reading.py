@@ -108,10 +108,10 @@ HALF_CHARACTER = "holds half of a surrogate pair (\\ud800 to \\udfff alone), whi
 
 
 def is_text(value: Any) -> bool:
-    """Whether every text inside a JSON value can be written as UTF-8: JSON's escapes allow more."""
+    """Whether a JSON value can be written as UTF-8 again: JSON's escapes allow texts that cannot."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
+    except (UnicodeEncodeError, RecursionError):
         return False
     return True
 
