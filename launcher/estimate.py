@@ -8,12 +8,13 @@ prompts costs 2 FLOPs per parameter and token. A figure that cannot be derived i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from launcher import catalog
+from launcher.hosted import default_epochs, hosted_problem
 from launcher.plan import Plan, Stage
-from launcher.stages import PredictSettings, TrainSettings, TuneSettings
+from launcher.stages import HostedPredictSettings, PredictSettings, TrainSettings, TuneSettings
 
 GIB = 2**30
 #: Bytes per parameter of the frozen base, quantisation constants included.
@@ -61,11 +62,13 @@ def estimate(plan: Plan, counts: TokenCounts | None) -> list[StageEstimate]:
 
 def _stage(stage: Stage, models: dict[str, str], counts: TokenCounts | None) -> StageEstimate:
     resources = stage.resources
-    if stage.kind == "tune":
-        return _tune(stage, counts)
     gpus = resources.gpus * resources.nodes
     blank = StageEstimate(stage.name, resources.device, gpus)
     settings = stage.typed_settings()
+    if isinstance(settings, TuneSettings):
+        return _tune(stage, settings, counts)
+    if isinstance(settings, HostedPredictSettings):
+        return _hosted_answers(stage, settings, counts)
     if not gpus or not isinstance(settings, TrainSettings | PredictSettings):
         return blank
     device = catalog.devices().get(resources.device)
@@ -112,23 +115,35 @@ def _stage(stage: Stage, models: dict[str, str], counts: TokenCounts | None) -> 
     )
 
 
-def _tune(stage: Stage, counts: TokenCounts | None) -> StageEstimate:
-    """Tokens billed and dollars of a hosted job; unknown where the service chooses the epochs."""
-    settings = stage.typed_settings()
-    assert isinstance(settings, TuneSettings)
-    price = catalog.prices().hosted(settings.model)
-    if price is None or price.training is None:
-        known = ", ".join(
-            p.model for p in catalog.prices().hosted_per_million_tokens_usd if p.training is not None
-        )
-        problem = (
-            f"no training price for '{settings.model}': known are {known} (launcher/catalog/prices.yaml)"
-        )
-        return StageEstimate(stage.name, "hosted", 0, problem=problem)
-    if counts is None or settings.epochs == "auto":
-        return StageEstimate(stage.name, "hosted", 0)
-    tokens = counts.upload_tokens * settings.epochs
-    return StageEstimate(stage.name, "hosted", 0, tokens=tokens, usd=tokens / 1e6 * price.training)
+def _tune(stage: Stage, settings: TuneSettings, counts: TokenCounts | None) -> StageEstimate:
+    """Tokens billed and dollars of a hosted job; a rehearsal costs nothing, whatever its tokens would."""
+    blank = StageEstimate(stage.name, stage.resources.device, 0)
+    price = catalog.prices().training(settings.model)
+    if settings.rehearsal is None and (problem := hosted_problem(settings)):
+        return replace(blank, problem=problem)
+    if counts is None or price is None or price.training is None:
+        return blank
+    epochs = default_epochs(counts.train_rows) if settings.epochs == "auto" else settings.epochs
+    tokens = counts.upload_tokens * epochs
+    usd = tokens / 1e6 * price.training if settings.rehearsal is None else None
+    return replace(blank, tokens=tokens, usd=usd)
+
+
+def _hosted_answers(
+    stage: Stage, settings: HostedPredictSettings, counts: TokenCounts | None
+) -> StageEstimate:
+    """Tokens and dollars of a hosted model's answers, as long as the gold ones."""
+    blank = StageEstimate(stage.name, stage.resources.device, 0)
+    if settings.rehearsal is None and (problem := hosted_problem(settings, tuned="tuned" in stage.needs)):
+        return replace(blank, problem=problem)
+    rate = catalog.prices().answering(settings.model, tuned="tuned" in stage.needs, batch=settings.batch)
+    if counts is None or rate is None:
+        return blank
+    shown = settings.shots * counts.train_tokens_per_row
+    prompt = counts.test_rows * (counts.test_prompt_tokens_per_row + shown)
+    answers = counts.test_rows * counts.test_answer_tokens_per_row
+    usd = rate.usd(prompt, answers) if settings.rehearsal is None else None
+    return replace(blank, tokens=prompt + answers, usd=usd)
 
 
 def training_memory_gib(shape: catalog.Shape, settings: TrainSettings) -> float:

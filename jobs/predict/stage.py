@@ -18,12 +18,17 @@ from jobs.tasks.rows import read_rows
 from jobs.train import base_model
 from jobs.train.examples import prompt_tokens
 from launcher.outcome import Failure, Reason
-from launcher.stages import PredictSettings
+from launcher.stages import HostedPredictSettings, PredictSettings
 
 
 def run(context: StageContext) -> None:
     """Write `predictions.jsonl` in the order of `test.jsonl`, and `prediction.json`."""
     settings = context.stage.typed_settings()
+    if isinstance(settings, HostedPredictSettings):
+        from jobs.predict import hosted
+
+        hosted.run(context, settings)
+        return
     assert isinstance(settings, PredictSettings)
     rows = read_rows(context.input("data").path("test.jsonl"))
     if not rows:

@@ -13,6 +13,7 @@ from typing import Any
 
 import openai
 
+from jobs.stage import StageContext
 from jobs.tune.notes import Notes
 from jobs.tune.service import Service, is_doubtful
 from launcher.outcome import Failure, Reason
@@ -81,6 +82,53 @@ def job(
     job_id = _once(service, notes, "job", "create the job", find, create)
     notes.put("job", {"id": job_id, **identity})
     return job_id
+
+
+def batch(service: Service, notes: Notes, note: str, identity: dict[str, str], file_id: str) -> str:
+    """The id of the one batch over `file_id` with this identity."""
+    if known := notes.get(note):
+        return str(known["id"])
+
+    def find() -> str | None:
+        def look() -> str | None:
+            for number, one in enumerate(service.client.batches.list(limit=_PAGE)):
+                if one.input_file_id == file_id and one.status not in _DEAD:
+                    return one.id
+                if number > _MOST_LOOKED_AT:
+                    break
+            return None
+
+        return service.ask("list batches", look)
+
+    def create() -> str:
+        return service.client.batches.create(
+            input_file_id=file_id,
+            endpoint="/v1/chat/completions",
+            completion_window="24h",
+            metadata=identity,
+        ).id
+
+    batch_id = _once(service, notes, note, "create the batch", find, create)
+    notes.put(note, {"id": batch_id})
+    return batch_id
+
+
+def cancel_batch(service: Service, batch_id: str) -> None:
+    """Cancel a batch whose run was cancelled; what it has answered is paid for all the same."""
+    try:
+        service.client.batches.cancel(batch_id)
+    except openai.APIError as error:
+        raise Failure(
+            Reason.NETWORK,
+            f"batch {batch_id} could not be cancelled: {type(error).__name__}",
+            next_step="cancel it at the service: it may go on costing money",
+        ) from None
+
+
+def is_cancelled(context: StageContext) -> bool:
+    """Whether the run was cancelled, and not only this try stopped."""
+    outcome = context.store.get_json(f"runs/{context.plan.run_id}/attempts/{context.attempt}/outcome.json")
+    return isinstance(outcome, dict) and outcome.get("reason") == Reason.CANCELLED.value
 
 
 def _once(service: Service, notes: Notes, note: str, what: str, find: Any, create: Any) -> str:

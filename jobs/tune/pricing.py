@@ -6,13 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from jobs.tune.checks import example_tokens
+from launcher.hosted import default_epochs
 
 #: The study's estimate counts 3 tokens for each example besides its messages; what was billed counts 1.
 _BILLED_LESS_PER_EXAMPLE = 2
-
-_TARGET_EPOCHS = 1
-_LEAST_EXAMPLES, _MOST_EXAMPLES = 100, 25_000
-_LEAST_DEFAULT_EPOCHS, _MOST_DEFAULT_EPOCHS = 3, 25
 
 #: Rows of a batch as a share of the examples where the service chooses: the one billed run whose steps
 #: are known took 5,103 examples twice in 1,701 steps, six at a time.
@@ -30,15 +27,6 @@ def billed_tokens(examples: Iterable[dict[str, Any]]) -> int:
     return sum(example_tokens(example) - _BILLED_LESS_PER_EXAMPLE for example in examples)
 
 
-def default_epochs(examples: int) -> int:
-    """Epochs by the study's notebook: one, unless that shows fewer than 100 or more than 25,000 examples."""
-    if examples * _TARGET_EPOCHS < _LEAST_EXAMPLES:
-        return min(_MOST_DEFAULT_EPOCHS, max(1, _LEAST_EXAMPLES // max(examples, 1)))
-    if examples * _TARGET_EPOCHS > _MOST_EXAMPLES:
-        return max(_LEAST_DEFAULT_EPOCHS, _MOST_EXAMPLES // examples)
-    return _TARGET_EPOCHS
-
-
 def auto_batch_rows(examples: int) -> int:
     """Rows of a batch where the service chooses; see `_AUTO_BATCH_SHARE`."""
     return max(1, min(_MOST_BATCH_ROWS, round(_AUTO_BATCH_SHARE * examples)))
@@ -52,3 +40,6 @@ def steps(examples: int, epochs: int, batch_rows: int) -> int:
 def usd(tokens: float, per_million_usd: float) -> float:
     """Dollars of `tokens` at a price per million."""
     return tokens / 1e6 * per_million_usd
+
+
+__all__ = ["auto_batch_rows", "billed_tokens", "default_epochs", "estimated_tokens", "steps", "usd"]

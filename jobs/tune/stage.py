@@ -24,7 +24,6 @@ from jobs.tune import checks, once, pricing
 from jobs.tune.follow import follow
 from jobs.tune.notes import DirectoryNotes, Notes, StoreNotes
 from jobs.tune.service import LOCAL, Patience, Service, outside
-from launcher import catalog
 from launcher.outcome import Failure, Reason
 from launcher.stages import TuneSettings
 
@@ -156,7 +155,7 @@ def _one_job(
     try:
         return follow(context, service, job_id, on_look=save_now_and_then)
     except Stopped:
-        if embedded is None and _is_cancelled(context):
+        if embedded is None and once.is_cancelled(context):
             once.cancel(service, job_id)
             print(f"job {job_id}: cancelled with its run", flush=True)
         raise
@@ -165,11 +164,6 @@ def _one_job(
             # A dead job is not ours any more: the next try makes another.
             notes.put("job", None)
         raise
-
-
-def _is_cancelled(context: StageContext) -> bool:
-    outcome = context.store.get_json(f"runs/{context.plan.run_id}/attempts/{context.attempt}/outcome.json")
-    return isinstance(outcome, dict) and outcome.get("reason") == Reason.CANCELLED.value
 
 
 def _results(
@@ -214,9 +208,6 @@ def _results(
     _write(context.out / "training.json", training)
     write_jsonl(context.out / "curve.jsonl", curve)
     context.meta["trained_tokens"] = training["trained_tokens"]
-    price = catalog.prices().hosted(settings.model)
-    if price is not None and price.training is not None:
-        context.meta["hosted_usd"] = round(pricing.usd(training["trained_tokens"], price.training), 6)
 
 
 def _curve(service: Service, job: Any) -> list[dict[str, Any]]:

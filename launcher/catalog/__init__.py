@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -56,15 +57,33 @@ class GpuPrice(Strict):
     date: date
 
 
-class HostedPrice(Strict):
-    """Dollars per million tokens."""
+_Usd = Annotated[float, Field(ge=0)]
 
-    model: str
-    training: float | None = Field(default=None)
-    input: float
-    output: float
+
+class HostedPrice(Strict):
+    """Dollars per million tokens of one hosted model, as one source gives them; None: it does not say."""
+
+    model: Annotated[str, Field(min_length=1)]
+    training: _Usd | None = None
+    tuned_input: _Usd | None = None
+    tuned_output: _Usd | None = None
+    input: _Usd | None = None
+    output: _Usd | None = None
+    batch_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    shut_down: date | None = None
     source: str
     date: date
+
+
+class Rate(Strict):
+    """What answers cost, dollars per million tokens, and where that stands."""
+
+    input: float
+    output: float
+    price: HostedPrice
+
+    def usd(self, prompt_tokens: float, answer_tokens: float) -> float:
+        return (prompt_tokens * self.input + answer_tokens * self.output) / 1e6
 
 
 class Prices(Strict):
@@ -76,16 +95,50 @@ class Prices(Strict):
         known = [price for price in self.gpu_hour_usd if price.device == device]
         return max(known, key=lambda price: price.date) if known else None
 
-    def extended(self, own: list[dict[str, Any]]) -> Prices:
-        """These and a site's own GPU prices (plain documents), which win over the catalogue's."""
+    def extended(self, own: list[dict[str, Any]], own_hosted: list[dict[str, Any]] | None = None) -> Prices:
+        """These and a site's own prices (plain documents), which win over the catalogue's."""
         named = [GpuPrice.model_validate(price, strict=False) for price in own]
         devices = {price.device for price in named}
         kept = [price for price in self.gpu_hour_usd if price.device not in devices]
-        return self.model_copy(update={"gpu_hour_usd": [*kept, *named]})
+        hosted = [HostedPrice.model_validate(price, strict=False) for price in own_hosted or []]
+        models = {price.model for price in hosted}
+        others = [price for price in self.hosted_per_million_tokens_usd if price.model not in models]
+        return self.model_copy(
+            update={"gpu_hour_usd": [*kept, *named], "hosted_per_million_tokens_usd": [*others, *hosted]}
+        )
 
-    def hosted(self, model: str) -> HostedPrice | None:
-        """The newest price of a hosted model, or None where there is none: never guessed."""
-        known = [price for price in self.hosted_per_million_tokens_usd if price.model == model]
+    def training(self, model: str) -> HostedPrice | None:
+        """The newest price of tuning `model`, or None where none is known: never guessed."""
+        return self._newest(model, "training")
+
+    def answering(self, model: str, *, tuned: bool, batch: bool) -> Rate | None:
+        """The newest price of answers, or None where none is known."""
+        names = ("tuned_input", "tuned_output") if tuned else ("input", "output")
+        price = self._newest(model, *names)
+        if price is None:
+            return None
+        share = price.batch_share if batch else 1.0
+        read, written = (getattr(price, name) * share for name in names)
+        return Rate(input=read, output=written, price=price)
+
+    def shut_down(self, model: str) -> date | None:
+        """The day from which the service does not know `model` any more."""
+        days = [price.shut_down for price in self._of(model) if price.shut_down is not None]
+        return min(days, default=None)
+
+    def hosted_models(self) -> list[str]:
+        """Names of the hosted models that have any price."""
+        return sorted({price.model for price in self.hosted_per_million_tokens_usd})
+
+    def _of(self, model: str) -> list[HostedPrice]:
+        """Prices of a name; a dated name without prices of its own has those of its family."""
+        for name in (model, re.sub(r"-\d{4}-\d{2}-\d{2}\Z", "", model)):
+            if found := [p for p in self.hosted_per_million_tokens_usd if p.model == name]:
+                return found
+        return []
+
+    def _newest(self, model: str, *names: str) -> HostedPrice | None:
+        known = [p for p in self._of(model) if all(getattr(p, name) is not None for name in names)]
         return max(known, key=lambda price: price.date) if known else None
 
 
