@@ -12,7 +12,7 @@ from launcher.estimate import StageEstimate, TokenCounts, estimate, training_mem
 from launcher.experiment import validate
 from launcher.lock import Lock, LockedModel
 from launcher.plan import plan
-from launcher.stages import HubModel, RandomModel, TrainSettings
+from launcher.stages import HubModel, TrainSettings
 
 COUNTS = TokenCounts(
     train_rows=1000,
@@ -132,14 +132,15 @@ def test_an_unknown_device_names_those_that_are_known() -> None:
 
 def test_a_hosted_job_is_priced_by_the_tokens_of_its_epochs() -> None:
     def tune(**changes: Any) -> StageEstimate:
-        document = {"name": "tiny", "task": "sql", "contenders": [{**HOSTED, "epochs": 3, **changes}]}
-        lock = Lock(models={"random-llama": LockedModel(source=RandomModel())})
-        found = estimate(plan(validate(document, where="test"), lock), COUNTS)
+        # A service of one's own: the study's model is shut down where it was.
+        contender = {**HOSTED, "epochs": 3, "base_url": "http://service.example/v1", **changes}
+        document = {"name": "tiny", "task": "sql", "contenders": [contender]}
+        found = estimate(plan(validate(document, where="test"), Lock()), COUNTS)
         return next(one for one in found if one.stage == "tune-hosted-s1")
 
+    assert tune().problem is None
     assert tune().tokens == 6_000_000
     assert tune().usd == pytest.approx(6 * 8.00)
-    assert tune(epochs="auto").usd is None
     problem = tune(model="gpt-unknown").problem
     assert problem is not None
     assert "gpt-3.5-turbo-0613" in problem
