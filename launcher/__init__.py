@@ -92,8 +92,11 @@ def submit(
     resolution = resolve(experiment, data_directory=data)
     made = plan(resolution.experiment, resolution.lock)
     opened = open_named_store(store, None, writable=True)
-    submission.preflight_local(made, opened)
+    facts = site.load(None)
+    submission.preflight_local(made, opened, facts.prices())
     submission.push_inputs(made, opened, resolution.locations)
-    attempt = submission.open_attempt(made, opened, target=target, site=site.load(None))
+    attempt = submission.open_attempt(
+        made, opened, target=target, site=facts, budget_usd=experiment.budget_usd
+    )
     submission.start_local(attempt)
     return Run(attempt)

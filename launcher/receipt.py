@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from launcher import catalog
+from launcher.budget import prices_of
+from launcher.hosted import hosted_usd, is_rehearsed
 from launcher.outcome import Reason
 from launcher.plan import Plan, Stage
 from launcher.runs import Attempt
@@ -20,8 +22,7 @@ _TOKEN_MEASURES = ("tokens", "trained_tokens", "prompt_tokens", "answer_tokens")
 def build(plan: Plan, store: Store, attempt: Attempt) -> dict[str, Any]:
     """The receipt of an attempt as it stands; JSON-ready. Seconds are wall-clock, dollars US."""
     tries = attempt.tries()
-    request = attempt.get("request.json") or {}
-    prices = catalog.prices().extended(request.get("gpu_hour_usd", []))
+    prices = prices_of(attempt)
     lines = []
     for stage in plan.stages:
         wasted = {"lost": 0.0, "failed": 0.0}
@@ -34,13 +35,16 @@ def build(plan: Plan, store: Store, attempt: Attempt) -> dict[str, Any]:
             wasted[kind] += max(0.0, float(one.end["ended_at"]) - one.started_at)
         lines.append(_line(stage, store, attempt, wasted, prices))
     total_usd = [line["usd"] for line in lines if line["usd"] is not None]
+    rehearsed_usd = [line["would_have_cost_usd"] for line in lines if line["would_have_cost_usd"] is not None]
     return {
         "stages": lines,
         "seconds": round(sum(line["seconds"] or 0.0 for line in lines), 3),
         "seconds_lost": round(sum(line["seconds_lost"] for line in lines), 3),
         "seconds_failed": round(sum(line["seconds_failed"] for line in lines), 3),
         "usd": round(sum(total_usd), 4) if total_usd else None,
+        "would_have_cost_usd": round(sum(rehearsed_usd), 4) if rehearsed_usd else None,
         "prices": _prices(plan, prices),
+        "hosted_prices": _hosted_prices(plan, store, prices),
     }
 
 
@@ -53,6 +57,10 @@ def _line(
     price = prices.gpu(stage.resources.device)
     units = _units(stage)
     paid_s = (seconds or 0.0) + wasted["lost"] + wasted["failed"]
+    machine_usd = round(paid_s / 3600 * units * price.usd, 6) if price else None
+    hosted = hosted_usd(stage, meta, prices)
+    tokens_usd = round(hosted[0], 6) if hosted else None
+    rehearsed = is_rehearsed(stage)
     return {
         "stage": stage.name,
         "kind": stage.kind,
@@ -62,7 +70,8 @@ def _line(
         "seconds_failed": round(wasted["failed"], 3),
         "peak_memory_bytes": meta.get("peak_memory_bytes"),
         "tokens": {name: meta[name] for name in _TOKEN_MEASURES if name in meta},
-        "usd": round(paid_s / 3600 * units * price.usd, 6) if price else None,
+        "usd": machine_usd if tokens_usd is None or rehearsed else tokens_usd,
+        "would_have_cost_usd": tokens_usd if rehearsed else None,
         "reused": bool(meta) and (meta.get("run"), meta.get("attempt")) != (attempt.run_id, attempt.number),
         "measured_in": {"run": meta.get("run"), "attempt": meta.get("attempt")} if meta else None,
         "versions": meta.get("versions", {}),
@@ -72,6 +81,19 @@ def _line(
 def _units(stage: Stage) -> int:
     """How many priced things a stage holds: GPUs, or one machine where it asks for none."""
     return stage.resources.gpus * stage.resources.nodes or 1
+
+
+def _hosted_prices(plan: Plan, store: Store, prices: catalog.Prices) -> list[dict[str, Any]]:
+    """The price of every hosted model's tokens in this receipt, once each."""
+    found: list[dict[str, Any]] = []
+    for stage in plan.stages:
+        prefix = f"stages/{stage.key}"
+        meta = store.open(prefix).manifest.meta if store.exists(prefix) else {}
+        if hosted := hosted_usd(stage, meta, prices):
+            document = hosted[1].model_dump(mode="json")
+            if document not in found:
+                found.append(document)
+    return found
 
 
 def _prices(plan: Plan, prices: catalog.Prices) -> list[dict[str, Any]]:

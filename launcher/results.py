@@ -54,6 +54,8 @@ class ContenderResult(Strict):
     name: str
     kind: Literal["lora", "prompted", "hosted"]
     model: str
+    #: The open model that answered in place of a hosted `model`, in a rehearsal.
+    rehearsed_by: str | None = None
     measures: dict[str, Measure]
     seeds: list[SeedResult]
     tokens: Tokens

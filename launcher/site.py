@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ValidationError
 
-from launcher.catalog import GpuPrice
+from launcher import catalog
+from launcher.catalog import GpuPrice, HostedPrice, Prices
 from launcher.experiment import Strict, describe, read_yaml
 from launcher.outcome import Failure, Reason
 
@@ -76,6 +77,14 @@ class Site(Strict):
     certificate_authority_config_map: str | None = None
     cache_claim: str | None = None
     gpu_hour_usd: list[GpuPrice] = []
+    hosted_per_million_tokens_usd: list[HostedPrice] = []
+
+    def prices(self) -> Prices:
+        """The catalogue's prices and, winning over them, this site's own."""
+        return catalog.prices().extended(
+            [price.model_dump(mode="json") for price in self.gpu_hour_usd],
+            [price.model_dump(mode="json") for price in self.hosted_per_million_tokens_usd],
+        )
 
 
 def default_path() -> Path:

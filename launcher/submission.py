@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-from launcher import local
+from launcher import budget, catalog, local
+from launcher.catalog import Prices
+from launcher.hosted import hosted_problem
 from launcher.outcome import Failure, Reason
-from launcher.plan import Plan
+from launcher.plan import Plan, Stage
 from launcher.runs import Attempt, attempts, read_plan
 from launcher.site import Site
-from launcher.stages import FetchSettings, HubModel, PackagedModel
+from launcher.stages import FetchSettings, HostedPredictSettings, HubModel, PackagedModel, TuneSettings
 from launcher.store import Store
 
 _HEAVY_MODULES = ("torch", "transformers", "peft", "deepspeed", "safetensors")
@@ -22,21 +25,20 @@ _FETCH_FREE_BYTES = 3 << 30
 _MINIMUM_FREE_BYTES = 64 << 20
 
 
-def preflight_local(plan: Plan, store: Store) -> None:
-    """Refuse before anything runs what cannot end well here; all problems at once."""
+def preflight_local(plan: Plan, store: Store, prices: Prices | None = None) -> None:
+    """Refuse before anything runs what cannot end well here; all problems at once.
+
+    `prices` are the catalogue's unless the site has its own.
+    """
     problems = []
     open_stages = [stage for stage in plan.stages if not store.exists(f"stages/{stage.key}")]
-    if any(stage.kind in ("fetch", "train", "predict") for stage in open_stages):
+    if any(_needs_torch(stage) for stage in open_stages):
         missing = [name for name in _HEAVY_MODULES if importlib.util.find_spec(name) is None]
         if missing:
             problems.append(f"not installed: {', '.join(missing)} (pip install 'tuneyard[jobs]')")
     if any(stage.kind == "score" for stage in open_stages) and importlib.util.find_spec("sqlglot") is None:
         problems.append("not installed: sqlglot (pip install 'tuneyard[score]')")
-    hosted = [stage.name for stage in open_stages if stage.kind == "tune"]
-    if hosted:
-        problems.append(
-            f"hosted tuning is not built yet: {', '.join(hosted)} (leave the hosted contender out)"
-        )
+    problems += _hosted_problems(open_stages, prices or catalog.prices())
     gpus = sorted({stage.resources.device for stage in open_stages if stage.resources.gpus})
     if gpus and not Path("/dev/nvidiactl").exists():
         problems.append(f"this machine has no NVIDIA driver, and the plan asks for {', '.join(gpus)}")
@@ -63,6 +65,33 @@ def preflight_local(plan: Plan, store: Store) -> None:
         )
 
 
+def _needs_torch(stage: Stage) -> bool:
+    settings = stage.typed_settings()
+    if isinstance(settings, TuneSettings | HostedPredictSettings):
+        return settings.rehearsal is not None
+    return stage.kind in ("fetch", "train", "predict")
+
+
+def _hosted_problems(stages: list[Stage], prices: Prices) -> list[str]:
+    """Why hosted models cannot be asked from here: packages, the key, the model, its price."""
+    problems: dict[str, None] = {}
+    wanted: set[str] = set()
+    for stage in stages:
+        settings = stage.typed_settings()
+        if not isinstance(settings, TuneSettings | HostedPredictSettings):
+            continue
+        wanted |= {"openai"} if settings.rehearsal is None else {"openai", "starlette", "uvicorn"}
+        problem = hosted_problem(settings, tuned="tuned" in stage.needs, prices=prices)
+        if problem:
+            problems[problem] = None
+        if settings.rehearsal is None and not os.environ.get("OPENAI_API_KEY", "").strip():
+            problems["no API key for the hosted models: export OPENAI_API_KEY=…"] = None
+    missing = sorted(name for name in wanted if importlib.util.find_spec(name) is None)
+    if missing:
+        problems[f"not installed: {', '.join(missing)} (pip install 'tuneyard[hosted,jobs]')"] = None
+    return list(problems)
+
+
 def push_inputs(plan: Plan, store: Store, locations: dict[str, Path]) -> None:
     """Copy every outside file of the plan to the store. Raises Failure(MISSING_INPUT) listing what is nowhere."""
     wanted = {sha256: name for stage in plan.stages for name, sha256 in stage.inputs.items()}
@@ -85,18 +114,23 @@ def push_inputs(plan: Plan, store: Store, locations: dict[str, Path]) -> None:
         )
 
 
-def open_attempt(plan: Plan, store: Store, *, target: str, site: Site) -> Attempt:
+def open_attempt(
+    plan: Plan, store: Store, *, target: str, site: Site, budget_usd: float | None = None
+) -> Attempt:
     """The newest attempt at the run, open or closed; the first is opened here. Safe to call twice at once."""
     store.put_json(f"runs/{plan.run_id}/plan.json", plan.model_dump(mode="json"))
     known = attempts(store, plan.run_id)
     attempt = Attempt(store, plan.run_id, known[-1] if known else 1)
-    attempt.put("request.json", _request(target, site))
+    attempt.put("request.json", _request(target, site, budget_usd))
     return attempt
 
 
-def open_next_attempt(store: Store, run_id: str, *, target: str, site: Site) -> Attempt:
+def open_next_attempt(
+    store: Store, run_id: str, *, target: str, site: Site, budget_usd: float | None = None
+) -> Attempt:
     """Another attempt at a run whose last one is closed without success.
 
+    The cap is the last attempt's, unless `budget_usd` names another; what was spent before counts.
     Raises Failure(USAGE) where the last attempt is still open or has succeeded.
     """
     known = attempts(store, run_id)
@@ -114,14 +148,16 @@ def open_next_attempt(store: Store, run_id: str, *, target: str, site: Site) -> 
             Reason.USAGE, "the run has succeeded", where=run_id, next_step=f"launcher report {run_id}"
         )
     attempt = Attempt(store, run_id, last.number + 1)
-    attempt.put("request.json", _request(target, site))
+    cap = budget.budget_usd(last) if budget_usd is None else budget_usd
+    attempt.put("request.json", _request(target, site, cap))
     return attempt
 
 
 def start_local(attempt: Attempt) -> None:
     """Make sure that a conductor carries on the attempt, if it is open."""
     if attempt.outcome is None:
-        preflight_local(read_plan(attempt.store, attempt.run_id), attempt.store)
+        plan = read_plan(attempt.store, attempt.run_id)
+        preflight_local(plan, attempt.store, budget.prices_of(attempt))
         local.ensure_conductor(attempt.store, attempt.run_id, attempt.number)
 
 
@@ -140,7 +176,15 @@ def cancel(attempt: Attempt) -> bool:
     )
 
 
-def _request(target: str, site: Site) -> dict[str, Any]:
-    """What an attempt is asked for besides its plan: place and prices, never hashed."""
-    prices = [price.model_dump(mode="json") for price in site.gpu_hour_usd]
-    return {"format": 1, "target": target, "opened_at": time.time(), "gpu_hour_usd": prices}
+def _request(target: str, site: Site, budget_usd: float | None) -> dict[str, Any]:
+    """What an attempt is asked for besides its plan: place, prices and cap, never hashed."""
+    return {
+        "format": 1,
+        "target": target,
+        "opened_at": time.time(),
+        "gpu_hour_usd": [price.model_dump(mode="json") for price in site.gpu_hour_usd],
+        "hosted_per_million_tokens_usd": [
+            price.model_dump(mode="json") for price in site.hosted_per_million_tokens_usd
+        ],
+        "budget_usd": budget_usd,
+    }

@@ -17,9 +17,13 @@ FORMAT = 1
 
 
 class ContenderCost(Strict):
-    """What one contender took, measured. Dollars are None where the device has no price."""
+    """What one contender took, measured. Dollars are None where there is no price for them.
+
+    With `rehearsed` they are what the hosted service would have cost; nothing was paid.
+    """
 
     name: str
+    rehearsed: bool = False
     training_seconds: float | None
     answering_seconds: float
     answers: int
@@ -61,24 +65,27 @@ def build(plan: Plan, store: Store, receipt: dict[str, Any]) -> dict[str, Any]:
 
 def _cost(contender: ContenderResult, results: Results, receipt: dict[str, Any]) -> ContenderCost:
     suffixes = {contender.name, *(f"{contender.name}-s{seed.seed}" for seed in contender.seeds)}
+    rehearsed = contender.rehearsed_by is not None
+    figure = "would_have_cost_usd" if rehearsed else "usd"
 
-    def lines(kind: str) -> list[dict[str, Any]]:
-        names = {f"{kind}-{suffix}" for suffix in suffixes}
+    def lines(*kinds: str) -> list[dict[str, Any]]:
+        names = {f"{kind}-{suffix}" for kind in kinds for suffix in suffixes}
         return [line for line in receipt["stages"] if line["stage"] in names]
 
-    def usd(kind: str) -> float | None:
-        priced = [line["usd"] for line in lines(kind)]
+    def usd(found: list[dict[str, Any]]) -> float | None:
+        priced = [line[figure] for line in found]
         return None if not priced or None in priced else round(sum(priced), 6)
 
-    seconds = {kind: sum(line["seconds"] or 0.0 for line in lines(kind)) for kind in ("train", "predict")}
-    answering_usd = usd("predict")
+    training, answering = lines("train", "tune"), lines("predict")
+    answering_usd = usd(answering)
     correct = contender.measures[results.primary].correct * max(1, len(contender.seeds))
     return ContenderCost(
         name=contender.name,
-        training_seconds=round(seconds["train"], 3) if lines("train") else None,
-        answering_seconds=round(seconds["predict"], 3),
+        rehearsed=rehearsed,
+        training_seconds=round(sum(line["seconds"] or 0.0 for line in training), 3) if training else None,
+        answering_seconds=round(sum(line["seconds"] or 0.0 for line in answering), 3),
         answers=results.data.rows.get("test", 0) * max(1, len(contender.seeds)),
-        training_usd=usd("train"),
+        training_usd=usd(training),
         answering_usd=answering_usd,
         usd_per_correct_answer=None
         if answering_usd is None or not correct
@@ -95,7 +102,7 @@ def _interval(measure: Measure) -> str:
 
 
 def _summary(results: Results) -> str:
-    """One sentence a person can repeat."""
+    """One sentence a person can repeat, and a second one where a hosted side was only rehearsed."""
     ranked = sorted(results.contenders, key=lambda c: -c.measures[results.primary].value)
     best = ranked[0]
     text = (
@@ -104,8 +111,11 @@ def _summary(results: Results) -> str:
     )
     for comparison in results.comparisons:
         if comparison.a == best.name and comparison.b == results.baseline:
-            return f"{text}, {_points(comparison)} against {comparison.b}."
-    return f"{text}."
+            text = f"{text}, {_points(comparison)} against {comparison.b}"
+    rehearsed = [contender.name for contender in results.contenders if contender.rehearsed_by is not None]
+    if not rehearsed:
+        return f"{text}."
+    return f"{text}. The hosted side ({', '.join(rehearsed)}) was a rehearsal: no hosted service was asked."
 
 
 def _points(comparison: Comparison) -> str:
@@ -115,8 +125,10 @@ def _points(comparison: Comparison) -> str:
     )
 
 
-def _usd(value: float | None) -> str:
-    return "not priced" if value is None else f"${value:,.4f}"
+def _usd(value: float | None, *, rehearsed: bool = False) -> str:
+    if value is None:
+        return "not priced"
+    return f"would have cost ${value:,.4f}" if rehearsed else f"${value:,.4f}"
 
 
 def _table(header: list[str], rows: list[list[str]]) -> list[str]:
@@ -155,7 +167,9 @@ def _accuracy(results: Results) -> list[str]:
         [
             contender.name,
             contender.kind,
-            contender.model,
+            contender.model
+            if contender.rehearsed_by is None
+            else f"{contender.model}, rehearsed by {contender.rehearsed_by}",
             *(_interval(contender.measures[name]) for name in names),
         ]
         for contender in results.contenders
@@ -179,9 +193,9 @@ def _costs(verdict: Verdict) -> list[str]:
                 "–" if tokens.seen_in_training is None else f"{tokens.seen_in_training:,.0f}",
                 f"{cost.answering_seconds:.0f} s",
                 f"{tokens.prompt:,.0f} + {tokens.answer:,.0f}",
-                "–" if cost.training_seconds is None else _usd(cost.training_usd),
-                _usd(cost.answering_usd),
-                _usd(cost.usd_per_correct_answer),
+                "–" if cost.training_seconds is None else _usd(cost.training_usd, rehearsed=cost.rehearsed),
+                _usd(cost.answering_usd, rehearsed=cost.rehearsed),
+                _usd(cost.usd_per_correct_answer, rehearsed=cost.rehearsed),
             ]
         )
     header = [
@@ -280,6 +294,21 @@ def _code(text: str) -> str:
     return f"`{flat}`" if flat else "(empty)"
 
 
+def _hosted_price(price: dict[str, Any]) -> str:
+    """One line of a hosted model's prices, with where they stand and since when."""
+    names = {
+        "training": "training",
+        "tuned_input": "tuned in",
+        "tuned_output": "tuned out",
+        "input": "in",
+        "output": "out",
+    }
+    figures = ", ".join(f"{label} ${price[name]}" for name, label in names.items() if price[name] is not None)
+    return (
+        f"- {_text(price['model'])}: {figures} per million tokens, {_text(price['source'])}, {price['date']}"
+    )
+
+
 def _receipt(receipt: dict[str, Any]) -> list[str]:
     rows = [
         [
@@ -288,7 +317,9 @@ def _receipt(receipt: dict[str, Any]) -> list[str]:
             "–" if line["seconds"] is None else f"{line['seconds']:.1f}",
             f"{line['seconds_lost'] + line['seconds_failed']:.1f}",
             "–" if line["peak_memory_bytes"] is None else f"{line['peak_memory_bytes'] / 2**30:.2f}",
-            _usd(line["usd"]),
+            _usd(line["would_have_cost_usd"], rehearsed=True)
+            if line.get("would_have_cost_usd") is not None
+            else _usd(line["usd"]),
         ]
         for line in receipt["stages"]
     ]
@@ -297,6 +328,7 @@ def _receipt(receipt: dict[str, Any]) -> list[str]:
         f"- {_text(price['device'])}: ${price['usd']} per hour, {_text(price['source'])}, {price['date']}"
         for price in receipt["prices"]
     ] or ["- This run's devices have no price in the catalogue: its time is not priced."]
+    prices += [_hosted_price(price) for price in receipt.get("hosted_prices", [])]
     lost_s = receipt["seconds_lost"] + receipt["seconds_failed"]
     total = f"{receipt['seconds']:.0f} s productive, {lost_s:.0f} s lost or failed"
     return ["## Receipt", "", total, "", *_table(header, rows), *prices, ""]

@@ -81,7 +81,9 @@ def _print_verdict(attempt: Attempt, verdict: dict[str, Any]) -> None:
                 f"{tokens['prompt']:,.0f} + {tokens['answer']:,.0f}",
                 duration(cost["training_seconds"]),
                 duration(cost["answering_seconds"]),
-                f"${sum(usd):.4f}" if usd else "not priced",
+                (f"would have cost ${sum(usd):.4f}" if cost["rehearsed"] else f"${sum(usd):.4f}")
+                if usd
+                else "not priced",
             ]
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

@@ -15,13 +15,25 @@ from launcher.runs import find
 
 @click.command("retry")
 @click.argument("run")
+@click.option(
+    "--budget-usd", type=click.FloatRange(min=0), help="Another spend cap, dollars over all attempts."
+)
 @click.option("--detach", is_flag=True, help="Start the attempt, print the run's id and return.")
 @store_options
 @output_option("text", "json", "yaml", "name")
-def command(run: str, detach: bool, store_address: str | None, site_path: Path | None, output: str) -> int:
+def command(
+    run: str,
+    budget_usd: float | None,
+    detach: bool,
+    store_address: str | None,
+    site_path: Path | None,
+    output: str,
+) -> int:
     """Open another attempt at RUN, whose last one failed or was cancelled. Finished stages are kept."""
     store = open_named_store(store_address, site_path, writable=True)
-    attempt = submission.open_next_attempt(store, find(store, run), target="local", site=site.load(site_path))
+    attempt = submission.open_next_attempt(
+        store, find(store, run), target="local", site=site.load(site_path), budget_usd=budget_usd
+    )
     click.echo(f"run {attempt.run_id}, attempt {attempt.number}", err=True)
     submission.start_local(attempt)
     if detach or output == "name":

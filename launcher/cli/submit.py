@@ -50,9 +50,12 @@ def command(
     made = make_study(**study)
     plan = made.plan
     store = open_named_store(store_address, site_path, writable=True)
-    submission.preflight_local(plan, store)
+    facts = site.load(site_path)
+    submission.preflight_local(plan, store, facts.prices())
     submission.push_inputs(plan, store, made.resolution.locations)
-    attempt = submission.open_attempt(plan, store, target=target, site=site.load(site_path))
+    attempt = submission.open_attempt(
+        plan, store, target=target, site=facts, budget_usd=made.experiment.budget_usd
+    )
     click.echo(
         f"run {plan.run_id}, attempt {attempt.number}, {len(plan.stages)} stages, {store.address}", err=True
     )
