@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jobs.stage import pin_threads
+from jobs.train.base_model import prepare
 from launcher.outcome import Failure, Reason
 
 
@@ -13,7 +13,8 @@ def convert(path: Path, out: Path) -> None:
 
     Raises Failure(NO_SUCH_MODEL) for a file that is none, Failure(UNSUPPORTED) without the reader.
     """
-    pin_threads(1)
+    # Dequantising is one thread's work, and no result may depend on their number.
+    prepare(threads=1, device="cpu")
     try:
         import gguf  # noqa: F401  (transformers reports its absence much later and less clearly)
     except ImportError:
@@ -24,10 +25,6 @@ def convert(path: Path, out: Path) -> None:
         ) from None
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     place, name = str(path.parent), path.name
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=name)

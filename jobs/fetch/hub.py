@@ -11,6 +11,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -47,23 +48,19 @@ def _snapshot(
     # Read when the library is imported; its bars and its telemetry have no place in a stage.
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
     work = context.scratch / "hub"
 
-    def download(dry_run: bool) -> Any:
-        return snapshot_download(
-            repository,
-            repo_type=kind,
-            revision=revision,
-            allow_patterns=list(patterns),
-            local_dir=work,
-            dry_run=dry_run,
+    def download() -> None:
+        snapshot_download(
+            repository, repo_type=kind, revision=revision, allow_patterns=list(patterns), local_dir=work
         )
 
     with _explained(repository, kind, revision):
-        total_bytes = sum(file.file_size for file in download(True))
-        _watched(lambda: download(False), work, total_bytes, context)
+        info = HfApi().repo_info(repository, repo_type=kind, revision=revision, files_metadata=True)
+        wanted = [f for f in info.siblings or () if any(fnmatch(f.rfilename, p) for p in patterns)]
+        _watched(download, work, sum(file.size or 0 for file in wanted), context)
     shutil.rmtree(work / ".cache", ignore_errors=True)
     for path in sorted(work.iterdir()) if work.is_dir() else ():
         path.rename(context.out / path.name)
@@ -122,7 +119,7 @@ def _explained(repository: str, kind: str, revision: str) -> Iterator[None]:
         raise Failure(
             Reason.NO_SUCH_MODEL, f"the hub has no such {missing} (a private one needs HF_TOKEN)", where=where
         ) from None
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+    except (errors.HTTPError, errors.LocalEntryNotFoundError, OSError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise Failure(

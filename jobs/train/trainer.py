@@ -294,5 +294,5 @@ def _deterministic_facts(run: _Run, trainable_parameters: int) -> dict[str, Any]
         "trainable_parameters": trainable_parameters,
         "base_parameters": run.parameters,
         "attention": base_model.attention(),
-        **{f"base_{key}": value for key, value in sorted(run.job.base.items())},
+        "base_model": run.job.base["base_model_name_or_path"],
     }

@@ -11,8 +11,8 @@ from typing import Any
 
 from jobs import stage
 from jobs.tasks.rows import Row, write_rows
-from launcher.experiment import Generation, Lora, Training
-from launcher.plan import Plan, Resources, Stage, stage_key
+from launcher.experiment import Data, Generation, Lora, Training
+from launcher.plan import Plan, Resources, Stage, run_id, stage_key
 from launcher.stages import (
     VERSIONS,
     FetchSettings,
@@ -24,6 +24,8 @@ from launcher.stages import (
     TrainSettings,
 )
 from launcher.store import DirectoryStore
+
+_NAME = "bench"
 
 TRAINING: dict[str, Any] = {
     "steps": 6,
@@ -57,7 +59,7 @@ class Bench:
     ) -> None:
         self.store = DirectoryStore(root / "store")
         self._stages: dict[str, Stage] = {}
-        data = self.add("prepare", "prepare", PrepareSettings.model_construct(task="chat", data={}), {})
+        data = self.add("prepare", "prepare", PrepareSettings(task="chat", data=Data(source="chat")), {})
         directory = root / "data"
         for part, count, seed in (
             ("train", train_rows, 1),
@@ -69,17 +71,24 @@ class Bench:
         self.add("fetch", "fetch", FetchSettings(source=RandomModel()), {})
         assert self.run("fetch") == 0
 
-    def add(self, name: str, kind: StageKind, settings: Settings, needs: dict[str, str]) -> Stage:
+    def add(
+        self,
+        name: str,
+        kind: StageKind,
+        settings: Settings,
+        needs: dict[str, str],
+        inputs: dict[str, str] | None = None,
+    ) -> Stage:
         plain = settings.model_dump(mode="json")
         upstream = {role: self._stages[needed].key for role, needed in needs.items()}
-        key = stage_key(kind, VERSIONS[kind], plain, {}, upstream)
+        key = stage_key(kind, VERSIONS[kind], plain, inputs or {}, upstream)
         self._stages[name] = Stage(
             name=name,
             kind=kind,
             version=VERSIONS[kind],
             key=key,
             needs=needs,
-            inputs={},
+            inputs=inputs or {},
             settings=plain,
             resources=Resources(),
         )
@@ -116,13 +125,16 @@ class Bench:
         return name
 
     def plan(self) -> Plan:
-        return Plan(run_id="bench-00000000", experiment={}, lock={}, stages=tuple(self._stages.values()))
+        stages = tuple(self._stages.values())
+        return Plan(
+            run_id=run_id(_NAME, stages), experiment={"name": _NAME, "seeds": [1]}, lock={}, stages=stages
+        )
 
     def run(self, name: str) -> int:
         """Carry out one stage in this process."""
         return stage.run_stage(self.plan(), name, self.store, attempt=1)
 
-    def start(self, name: str) -> subprocess.Popen[str]:
+    def start(self, name: str, **environment: str) -> subprocess.Popen[str]:
         """Carry out one stage in a process of its own, as a conductor would."""
         path = self.store.root / f"plan-{name}.json"
         path.write_bytes(self.plan().to_bytes())
@@ -133,8 +145,11 @@ class Bench:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, **environment},
         )
+
+    def key(self, name: str) -> str:
+        return self._stages[name].key
 
     def output(self, name: str) -> Path:
         """The directory of a finished stage's files."""
@@ -142,4 +157,4 @@ class Bench:
 
     def work(self, name: str) -> list[str]:
         """What the stage's work area holds."""
-        return self.store.list(f"runs/bench-00000000/work/{name}/{self._stages[name].key[:16]}")
+        return self.store.list(f"runs/{self.plan().run_id}/work/{name}/{self._stages[name].key[:16]}")

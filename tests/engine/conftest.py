@@ -1,0 +1,36 @@
+"""A bench with a random model and a few rows; see harness.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness import Bench  # noqa: E402
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the two-layer random model."""
+    from jobs.fetch import random_model
+    from launcher.stages import RandomModel
+
+    directory = tmp_path_factory.mktemp("random-model")
+    random_model.create(RandomModel(), directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tokenizer(random_model: Path) -> Any:
+    from jobs.train.base_model import load_tokenizer
+
+    return load_tokenizer(random_model)
