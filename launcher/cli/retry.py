@@ -16,7 +16,9 @@ from launcher.runs import find
 @click.command("retry")
 @click.argument("run")
 @click.option(
-    "--budget-usd", type=click.FloatRange(min=0), help="Another spend cap, dollars over all attempts."
+    "--budget-usd",
+    type=click.FloatRange(min=0),
+    help="Another spend cap, dollars over all attempts.  [default: the one of before]",
 )
 @click.option("--detach", is_flag=True, help="Start the attempt, print the run's id and return.")
 @store_options
