@@ -5,10 +5,14 @@ A rehearsal costs nothing. What has no price counts as nothing too: an estimate 
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from launcher import catalog
 from launcher.catalog import Prices
+from launcher.estimate import TokenCounts, estimate
 from launcher.hosted import hosted_usd, is_rehearsed
-from launcher.outcome import Reason
+from launcher.outcome import Failure, Reason
 from launcher.plan import Plan, Stage
 from launcher.runs import Attempt, attempts
 from launcher.store import Store
@@ -64,3 +68,61 @@ def _machine_usd(stage: Stage, seconds: float, prices: Prices) -> float:
     price = prices.gpu(stage.resources.device)
     units = stage.resources.gpus * stage.resources.nodes or 1
     return seconds / 3600 * units * price.usd if price else 0.0
+
+
+def over_budget(plan: Plan, store: Store, attempt: Attempt, running_s: dict[str, float]) -> Failure | None:
+    """Why the run must not go on: what it has cost, with what runs now, is over the cap. None: it may.
+
+    `running_s` is for how many seconds each stage that runs has been running.
+    """
+    cap = budget_usd(attempt)
+    if cap is None:
+        return None
+    prices = prices_of(attempt)
+    running = sum(_machine_usd(plan.stage(name), seconds, prices) for name, seconds in running_s.items())
+    spent = spent_usd(plan, store, attempt) + running
+    return _refusal(plan, f"${spent:.2f} are spent", cap) if spent > cap else None
+
+
+def would_exceed(plan: Plan, store: Store, attempt: Attempt) -> Failure | None:
+    """Why training must not start: what is spent and what is estimated for the rest are over the cap."""
+    cap = budget_usd(attempt)
+    if cap is None:
+        return None
+    card = store.open(f"stages/{plan.stage('prepare').key}").path("card.json")
+    counts = counts_of(json.loads(card.read_bytes()))
+    to_come = sum(
+        one.usd or 0.0
+        for one, stage in zip(estimate(plan, counts, prices_of(attempt)), plan.stages, strict=True)
+        if not store.exists(f"stages/{stage.key}")
+    )
+    spent = spent_usd(plan, store, attempt)
+    if spent + to_come <= cap:
+        return None
+    return _refusal(plan, f"${spent:.2f} are spent and about ${to_come:.2f} are to come", cap)
+
+
+def counts_of(card: dict[str, Any]) -> TokenCounts:
+    """The counts of a data card, as `launcher plan` makes them where the data is at hand."""
+    train, test = card["parts"]["train"], card["parts"]["test"]
+
+    def mean(part: dict[str, Any], kind: str) -> float:
+        return float(part[f"{kind}_tokens"].get("mean", 0.0))
+
+    return TokenCounts(
+        train_rows=train["rows"],
+        test_rows=test["rows"],
+        upload_tokens=train["training_tokens"],
+        train_tokens_per_row=mean(train, "prompt") + mean(train, "answer"),
+        test_prompt_tokens_per_row=mean(test, "prompt"),
+        test_answer_tokens_per_row=mean(test, "answer"),
+    )
+
+
+def _refusal(plan: Plan, what: str, cap: float) -> Failure:
+    return Failure(
+        Reason.OVER_BUDGET,
+        f"{what}, budget_usd is ${cap:.2f}",
+        where=plan.run_id,
+        next_step=f"launcher retry {plan.run_id} --budget-usd N: what is finished is kept",
+    )

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from launcher import budget
 from launcher.outcome import DISPOSITIONS, RETRY_BUDGET, Failure, Reason, Retry
 from launcher.plan import Plan, Stage
 from launcher.runs import Attempt
@@ -19,6 +20,10 @@ from launcher.store import Store
 
 #: How often the walk looks around.
 TICK_S = 0.1
+#: How often what was spent is compared with the cap.
+_BUDGET_LOOK_S = 10.0
+#: Stages that may cost money: none starts where the estimate is over the cap.
+_PAID = ("train", "tune", "predict")
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,7 @@ class Conductor:
         self.clock = clock
         self.walk = Walk()
         self._stop = False
+        self._budget_looked_at = clock()
 
     def request_stop(self) -> None:
         """Leave without closing the attempt: stages save their progress, a later conductor continues."""
@@ -97,6 +103,7 @@ class Conductor:
             if self._stop or self.attempt.outcome is not None:
                 self._leave()
                 return None
+            self._keep_budget()
             self._spread_failures()
             self._start_ready()
             if not self.backend.running() and not self._open_stages():
@@ -149,10 +156,29 @@ class Conductor:
             ):
                 continue
             if self.backend.has_room(stage):
+                if stage.kind in _PAID and (
+                    refusal := budget.would_exceed(self.plan, self.store, self.attempt)
+                ):
+                    self.walk.failed[stage.name] = refusal
+                    continue
                 self.walk.tries[stage.name] += 1
                 number = self.walk.tries[stage.name]
                 self.attempt.begin_try(stage.name, number, self.clock())
                 self.backend.start(stage, number)
+
+    def _keep_budget(self) -> None:
+        """Now and then, stop everything where the run has cost more than its cap."""
+        now = self.clock()
+        if now < self._budget_looked_at + _BUDGET_LOOK_S:
+            return
+        self._budget_looked_at = now
+        running = self.backend.running()
+        since = {one.stage: now - one.started_at for one in self.attempt.tries() if one.stage in running}
+        refusal = budget.over_budget(self.plan, self.store, self.attempt, since)
+        if refusal is not None:
+            for stage in self._open_stages():
+                self.walk.failed[stage.name] = refusal
+            self._leave()
 
     def _note(self, end: Ended) -> None:
         """Record an end and decide whether the stage is tried again."""

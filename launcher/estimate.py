@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from launcher import catalog
+from launcher.catalog import Prices
 from launcher.hosted import default_epochs, hosted_problem
 from launcher.plan import Plan, Stage
 from launcher.stages import HostedPredictSettings, PredictSettings, TrainSettings, TuneSettings
@@ -54,21 +55,22 @@ class StageEstimate:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
-def estimate(plan: Plan, counts: TokenCounts | None) -> list[StageEstimate]:
+def estimate(plan: Plan, counts: TokenCounts | None, prices: Prices | None = None) -> list[StageEstimate]:
     """One estimate per stage, in the plan's order; token-dependent figures only where `counts` is known."""
     models = {contender["name"]: contender["model"] for contender in plan.experiment["contenders"]}
-    return [_stage(stage, models, counts) for stage in plan.stages]
+    known = prices or catalog.prices()
+    return [_stage(stage, models, counts, known) for stage in plan.stages]
 
 
-def _stage(stage: Stage, models: dict[str, str], counts: TokenCounts | None) -> StageEstimate:
+def _stage(stage: Stage, models: dict[str, str], counts: TokenCounts | None, prices: Prices) -> StageEstimate:
     resources = stage.resources
     gpus = resources.gpus * resources.nodes
     blank = StageEstimate(stage.name, resources.device, gpus)
     settings = stage.typed_settings()
     if isinstance(settings, TuneSettings):
-        return _tune(stage, settings, counts)
+        return _tune(stage, settings, counts, prices)
     if isinstance(settings, HostedPredictSettings):
-        return _hosted_answers(stage, settings, counts)
+        return _hosted_answers(stage, settings, counts, prices)
     if not gpus or not isinstance(settings, TrainSettings | PredictSettings):
         return blank
     device = catalog.devices().get(resources.device)
@@ -101,7 +103,7 @@ def _stage(stage: Stage, models: dict[str, str], counts: TokenCounts | None) -> 
         hours = (
             tokens * flops_per_token / (device.peak_tflops * 1e12 * device.utilisation_assumed) / gpus / 3600
         )
-    price = catalog.prices().gpu(resources.device)
+    price = prices.gpu(resources.device)
     return StageEstimate(
         stage.name,
         resources.device,
@@ -115,11 +117,11 @@ def _stage(stage: Stage, models: dict[str, str], counts: TokenCounts | None) -> 
     )
 
 
-def _tune(stage: Stage, settings: TuneSettings, counts: TokenCounts | None) -> StageEstimate:
+def _tune(stage: Stage, settings: TuneSettings, counts: TokenCounts | None, prices: Prices) -> StageEstimate:
     """Tokens billed and dollars of a hosted job; a rehearsal costs nothing, whatever its tokens would."""
     blank = StageEstimate(stage.name, stage.resources.device, 0)
-    price = catalog.prices().training(settings.model)
-    if settings.rehearsal is None and (problem := hosted_problem(settings)):
+    price = prices.training(settings.model)
+    if settings.rehearsal is None and (problem := hosted_problem(settings, prices=prices)):
         return replace(blank, problem=problem)
     if counts is None or price is None or price.training is None:
         return blank
@@ -130,13 +132,15 @@ def _tune(stage: Stage, settings: TuneSettings, counts: TokenCounts | None) -> S
 
 
 def _hosted_answers(
-    stage: Stage, settings: HostedPredictSettings, counts: TokenCounts | None
+    stage: Stage, settings: HostedPredictSettings, counts: TokenCounts | None, prices: Prices
 ) -> StageEstimate:
     """Tokens and dollars of a hosted model's answers, as long as the gold ones."""
     blank = StageEstimate(stage.name, stage.resources.device, 0)
-    if settings.rehearsal is None and (problem := hosted_problem(settings, tuned="tuned" in stage.needs)):
+    if settings.rehearsal is None and (
+        problem := hosted_problem(settings, tuned="tuned" in stage.needs, prices=prices)
+    ):
         return replace(blank, problem=problem)
-    rate = catalog.prices().answering(settings.model, tuned="tuned" in stage.needs, batch=settings.batch)
+    rate = prices.answering(settings.model, tuned="tuned" in stage.needs, batch=settings.batch)
     if counts is None or rate is None:
         return blank
     shown = settings.shots * counts.train_tokens_per_row
