@@ -71,7 +71,7 @@ class Manifest:
                     next_step="pip install --upgrade tuneyard",
                 )
             content = {key: part for key, part in value.items() if key != "digest"}
-            if value.get("digest", "") not in ("", _digest(content)):
+            if value["digest"] != _digest(content):
                 raise ValueError("it does not have the digest it claims")
             files = {
                 str(name): FileEntry(int(entry["size_bytes"]), str(entry["sha256"]))

@@ -14,13 +14,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
 import botocore.exceptions
+import botocore.loaders
 import botocore.parsers
+import botocore.session
 import urllib3.exceptions
 from botocore.config import Config
 
@@ -58,6 +60,8 @@ _CODES: dict[str, tuple[Reason, str, str]] = {
         "this machine's clock and the server's differ too much",
         "set this machine's clock, then launcher retry RUN",
     ),
+    "InvalidRange": (Reason.CORRUPT_ARTIFACT, "the object is shorter than what was written", ""),
+    "416": (Reason.CORRUPT_ARTIFACT, "the object is shorter than what was written", ""),
     "AllAccessDisabled": (Reason.STORE_FAILED, "access to the bucket is disabled", ""),
     "NotImplemented": (Reason.UNSUPPORTED, "the server does not know this request", "use another server"),
 }
@@ -154,12 +158,18 @@ class Client:
     def _connect(self) -> Any:
         address = self.address
         try:
-            session = boto3.session.Session(profile_name=address.profile, region_name=address.region)
+            core = botocore.session.Session(profile=address.profile)
+            core.register_component("data_loader", _service_models())
+            session = boto3.session.Session(botocore_session=core, region_name=address.region)
             style = address.addressing
-            client = self._make(session, "virtual" if style == "auto" else style)
-            host = urlsplit(client.meta.endpoint_url).hostname or ""
-            if style == "auto" and not host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
-                client = self._make(session, "path")
+            if style != "auto":
+                client = self._make(session, style)
+            else:
+                client = self._make(session, "path" if address.endpoint_url else "virtual")
+                host = urlsplit(client.meta.endpoint_url).hostname or ""
+                if not address.endpoint_url and not host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+                    # An endpoint that the environment or the profile names.
+                    client = self._make(session, "path")
         except (botocore.exceptions.BotoCoreError, ValueError) as error:
             raise _explain_silence(error, "connect", str(address), address) from None
         problems = check_endpoint(client.meta.endpoint_url, address.allow_http)
@@ -421,6 +431,12 @@ class Client:
             self.call("abort_multipart_upload", Bucket=self.address.bucket, Key=key, UploadId=upload)
         except Absent:
             return
+
+
+@cache
+def _service_models() -> botocore.loaders.Loader:
+    """Botocore's description of S3, read once for all clients of this process."""
+    return botocore.loaders.create_loader()
 
 
 def within(seconds: float, function: Callable[[], T]) -> T:
