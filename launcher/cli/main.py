@@ -34,6 +34,10 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "score": ("launcher.cli.score", "Score a file of answers without a run."),
     },
     "Setup": {
+        "rehearse": (
+            "launcher.cli.rehearse",
+            "Serve the hosted protocol on this machine; its jobs really train.",
+        ),
         "doctor": ("launcher.cli.doctor", "Check this installation and this machine."),
     },
 }
