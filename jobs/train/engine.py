@@ -7,6 +7,8 @@ DeepSpeed averages gradients over workers; that is undone by multiplying with th
 
 from __future__ import annotations
 
+import atexit
+import os
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +43,14 @@ def deepspeed_config(training: Training, workers: int) -> dict[str, Any]:
 
 
 def join(rank: int, workers: int, rendezvous: Path, device: str) -> None:
-    """Join the group of workers of this machine; they meet in the file `rendezvous`."""
-    import os
+    """Join the group of workers of this machine, for the rest of this process; they meet in the file `rendezvous`.
 
+    DeepSpeed remembers groups beyond their end, so a process that trains twice keeps its group.
+    """
+    import torch.distributed
+
+    if torch.distributed.is_initialized():
+        return
     # A container's host name often resolves to nothing; workers of one machine meet on loopback.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(workers))
@@ -63,14 +70,7 @@ def join(rank: int, workers: int, rendezvous: Path, device: str) -> None:
         rank=rank,
         world_size=workers,
     )
-
-
-def leave() -> None:
-    """Leave the group, so that the process can end without a complaint."""
-    import torch.distributed
-
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    atexit.register(torch.distributed.destroy_process_group)
 
 
 def quiet() -> None:

@@ -18,7 +18,7 @@ from jobs.stage import write_jsonl
 from jobs.tasks.rows import read_rows
 from jobs.train import adapter, base_model, checkpoint
 from jobs.train.checkpoint import Checkpoint, Progress
-from jobs.train.engine import Engine, join, leave
+from jobs.train.engine import Engine, join
 from jobs.train.examples import Example, Tokenised, tokenise
 from jobs.train.microbatches import Microbatch, microbatches
 from jobs.train.order import rows_of_step
@@ -84,12 +84,9 @@ def train(job: Job, reporter: Reporter) -> None:
     if job.rank == 0:
         _say_what_is_trained(training_part, validation_part)
     join(job.rank, job.workers, job.scratch / "rendezvous", job.settings.device)
-    try:
-        run = _Run(job, reporter, training_part, validation_part)
-        run.steps()
-        run.finish()
-    finally:
-        leave()
+    run = _Run(job, reporter, training_part, validation_part)
+    run.steps()
+    run.finish()
 
 
 def _limit_tokens(settings: TrainSettings) -> int:

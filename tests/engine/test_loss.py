@@ -23,7 +23,9 @@ def losses(model: Any, items: list[Example], *, limit_tokens: int, packing: bool
     for batch in batches:
         with torch.no_grad():
             logits = model(
-                input_ids=torch.tensor(batch.tokens), position_ids=torch.tensor(batch.positions)
+                input_ids=torch.tensor(batch.tokens),
+                position_ids=torch.tensor(batch.positions),
+                use_cache=False,  # with a cache, the model takes restarting positions for one sequence
             ).logits
         total += float(
             torch.nn.functional.cross_entropy(

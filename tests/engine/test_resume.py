@@ -36,7 +36,7 @@ def start(bench: Bench) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
     yield begin
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def adapter(bench: Bench, name: str) -> bytes:
