@@ -26,7 +26,7 @@ from jobs.rehearsal.fine_tuning import FineTuning
 from jobs.rehearsal.gate import Gate, Limits, digest
 from jobs.rehearsal.page import Page
 from jobs.rehearsal.recipe import Recipe
-from jobs.rehearsal.service import Service
+from jobs.rehearsal.service import Service, tenant
 from jobs.rehearsal.state import State
 from jobs.rehearsal.training import Trainer
 
@@ -117,8 +117,11 @@ def _routes(service: Service, batches: Batches) -> list[Route]:
     async def description(_request: Request) -> Response:
         return JSONResponse(described)
 
-    async def counters(_request: Request) -> Response:
-        return JSONResponse(service.state.counters())
+    async def counters(request: Request) -> Response:
+        """What this tenant has asked for, as the server counted it."""
+        own = f"{tenant(request)}/"
+        found = service.state.counters().items()
+        return JSONResponse({name.removeprefix(own): n for name, n in found if name.startswith(own)})
 
     async def health(_request: Request) -> Response:
         return JSONResponse({"status": "ok"})

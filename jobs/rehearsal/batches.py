@@ -62,7 +62,7 @@ class Batches:
             "metadata": asked.metadata,
         }
         batch = state.add("batch", who, body)
-        state.count("batches-created")
+        state.count(f"{who}/batches-created")
         self._carry_out(batch)
         return JSONResponse(batch.wire())
 

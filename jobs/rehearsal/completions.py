@@ -26,7 +26,7 @@ class Completions:
         asked = wire.read(wire.CreateCompletion, await json_body(request))
         key, conversation = prepare(self._service, tenant(request), asked)
         answer = await self._service.answering.one(key, conversation)
-        self._service.state.count("completions")
+        self._service.state.count(f"{tenant(request)}/completions")
         return JSONResponse(completion(asked.model, conversation, answer))
 
 

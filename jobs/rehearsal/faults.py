@@ -27,11 +27,12 @@ Kind = Literal["rate-limit", "server-error", "hang", "reset", "lost-answer", "ex
 
 
 class Rule(Strict):
-    """Which requests a fault befalls: those of `method` on a path matching `path`, after `skip`, `times` of them."""
+    """Which requests a fault befalls: those that match `method`, `path` and `tenant`, after `skip`, `times` of them."""
 
     kind: Kind
     method: str = "POST|GET|DELETE"
     path: str = ".*"
+    tenant: str = ".*"
     skip: Annotated[int, Field(ge=0)] = 0
     times: Annotated[int, Field(ge=1)] = 1
     retry_after_s: Annotated[float, Field(ge=0)] | None = None
@@ -50,24 +51,24 @@ class Faults:
     rules: tuple[Rule, ...] = ()
     by_header: bool = False
 
-    def find(self, state: State, method: str, path: str, header: str | None) -> Rule | None:
+    def find(self, state: State, tenant: str, method: str, path: str, header: str | None) -> Rule | None:
         """The fault that befalls this request; counts it."""
         if header and self.by_header and (own := _from_header(header)):
             return own
         for index, rule in enumerate(self.rules):
             if rule.kind == "drop-rows" or not re.fullmatch(rule.method, method):
                 continue
-            if not re.fullmatch(rule.path, path):
+            if not re.fullmatch(rule.path, path) or not re.fullmatch(rule.tenant, tenant):
                 continue
             seen = state.count(f"fault-{index}")
             if rule.skip < seen <= rule.skip + rule.times:
                 return rule
         return None
 
-    @property
-    def dropped_rows(self) -> int:
-        """How many rows every job leaves out without a word."""
-        return sum(rule.rows for rule in self.rules if rule.kind == "drop-rows")
+    def dropped_rows(self, tenant: str) -> int:
+        """How many rows a job of this tenant leaves out without a word."""
+        rules = [rule for rule in self.rules if rule.kind == "drop-rows"]
+        return sum(rule.rows for rule in rules if re.fullmatch(rule.tenant, tenant))
 
 
 def read(path: Path) -> tuple[Rule, ...]:

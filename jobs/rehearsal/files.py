@@ -46,6 +46,7 @@ class Files:
                 "invalid_value",
             )
         stored = self._service.state.add_file(tenant(request), data, filename=name, purpose=purpose)
+        self._service.state.count(f"{tenant(request)}/uploads")
         return JSONResponse(stored.wire())
 
     async def index(self, request: Request) -> JSONResponse:

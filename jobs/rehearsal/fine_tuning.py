@@ -63,7 +63,7 @@ class FineTuning:
         }
         with state.transaction():
             job = state.add("job", who, body)
-            state.count("jobs-created")
+            state.count(f"{who}/jobs-created")
             trainer.event(job, f"Created fine-tuning job: {job_id}")
             trainer.event(job, f"Validating training file: {asked.training_file}")
         trainer.submitted(job)

@@ -119,11 +119,12 @@ class Gate:
         scope["state"]["tenant"] = self._tenant(headers, basic=path == _PAGE)
         extra["openai-organization"] = f"org-{scope['state']['tenant']}"
         extra.update(self._limits.take(scope["state"]["tenant"]))
-        fault = self._faults.find(self._state, scope["method"], path, headers.get(HEADER))
+        tenant = scope["state"]["tenant"]
+        fault = self._faults.find(self._state, tenant, scope["method"], path, headers.get(HEADER))
         if fault is None:
             await self._app(scope, receive, send)
             return
-        self._state.count(f"faults-{fault.kind}")
+        self._state.count(f"{tenant}/faults/{fault.kind}{path}")
         if fault.kind == "lost-answer":
             await self._app(scope, receive, _nowhere)
             self._abort(scope)

@@ -15,6 +15,7 @@ import io
 import json
 import shutil
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Trainer:
         models: dict[str, Path],
         recipe: Recipe,
         worker: tuple[str, ...],
-        dropped_rows: int,
+        dropped_rows: Callable[[str], int],
     ) -> None:
         self._state = state
         self._models = models
@@ -144,7 +145,7 @@ class Trainer:
     def _queue(self, job: Stored, training: checks.Upload, validation: checks.Upload) -> None:
         """Decide what was left to us, write the rows, and queue the job."""
         examples = [example for _, example in training.examples]
-        examples = examples[: max(1, len(examples) - self._dropped_rows)]
+        examples = examples[: max(1, len(examples) - self._dropped_rows(job.tenant))]
         asked = job.body["_asked"]
         epochs, batch, multiplier = (
             asked[name] for name in ("n_epochs", "batch_size", "learning_rate_multiplier")

@@ -1,0 +1,50 @@
+"""Stands in for training and answering where a test is about the protocol: no torch, no learning, milliseconds.
+
+`simulated.py train JOB` and `simulated.py answer SETTINGS` speak as the real workers do; imports nothing heavy.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+
+
+def train(job: str) -> int:
+    with open(job, encoding="utf-8") as stream:
+        described = json.load(stream)
+    total = described["settings"]["training"]["steps"]
+    pause_s = float(os.environ.get("SIMULATED_STEP_S", "0"))
+    with open(os.path.join(described["data"], "train.jsonl"), encoding="utf-8") as stream:
+        slow = "slowly" in stream.read()
+    stopped = False
+
+    def stop(_signal: int, _frame: object) -> None:
+        nonlocal stopped
+        stopped = True
+
+    signal.signal(signal.SIGTERM, stop)
+    for step in range(total + 1):
+        measures = {"loss": 2.0 / (step + 1)} if step else {}
+        print(
+            json.dumps({"kind": "heartbeat", "step": step, "total": total, "measures": measures}), flush=True
+        )
+        if stopped:
+            return 143
+        time.sleep(0.2 if slow else pause_s)
+    return 0
+
+
+def answer() -> int:
+    for line in sys.stdin:
+        request = json.loads(line)
+        answers = [
+            {"text": f"answer to {one[-1]['content'][:40]}", "finish": "stop"}
+            for one in request["conversations"]
+        ]
+        print(json.dumps({"id": request["id"], "answers": answers}), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(train(sys.argv[2]) if sys.argv[1] == "train" else answer())

@@ -1,0 +1,117 @@
+"""The stages `tune` and `predict` of a hosted contender, run in this process on a small prepared artifact."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serving import MODEL, upload_of
+
+from jobs.predict import hosted
+from jobs.stage import StageContext
+from jobs.tasks.rows import Row, write_rows
+from jobs.tune import stage as tune_stage
+from launcher.experiment import validate
+from launcher.lock import Lock
+from launcher.plan import Plan, plan
+from launcher.runs import Attempt
+from launcher.stages import HostedPredictSettings
+from launcher.store import DirectoryStore
+
+ROWS = 16
+TEST_ROWS = 5
+
+
+@dataclass
+class Study:
+    """A run with one hosted contender whose `prepare` is done."""
+
+    store: DirectoryStore
+    plan: Plan
+    attempt: int = 1
+
+    def context(self, name: str) -> StageContext:
+        stage = self.plan.stage(name)
+        base = self.store.local_path(f"runs/{self.plan.run_id}/work/{name}/scratch")
+        shutil.rmtree(base, ignore_errors=True)
+        base.mkdir(parents=True)
+        return StageContext(self.plan, stage, self.store, self.attempt, Path(tempfile.mkdtemp(dir=base)))
+
+    def committed(self, name: str) -> bool:
+        return self.store.exists(f"stages/{self.plan.stage(name).key}")
+
+    def tune(self) -> None:
+        context = self.context("tune-hosted-s1")
+        tune_stage.run(context)
+        self.store.commit(f"stages/{context.stage.key}", context.out, context.meta)
+
+    def predict(self, name: str = "predict-hosted-s1") -> None:
+        context = self.context(name)
+        settings = context.stage.typed_settings()
+        assert isinstance(settings, HostedPredictSettings)
+        hosted.run(context, settings)
+        self.store.commit(f"stages/{context.stage.key}", context.out, context.meta)
+
+    def output(self, stage: str, name: str) -> Any:
+        path = self.store.open(f"stages/{self.plan.stage(stage).key}").path(name)
+        if name.endswith(".jsonl"):
+            return [json.loads(line) for line in path.read_text().splitlines()]
+        return json.loads(path.read_text())
+
+
+def study(
+    root: Path,
+    base_url: str,
+    *,
+    contender: dict[str, Any] | None = None,
+    training: bytes | None = None,
+    validation: bytes = b"",
+    budget_usd: float | None = None,
+    rows: int = ROWS,
+) -> Study:
+    """A study in a store of its own below `root`."""
+    described = {
+        "name": "hosted",
+        "kind": "hosted",
+        "model": MODEL,
+        "base_url": base_url,
+        "epochs": 1,
+        "batch_rows": 4,
+        **(contender or {}),
+    }
+    made = plan(
+        validate(
+            {
+                "name": "study",
+                "task": "chat",
+                "scorers": ["exact"],
+                "data": {"source": "chat"},
+                "contenders": [described],
+            },
+            where="test",
+        ),
+        Lock(),
+    )
+    store = DirectoryStore(root / "store")
+    data = root / "data"
+    (data / "upload").mkdir(parents=True)
+    (data / "upload" / "train.jsonl").write_bytes(upload_of(rows) if training is None else training)
+    (data / "upload" / "validation.jsonl").write_bytes(validation)
+    write_rows(data / "train.jsonl", [_row(number) for number in range(4)])
+    write_rows(data / "test.jsonl", [_row(number) for number in range(100, 100 + TEST_ROWS)])
+    store.commit(f"stages/{made.stage('prepare').key}", data, {})
+    Attempt(store, made.run_id, 1).put("request.json", {"format": 1, "budget_usd": budget_usd})
+    return Study(store, made)
+
+
+def _row(number: int) -> Row:
+    messages = (
+        {"role": "system", "content": "Answer."},
+        {"role": "user", "content": f"question {number}"},
+        {"role": "assistant", "content": f"answer {number}"},
+    )
+    return Row(f"row-{number}", messages, {"task": "chat"})
