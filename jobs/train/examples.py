@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from jobs.tasks.rendering import prompt_text
 from jobs.tasks.rows import Row
@@ -46,7 +46,7 @@ class Tokenised:
         return sum(len(example.tokens) for example in self.examples)
 
 
-def prompt_tokens(row: Row, tokenizer: Any, style: str) -> list[int]:
+def prompt_tokens(row: Row, tokenizer: Any, style: Literal["chat", "plain"]) -> list[int]:
     """Token ids of what the model reads before it answers `row`.
 
     A chat template writes its own special tokens; a plain prompt gets what the tokenizer puts in
@@ -62,7 +62,7 @@ def prompt_tokens(row: Row, tokenizer: Any, style: str) -> list[int]:
     return [int(token) for token in ids]
 
 
-def example(row: Row, tokenizer: Any, style: str, loss: str) -> Example:
+def example(row: Row, tokenizer: Any, style: Literal["chat", "plain"], loss: str) -> Example:
     """One row as an Example. The gold answer is tokenised by itself, as the model will produce it."""
     prompt = prompt_tokens(row, tokenizer, style)
     answer = [int(token) for token in tokenizer.encode(row.gold, add_special_tokens=False)]
@@ -71,7 +71,9 @@ def example(row: Row, tokenizer: Any, style: str, loss: str) -> Example:
     return Example((*prompt, *answer, int(tokenizer.eos_token_id)), max(learn_from, 1))
 
 
-def tokenise(rows: Iterable[Row], tokenizer: Any, *, style: str, loss: str, limit_tokens: int) -> Tokenised:
+def tokenise(
+    rows: Iterable[Row], tokenizer: Any, *, style: Literal["chat", "plain"], loss: str, limit_tokens: int
+) -> Tokenised:
     """Every row as an Example. A row longer than `limit_tokens` is left out whole and counted.
 
     Cutting it would teach a broken question or an answer without its end; leaving it out

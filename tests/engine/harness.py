@@ -45,7 +45,7 @@ def rows(count: int, seed: int = 0) -> list[Row]:
     generator = random.Random(seed)
     made = []
     for number in range(count):
-        word = "".join(generator.choice("abcdef") for _ in range(generator.randint(2, 20)))
+        word = "".join(generator.choice("abcdef") for _ in range(generator.randint(5, 20)))
         messages = ({"role": "user", "content": f"say {word}"}, {"role": "assistant", "content": word[:3]})
         made.append(Row(f"row-{seed}-{number}", messages))
     return made
@@ -95,7 +95,13 @@ class Bench:
         return self._stages[name]
 
     def train(
-        self, name: str = "train", *, processes: int = 1, lora: dict[str, Any] | None = None, **training: Any
+        self,
+        name: str = "train",
+        *,
+        processes: int = 1,
+        model: str = "fetch",
+        lora: dict[str, Any] | None = None,
+        **training: Any,
     ) -> str:
         """Add a training stage; returns its name."""
         settings = TrainSettings(
@@ -108,7 +114,7 @@ class Bench:
             threads=processes,
             device="cpu",
         )
-        self.add(name, "train", settings, {"data": "prepare", "model": "fetch"})
+        self.add(name, "train", settings, {"data": "prepare", "model": model})
         return name
 
     def predict(self, name: str = "predict", *, adapter: str | None = None, **generation: Any) -> str:

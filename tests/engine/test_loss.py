@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from harness import Bench, rows
+
 from jobs.train.examples import Example, example
 from jobs.train.microbatches import IGNORED, microbatches
 
@@ -29,7 +30,10 @@ def losses(model: Any, items: list[Example], *, limit_tokens: int, packing: bool
             ).logits
         total += float(
             torch.nn.functional.cross_entropy(
-                logits.flatten(0, 1), torch.tensor(batch.targets).flatten(), ignore_index=IGNORED, reduction="sum"
+                logits.flatten(0, 1),
+                torch.tensor(batch.targets).flatten(),
+                ignore_index=IGNORED,
+                reduction="sum",
             )
         )
     return total

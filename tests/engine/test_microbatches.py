@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from jobs.train.examples import Example
 from jobs.train.microbatches import IGNORED, Microbatch, microbatches, targets
 from jobs.train.order import rows_of_step
@@ -77,8 +78,6 @@ def test_each_epoch_visits_every_row_once_whatever_the_batch(seed: int, rows: in
 
 def test_the_order_is_the_same_on_any_machine() -> None:
     assert rows_of_step(seed=1, step=2, batch_rows=4, rows=6) == [4, 3, 3, 2]
-
-
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])

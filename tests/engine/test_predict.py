@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from harness import Bench
+
 from jobs.predict.batches import Prompt, batches
 from launcher.outcome import DISPOSITIONS, Reason
 
@@ -19,7 +20,7 @@ def predictions(bench: Bench, name: str) -> list[dict[str, Any]]:
 
 def answers(bench: Bench, name: str) -> list[tuple[str, str, str, int, int]]:
     keys = ("id", "answer", "finish", "prompt_tokens", "answer_tokens")
-    return [tuple(item[key] for key in keys) for item in predictions(bench, name)]  # type: ignore[misc]
+    return [tuple(item[key] for key in keys) for item in predictions(bench, name)]
 
 
 def test_batches_are_longest_first_and_hold_every_row_once() -> None:
@@ -29,6 +30,7 @@ def test_batches_are_longest_first_and_hold_every_row_once() -> None:
 
 def test_greedy_answers_are_those_of_the_library(random_model: Path, tokenizer: Any) -> None:
     import torch
+
     from jobs.predict.generation import answer_batch
     from jobs.train.base_model import load_model
 
@@ -42,7 +44,12 @@ def test_greedy_answers_are_those_of_the_library(random_model: Path, tokenizer: 
     padded = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     library = model.generate(
-        input_ids=padded, attention_mask=mask, do_sample=False, max_new_tokens=12, eos_token_id=end, pad_token_id=0
+        input_ids=padded,
+        attention_mask=mask,
+        do_sample=False,
+        max_new_tokens=12,
+        eos_token_id=end,
+        pad_token_id=0,
     )
     for item, row in zip(found, library[:, width:].tolist(), strict=True):
         expected = row[: row.index(end)] if end in row else row
@@ -66,25 +73,27 @@ def test_every_test_row_is_answered_in_order_with_its_counts(bench: Bench) -> No
 KEYS = {"id", "answer", "finish", "prompt_tokens", "answer_tokens", "latency_s"}
 
 
-def test_a_finished_batch_is_kept_and_an_unfinished_one_is_redone(bench: Bench) -> None:
-    first = bench.predict("first")
-    assert bench.run(first) == 0
-    second = bench.predict("second")
-    stored = f"runs/{bench.plan().run_id}/work/second/{bench.key(second)[:16]}/batches/000001.json"
+def test_a_finished_batch_is_kept_and_an_unfinished_one_is_redone(bench: Bench, tmp_path: Path) -> None:
+    name = bench.predict()
+    again = Bench(tmp_path / "again")
+    again.predict()
+    stored = f"runs/{again.plan().run_id}/work/{name}/{again.key(name)[:16]}/batches/000001.json"
     mark = {"answer": "kept", "finish": "stop", "prompt_tokens": 1, "answer_tokens": 1, "latency_s": 0.0}
-    bench.store.put_json(stored, {"answers": [mark, mark]})
-    assert bench.run(second) == 0
-    kept = [item["answer"] == "kept" for item in predictions(bench, second)]
+    again.store.put_json(stored, {"answers": [mark, mark]})
+    assert bench.run(name) == 0
+    assert again.run(name) == 0
+    kept = [item["answer"] == "kept" for item in predictions(again, name)]
     assert sum(kept) == 2
-    for was_kept, one, other in zip(kept, answers(bench, first), answers(bench, second), strict=True):
+    for was_kept, one, other in zip(kept, answers(bench, name), answers(again, name), strict=True):
         assert was_kept or one == other
 
 
 def test_a_merged_adapter_answers_as_peft_does(bench: Bench, random_model: Path) -> None:
     import torch
+    from peft import PeftModel
+
     from jobs.predict.generation import load
     from jobs.train.base_model import load_model
-    from peft import PeftModel
 
     bench.train("train", steps=4, learning_rate=0.05)
     assert bench.run("train") == 0
@@ -109,7 +118,9 @@ def test_a_tuned_model_answers_otherwise_than_the_untuned_one(bench: Bench) -> N
     assert "stop" in {item[2] for item in answers(bench, tuned)}
 
 
-def test_a_prompt_the_model_cannot_read_is_refused_at_once(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_prompt_the_model_cannot_read_is_refused_at_once(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
     name = bench.predict(max_new_tokens=5000)
     assert bench.run(name) == DISPOSITIONS[Reason.BAD_DATA].exit_code
     assert "do not fit into the model's 4096" in capsys.readouterr().err

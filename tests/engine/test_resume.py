@@ -8,12 +8,19 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import Bench
+
 from launcher.outcome import DISPOSITIONS, Reason
 
-LONG = {"steps": 60, "checkpoint_every_steps": 10, "evaluate_every_steps": 30, "batch_rows": 8}
+LONG: dict[str, Any] = {
+    "steps": 60,
+    "checkpoint_every_steps": 10,
+    "evaluate_every_steps": 30,
+    "batch_rows": 8,
+}
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
@@ -43,7 +50,7 @@ def adapter(bench: Bench, name: str) -> bytes:
     return (bench.output(name) / "adapter_model.safetensors").read_bytes()
 
 
-def uninterrupted(bench: Bench, directory: Path) -> bytes:
+def uninterrupted(directory: Path) -> bytes:
     whole = Bench(directory)
     whole.train("train", **LONG)
     assert whole.run("train") == 0
@@ -67,7 +74,7 @@ def test_killed_and_resumed_equals_uninterrupted_and_so_does_stopped(
     assert stopped.returncode == DISPOSITIONS[Reason.TERMINATED].exit_code, output
     assert "continuing after step" in output
     assert bench.run("train") == 0
-    assert adapter(bench, "train") == uninterrupted(bench, tmp_path / "whole")
+    assert adapter(bench, "train") == uninterrupted(tmp_path / "whole")
 
 
 def test_only_the_newest_checkpoint_is_kept(bench: Bench) -> None:
