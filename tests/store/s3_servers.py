@@ -98,14 +98,7 @@ def serve(kind: str, directory: Path) -> Iterator[Server]:
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     elif kind == "rclone":
         command = [binary("rclone") or "", "serve", "s3", "--addr", f"127.0.0.1:{port}"]
-        command += [
-            "--auth-key",
-            f"{ACCESS_KEY},{SECRET_KEY}",
-            "--config",
-            os.devnull,
-            "--dir-cache-time",
-            "0s",
-        ]
+        command += ["--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--config", os.devnull]
         command += [str(data)]
     else:
         command = [binary("versitygw") or "", "--port", f"127.0.0.1:{port}", "posix", str(data)]
