@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from jobs.score.sql import functions
 from jobs.score.sql.compare import Row, Table
 
 
@@ -31,7 +32,8 @@ _STEPS_PER_CHECK = 5_000
 _ROWS_PER_FETCH = 500
 
 _SQLITE_LIMITS = {
-    sqlite3.SQLITE_LIMIT_LENGTH: 1_000_000,
+    # Also bounds what cannot be interrupted: instr(), trim() and others take the square of this.
+    sqlite3.SQLITE_LIMIT_LENGTH: 100_000,
     sqlite3.SQLITE_LIMIT_SQL_LENGTH: 110_000,
     sqlite3.SQLITE_LIMIT_COLUMN: 1_000,
     sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 500,
@@ -109,6 +111,7 @@ def _guarded(connection: sqlite3.Connection, reverse: bool) -> sqlite3.Connectio
     connection.execute("PRAGMA cell_size_check=ON")
     for limit, value in _SQLITE_LIMITS.items():
         connection.setlimit(limit, value)
+    functions.install(connection)
     connection.set_authorizer(_authorize)
     return connection
 
@@ -204,8 +207,12 @@ _KINDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"no such column|has no column", "unknown column"),
         (r"no such table|no such view", "unknown table"),
         (r"no such function", "unknown function"),
+        (r"user-defined function", "too large"),
         (r"ambiguous column", "ambiguous column"),
-        (r"not authorized|prohibited|attempt to write|readonly|access to .* prohibited", "refused"),
+        (
+            r"not authorized|authorization denied|prohibited|attempt to write|readonly|access to .* prohibited",
+            "refused",
+        ),
         (r"syntax error|incomplete input|unrecognized token|unterminated", "syntax error"),
         (r"too many|too large|too long|too big|stack overflow|out of memory|string or blob", "too large"),
         (r"null character", "not text"),

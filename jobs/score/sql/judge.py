@@ -7,6 +7,7 @@ because opening one costs more than most queries.
 from __future__ import annotations
 
 import base64
+import math
 import sqlite3
 import zlib
 from collections import OrderedDict
@@ -21,13 +22,15 @@ from jobs.score.sql.compare import Expected, Table
 from jobs.score.sql.engine import Limits, QueryError
 from jobs.score.sql.gold import allowed
 from jobs.score.sql.schema import Schema
+from jobs.score.sql.worker import allow_cpu
 
 _OPEN_DATABASES = 24
 #: Longer queries are not parsed for the normalised match: they are nobody's answer.
 _MAX_PARSED_CHARACTERS = 10_000
 _LIMITS = Limits()
-#: Half of what a gold query may use: nobody's answer needs as much, and a thousand bombs are a thousand waits.
-_ANSWER_LIMITS = Limits(steps=40_000_000, cpu_s=3.0)
+_PARSE_CPU_S = 5
+#: CPU seconds after which the kernel ends a worker that is busy with a gold query.
+GOLD_CPU_S = 60
 _open: OrderedDict[str, sqlite3.Connection] = OrderedDict()
 
 
@@ -112,10 +115,26 @@ def judge(job: dict[str, Any]) -> dict[str, Any]:
         strict = _strict(job, databases)
         # What failed and stays as it is fails again: a query that ran amok is not run twice.
         same_text = strict.pop("failed") and official.rewritten_answer(answer) == answer
-        verdict = {**strict, "official": not same_text and _official(gold["sql"], answer, databases)}
+        verdict = {**strict, "official": not same_text and _official(job, databases)}
     if job.get("normalise", True):
         verdict["exact_normalised"] = _normalised_match(gold, answer)
     return verdict
+
+
+def answer_limits(job: dict[str, Any]) -> Limits:
+    """What the answer's query may use on each database."""
+    return Limits(**job["limits"])
+
+
+def _run_answer(
+    connection: sqlite3.Connection, sql: str, limits: Limits, *, drop_undecodable: bool = False
+) -> Table:
+    """The answer's result; the process is killed where the query cannot be stopped in time."""
+    allow_cpu(math.ceil(limits.cpu_s) + 1)
+    try:
+        return engine.run(connection, sql, limits, drop_undecodable=drop_undecodable)
+    finally:
+        allow_cpu(GOLD_CPU_S)
 
 
 def _strict(job: dict[str, Any], databases: list[tuple[str, sqlite3.Connection]]) -> dict[str, Any]:
@@ -126,7 +145,7 @@ def _strict(job: dict[str, Any], databases: list[tuple[str, sqlite3.Connection]]
     given: list[Table] = []
     for name, connection in databases:
         try:
-            given.append(engine.run(connection, answer, _ANSWER_LIMITS))
+            given.append(_run_answer(connection, answer, answer_limits(job)))
         except QueryError as error:
             return _wrong(error.text(), failed=True)
         try:
@@ -152,13 +171,13 @@ def _wrong(reason: str, *, failed: bool = False) -> dict[str, Any]:
     return {"strict": False, "both_empty": False, "reason": reason, "failed": failed}
 
 
-def _official(gold: str, answer: str, databases: list[tuple[str, sqlite3.Connection]]) -> bool:
+def _official(job: dict[str, Any], databases: list[tuple[str, sqlite3.Connection]]) -> bool:
     """The official verdict: on the real database alone where there is one, as published numbers are."""
-    texts = official.rewritten(gold), official.rewritten_answer(answer)
+    texts = official.rewritten(job["gold"]["sql"]), official.rewritten_answer(job["answer"])
     ordered = official.order_matters(texts[0])
     for _, connection in databases[:1] if databases and databases[0][0] == "real" else databases:
         try:
-            table = engine.run(connection, texts[1], _ANSWER_LIMITS, drop_undecodable=True)
+            table = _run_answer(connection, texts[1], answer_limits(job), drop_undecodable=True)
             wanted = engine.run(connection, texts[0], _LIMITS, drop_undecodable=True)
         except QueryError:
             return False
@@ -170,5 +189,6 @@ def _official(gold: str, answer: str, databases: list[tuple[str, sqlite3.Connect
 def _normalised_match(gold: dict[str, Any], answer: str) -> bool:
     if gold["normalised"] is None or len(answer) > _MAX_PARSED_CHARACTERS:
         return bool(answer == gold["sql"])
+    allow_cpu(_PARSE_CPU_S)
     normal = syntax.normalised(syntax.parse(answer), frozenset(gold["columns"]))
     return bool(normal == gold["normalised"])

@@ -26,7 +26,9 @@ _BATCH_JOBS = 32
 _READ_BYTES = 1 << 16
 #: A result longer than this is not one of ours.
 _MAX_RESULT_BYTES = 64 << 20
-_START = "import sys; sys.path[:] = {path!r}; from jobs.score.sql.worker import main; main({parent}, {memory}, {cpu})"
+_START = (
+    "import sys; sys.path[:] = {path!r}; from jobs.score.sql.worker import main; main({parent}, {memory})"
+)
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ Result = Any | Lost
 class _Worker:
     """One sandboxed process and the indices of the jobs it still owes."""
 
-    def __init__(self, cpu_s: int, memory_bytes: int) -> None:
-        start = _START.format(path=sys.path, parent=os.getpid(), memory=memory_bytes, cpu=cpu_s)
+    def __init__(self, memory_bytes: int) -> None:
+        start = _START.format(path=sys.path, parent=os.getpid(), memory=memory_bytes)
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", start],
             stdin=subprocess.PIPE,
@@ -97,21 +99,22 @@ class _Worker:
 class Pool:
     """Sandboxed workers; a context manager that leaves none behind.
 
-    `wall_s` without a sign from a worker ends it: far above `cpu_s`, for a machine may be busy.
+    A job is a JSON object with its "task" and "cpu_s", the CPU seconds after which the kernel ends
+    its process. `wall_s` without a sign from a worker ends it too: far above any `cpu_s`, for a
+    machine may be busy; it is for jobs that sleep.
     """
 
     def __init__(
         self,
         workers: int,
         *,
-        cpu_s: int = worker.JOB_CPU_S,
-        wall_s: float = 4.0 * worker.JOB_CPU_S,
+        wall_s: float = 600.0,
         memory_bytes: int = worker.MEMORY_BYTES,
     ) -> None:
         if workers < 1:
             raise ValueError("a pool needs a worker")
         self.workers = workers
-        self._cpu_s, self._wall_s, self._memory_bytes = cpu_s, wall_s, memory_bytes
+        self._wall_s, self._memory_bytes = wall_s, memory_bytes
         self._alive: list[_Worker] = []
 
     def __enter__(self) -> Pool:
@@ -120,6 +123,10 @@ class Pool:
     def __exit__(self, *_: object) -> None:
         while self._alive:
             self._alive.pop().end()
+
+    def pids(self) -> list[int]:
+        """The process ids of the workers there are now."""
+        return [process.process.pid for process in self._alive]
 
     def map(
         self, jobs: Sequence[Any], done: Callable[[int], None] | None = None, *, batch: int = _BATCH_JOBS
@@ -154,7 +161,7 @@ class Pool:
             if idle:
                 process = idle.pop()
             elif len(self._alive) < self.workers:
-                process = _Worker(self._cpu_s, self._memory_bytes)
+                process = _Worker(self._memory_bytes)
                 self._alive.append(process)
             else:
                 return

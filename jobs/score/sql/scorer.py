@@ -7,7 +7,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache as cached
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,24 @@ import sqlglot
 
 from jobs.score.cache import Cache, key
 from jobs.score.result import RowScore
+from jobs.score.sql.engine import Limits
 from jobs.score.sql.extract import MAX_ANSWER_CHARACTERS, extract_sql
 from jobs.score.sql.pool import Lost, Pool
 from jobs.tasks.rows import Row
 from launcher.outcome import Failure, Reason
 
 SEED = 0
+#: Half of what a gold query may use: nobody's answer needs as much, and a thousand bombs are a thousand waits.
+ANSWER_LIMITS = Limits(steps=40_000_000, cpu_s=3.0)
+#: CPU seconds after which the kernel ends a worker: for judging (an answer has less, see judge.py), and for making
+#: a gold query ready.
+_JUDGE_CPU_S = 60
+_GOLD_CPU_S = 300
 MEASURES = ("exact", "exact_normalised", "strict", "official")
 #: Judged together and then kept: what is lost when the process is killed.
 _JOBS_PER_COMMIT = 512
 _GOLD_BATCH_JOBS = 2
+_JUDGED_BY = ("sql", "plan", "real", "ambiguous", "images", "columns", "normalised")
 
 Progress = Callable[[int, int], None]
 
@@ -51,23 +59,25 @@ def score(
     workers: int,
     cache: Cache | None = None,
     progress: Progress | None = None,
+    limits: Limits = ANSWER_LIMITS,
 ) -> SqlScores:
     """A verdict per row, in order. The verdicts depend neither on `workers` nor on the cache.
 
-    `directory` is where the rows' database paths start. Raises Failure(BAD_DATA) for a row without
-    what scoring needs.
+    `directory` is where the rows' database paths start, `limits` what an answer may use on each
+    database. Raises Failure(BAD_DATA) for a row without what scoring needs.
     """
     told = progress or (lambda _done, _of: None)
     extracted = [extract_sql(answer[:MAX_ANSWER_CHARACTERS]) for answer in answers]
     with Pool(workers) as pool:
         scorer = _Scorer(pool, cache or Cache(None), told, 2 * len(rows))
-        golds = scorer.golds(gold_jobs(rows, directory))
+        jobs = gold_jobs(rows, directory)
+        golds = scorer.golds(jobs)
         asked = [
             index
             for index, gold in enumerate(golds)
             if gold["valid"] and extracted[index] and len(answers[index]) <= MAX_ANSWER_CHARACTERS
         ]
-        verdicts = dict(zip(asked, scorer.verdicts(asked, golds, extracted, rows, directory), strict=True))
+        verdicts = dict(zip(asked, scorer.verdicts(asked, golds, extracted, jobs, limits), strict=True))
     told(2 * len(rows), 2 * len(rows))
     scores = [
         _row_score(row, answer, query, gold, verdicts.get(index))
@@ -82,10 +92,9 @@ def explain(row: Row, answer: str, directory: Path, cache: Cache) -> dict[str, A
     (one,), (gold,) = found.rows, found.golds
     proof = None
     if gold["valid"] and one.answer:
-        path = _database(row, directory)
-        place = None if path is None else str(path)
+        (job,) = gold_jobs([row], directory)
         with Pool(1) as pool:
-            (result,) = pool.map([{"task": "explain", "gold": gold, "answer": one.answer, "database": place}])
+            (result,) = pool.map([{**judge_job(gold, one.answer, job["database"]), "task": "explain"}])
         proof = {"error": result.reason} if isinstance(result, Lost) else result
     return {"score": one.to_json(), "proof": proof}
 
@@ -99,7 +108,7 @@ class _Scorer:
 
     def golds(self, jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """The entry of every gold query; the same query on the same database is made ready once."""
-        keys = [key(code_digest(), "gold", _by_content(job)) for job in jobs]
+        keys = [gold_key(job) for job in jobs]
         entries = self._ask(keys, jobs, len(jobs), _GOLD_BATCH_JOBS)
         return [
             {"sql": job["sql"], "valid": False, "problem": entry.reason} if isinstance(entry, Lost) else entry
@@ -111,25 +120,19 @@ class _Scorer:
         asked: Sequence[int],
         golds: Sequence[dict[str, Any]],
         queries: Sequence[str],
-        rows: Sequence[Row],
-        directory: Path,
+        jobs: Sequence[dict[str, Any]],
+        limits: Limits,
     ) -> list[Any]:
         """The verdict on each asked row's query, or Lost."""
-        places = [_database(rows[i], directory) for i in asked]
-        jobs = [
-            {
-                "task": "judge",
-                "gold": golds[i],
-                "answer": queries[i],
-                "database": None if path is None else str(path),
-            }
-            for i, path in zip(asked, places, strict=True)
-        ]
         keys = [
-            key(code_digest(), "answer", golds[i], queries[i], None if path is None else _digest(path))
-            for i, path in zip(asked, places, strict=True)
+            key(code_digest(), "answer", gold_key(jobs[i]).hex(), queries[i], asdict(limits)) for i in asked
         ]
-        return self._ask(keys, jobs, len(rows), None)
+        return self._ask(
+            keys,
+            [judge_job(golds[i], queries[i], jobs[i]["database"], limits) for i in asked],
+            len(jobs),
+            None,
+        )
 
     def _ask(
         self, keys: Sequence[bytes], jobs: Sequence[dict[str, Any]], share: int, batch: int | None
@@ -172,8 +175,25 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _by_content(job: dict[str, Any]) -> dict[str, Any]:
-    return {**job, "database": None if job["database"] is None else _digest(Path(job["database"]))}
+def gold_key(job: dict[str, Any]) -> bytes:
+    """The key of a gold query's entry: everything the entry depends on, the database by its content."""
+    database = None if job["database"] is None else _digest(Path(job["database"]))
+    return key(code_digest(), "gold", {**job, "database": database})
+
+
+def judge_job(
+    gold: dict[str, Any], query: str, database: str | None, limits: Limits = ANSWER_LIMITS
+) -> dict[str, Any]:
+    """The sandbox job that judges one answer; of the gold's entry it carries what judging needs."""
+    needed = {name: gold[name] for name in _JUDGED_BY}
+    return {
+        "task": "judge",
+        "cpu_s": _JUDGE_CPU_S,
+        "gold": needed,
+        "answer": query,
+        "database": database,
+        "limits": asdict(limits),
+    }
 
 
 def gold_jobs(rows: Iterable[Row], directory: Path) -> list[dict[str, Any]]:
@@ -193,6 +213,7 @@ def gold_jobs(rows: Iterable[Row], directory: Path) -> list[dict[str, Any]]:
         jobs.append(
             {
                 "task": "prepare",
+                "cpu_s": _GOLD_CPU_S,
                 "sql": row.gold,
                 "database": None if path is None else str(path),
                 "schema": fields.get("schema") or fields["context"],

@@ -14,6 +14,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 DIALECT = "sqlite"
+_MAX_DEPTH = 100
 
 
 def parse(sql: str) -> exp.Expression | None:
@@ -22,9 +23,20 @@ def parse(sql: str) -> exp.Expression | None:
         trees = sqlglot.parse(sql, dialect=DIALECT)
     except (SqlglotError, RecursionError, ValueError):
         return None
-    if len(trees) != 1 or not isinstance(trees[0], exp.Query):
+    if len(trees) != 1 or not isinstance(trees[0], exp.Query) or not _is_shallow(trees[0]):
         return None
     return trees[0]
+
+
+def _is_shallow(tree: exp.Expression) -> bool:
+    """Whether the functions of this package, which call themselves, can go through a tree."""
+    depths = {id(tree): 0}
+    for node in tree.walk(bfs=True):
+        if node.parent is not None and node is not tree:
+            depths[id(node)] = depths[id(node.parent)] + 1
+            if depths[id(node)] > _MAX_DEPTH:
+                return False
+    return True
 
 
 def unwrapped(tree: exp.Expression) -> exp.Expression:

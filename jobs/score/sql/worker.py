@@ -21,9 +21,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-#: What a job may use before the kernel kills the process; queries stop themselves earlier (engine.Limits).
-JOB_CPU_S = 30
-MEMORY_BYTES = 1536 << 20
+#: What a process may hold. A job says itself how much CPU it may use before the kernel ends the process.
+MEMORY_BYTES = 1 << 30
 _DESCRIPTORS = 64
 OUT_OF_MEMORY_EXIT = 9
 _PR_SET_PDEATHSIG = 1
@@ -58,24 +57,24 @@ def allow_cpu(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
-def serve(handle: Callable[[dict[str, Any]], Any], cpu_s: int) -> None:
+def serve(handle: Callable[[dict[str, Any]], Any]) -> None:
     """Answer batches until stdin ends. A job's own error is an answer; running out of memory ends the process."""
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     for line in source:
         for job in json.loads(line):
-            allow_cpu(cpu_s)
+            allow_cpu(job["cpu_s"])
             answer = json.dumps({"value": handle(job)})
             sink.write(answer.encode() + b"\n")
             sink.flush()
 
 
-def main(parent: int, memory_bytes: int, cpu_s: int) -> None:
+def main(parent: int, memory_bytes: int) -> None:
     """What the parent starts. Imports come first: afterwards few descriptors are left."""
     from jobs.score.sql.judge import handle
 
     enter_sandbox(parent, memory_bytes)
     try:
-        serve(handle, cpu_s)
+        serve(handle)
     except (MemoryError, RecursionError):
         # State after either is not to be trusted; a fresh process is cheap.
         os._exit(OUT_OF_MEMORY_EXIT)

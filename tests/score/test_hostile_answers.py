@@ -1,0 +1,160 @@
+"""A hostile answer costs itself only: no escape, no change, no lost neighbour, bounded time and memory."""
+
+import hashlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hostile_answers import HOSTILE
+from small_sql_data import QUESTIONS, SqlData
+
+from jobs.score.sql.engine import Limits
+from jobs.score.sql.pool import Lost, Pool
+from jobs.score.sql.scorer import gold_jobs, judge_job, score
+
+#: What an answer may use here: a twentieth of the usual, or the suite would take the time it bounds.
+LIMITS = Limits(steps=500_000, cpu_s=0.1, rows=20_000, content_bytes=4 << 20)
+
+
+def contents(directory: Path) -> dict[str, str]:
+    files = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    return {str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(set(HOSTILE)) >= 300
+
+
+def test_a_hostile_answer_costs_itself_only(
+    sql_data: SqlData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, temporary = tmp_path / "work", tmp_path / "temporary"
+    for directory in (work, temporary):
+        directory.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setenv("SQLITE_TMPDIR", str(temporary))
+    before = contents(sql_data.directory)
+    first, gold = sql_data.rows[0], QUESTIONS[0][1]
+    answers = [text for hostile in HOSTILE for text in (hostile, gold)]
+    started, used = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    found = score([first] * len(answers), answers, sql_data.directory, workers=2, limits=LIMITS).rows
+    seconds = time.monotonic() - started
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN)
+    for row, answer in zip(found[::2], HOSTILE, strict=True):
+        assert not row.scores["strict"], answer[:200]
+        assert not row.scores["official"], answer[:200]
+        assert row.reason, answer[:200]
+    assert all(row.scores["strict"] and row.reason is None for row in found[1::2])
+    assert contents(sql_data.directory) == before
+    assert contents(work) == contents(temporary) == {}
+    assert peak.ru_utime + peak.ru_stime - used.ru_utime - used.ru_stime < len(HOSTILE)
+    assert seconds < 2 * len(HOSTILE)
+    assert peak.ru_maxrss < 1.1 * (1 << 20)  # KiB: what a worker may hold, and a little
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("DROP TABLE singer", "refused"),
+        ("ATTACH 'x' AS x", "refused"),
+        ("PRAGMA query_only=OFF", "refused"),
+        ("SELECT load_extension('x')", "refused"),
+        ("SELECT random() FROM singer", "refused"),
+        ("VACUUM INTO 'x'", "refused"),
+        ("SELECT zeroblob(1000000000)", "too large"),
+        (
+            "SELECT hex(zeroblob(100000)) FROM singer a, singer b, singer c, singer d, singer e, singer f",
+            "too large",
+        ),
+        (
+            "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c",
+            "too slow",
+        ),
+        ("SELECT " + "(" * 1_000_000, "too large: the answer has more than"),
+        ("SELECT 7\0", "not text"),
+        ("", "empty"),
+    ],
+)
+def test_the_verdict_says_what_happened(sql_data: SqlData, answer: str, reason: str) -> None:
+    (found,) = score([sql_data.rows[0]], [answer], sql_data.directory, workers=1, limits=LIMITS).rows
+    assert found.reason is not None
+    assert found.reason.startswith(reason)
+
+
+def test_what_stands_behind_the_first_statement_is_never_run(sql_data: SqlData) -> None:
+    before = contents(sql_data.directory)
+    found = sql_data.one(0, "SELECT count(*) FROM singer; DROP TABLE singer")
+    assert found.scores["strict"]
+    assert contents(sql_data.directory) == before
+
+
+def spinning(sql_data: SqlData) -> tuple[dict[str, object], dict[str, object]]:
+    """A job that the query's own limits do not stop, and an ordinary one."""
+    with Pool(1) as pool:
+        (job,) = gold_jobs([sql_data.rows[0]], sql_data.directory)
+        (gold,) = pool.map([job])
+    endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
+    bomb = judge_job(gold, endless, job["database"], Limits(steps=10**15, cpu_s=1e9))
+    return {**bomb, "cpu_s": 1}, judge_job(gold, QUESTIONS[0][1], job["database"])
+
+
+def test_a_process_that_does_not_stop_is_killed_and_its_neighbours_are_judged(sql_data: SqlData) -> None:
+    bomb, ordinary = spinning(sql_data)
+    with Pool(2) as pool:
+        results = pool.map([ordinary, bomb, ordinary, bomb, ordinary], batch=5)
+    assert [isinstance(result, Lost) for result in results] == [False, True, False, True, False]
+    assert results[1].reason == "too slow: killed at the CPU limit"
+    assert all(result["strict"] for result in results if not isinstance(result, Lost))
+
+
+def test_a_process_that_sleeps_is_killed_too(sql_data: SqlData) -> None:
+    bomb, ordinary = spinning(sql_data)
+    with Pool(1, wall_s=1.0) as pool:
+        results = pool.map([{**bomb, "cpu_s": 10**6}, ordinary])
+    assert results[0] == Lost("too slow: killed at the time limit")
+    assert results[1]["strict"]
+
+
+def test_a_worker_has_no_environment_writes_no_file_and_dies_with_its_parent(
+    sql_data: SqlData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_SECRET", "hush")
+    with Pool(1) as pool:
+        pool.map(gold_jobs([sql_data.rows[0]], sql_data.directory))
+        pid = pool.pids()[0]
+        proc = Path(f"/proc/{pid}")
+        assert b"hush" not in (proc / "environ").read_bytes()
+        limits = (proc / "limits").read_text()
+        assert "Max file size             0 " in limits
+        assert "Max core file size        0 " in limits
+        assert os.readlink(proc / "cwd") == "/"
+    assert not proc.exists()
+
+
+def test_workers_die_with_a_killed_parent(wait_until) -> None:  # type: ignore[no-untyped-def]
+    program = (
+        "import time\nfrom jobs.score.sql.pool import Pool\n"
+        "job = dict(task='prepare', cpu_s=9, sql='SELECT 1', database=None, schema='', context='', seed=0)\n"
+        "pool = Pool(1)\npool.map([job])\nprint(pool.pids()[0], flush=True)\ntime.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    assert Path(f"/proc/{pid}").exists()
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    wait_until(lambda: not _alive(pid))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
