@@ -220,7 +220,6 @@ def library_versions() -> dict[str, str]:
         "transformers",
         "peft",
         "deepspeed",
-        "ctranslate2",
         "sqlglot",
         "openai",
     ):

@@ -93,7 +93,6 @@ class Training(Strict):
 class Generation(Strict):
     """How answers are produced. Always greedy; batches are fixed by the plan (see jobs/predict)."""
 
-    engine: Literal["transformers", "ctranslate2"] = "transformers"
     batch_rows: Annotated[int, Field(ge=1)] = 32
     max_new_tokens: Annotated[int, Field(ge=1)] = 256
     dtype: Literal["float32", "bfloat16"] = "bfloat16"

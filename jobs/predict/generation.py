@@ -91,12 +91,30 @@ def answer_batch(
     return [Answer(tuple(ids), end) for ids, end in zip(written, finish, strict=True)]
 
 
-def load(directory: Path, adapter_directory: Path | None, *, dtype: str, device: str) -> Any:
-    """The model ready to answer; an adapter is merged into its weights in float32, then all is cast to `dtype`."""
+def load(
+    directory: Path,
+    adapter_directory: Path | None,
+    *,
+    dtype: str,
+    device: str,
+    quantization: str = "none",
+) -> Any:
+    """The model ready to answer, with its adapter if one is given.
+
+    An adapter is merged into the weights in float32, then all is cast to `dtype`. Quantised
+    weights are too coarse to take it up: there it stays beside them.
+    """
     import torch
 
     from jobs.train import adapter, base_model
 
+    if quantization != "none":
+        model = base_model.load_model(directory, dtype=dtype, quantization=quantization)
+        if adapter_directory:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, str(adapter_directory))
+        return model.eval()
     model = base_model.load_model(directory, dtype="float32" if adapter_directory else dtype)
     if adapter_directory:
         merged = adapter.merge(model, adapter_directory)

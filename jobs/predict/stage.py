@@ -99,7 +99,13 @@ def _answerer(
     generation = settings.generation
     adapter = context.input("adapter").directory() if context.has_input("adapter") else None
     try:
-        model = load(directory, adapter, dtype=generation.dtype, device=settings.device)
+        model = load(
+            directory,
+            adapter,
+            dtype=generation.dtype,
+            device=settings.device,
+            quantization=generation.quantization,
+        )
     except torch.OutOfMemoryError:
         raise Failure(Reason.OUT_OF_MEMORY, "the model does not fit on the device") from None
     check_lengths(len(planned[0][0].tokens), generation.max_new_tokens, model)
