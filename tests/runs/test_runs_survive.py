@@ -29,7 +29,8 @@ STAGES = (
     "report",
 )
 
-pytestmark = [pytest.mark.smoke]
+# One worker of pytest-xdist runs them all: they share the undisturbed run, and each fills a core.
+pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("runs")]
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +38,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The verdict of a run that nobody disturbs."""
     launcher = Launcher(tmp_path_factory.mktemp("undisturbed"))
     verdict = launcher.json(*SMOKE, "-o", "json")
-    assert not launcher.processes(), "a run left processes behind"
+    assert not _processes_of(launcher, "--stage"), "a run left stages behind"
     return verdict
 
 
@@ -87,7 +88,7 @@ def test_killed_in_every_stage_it_ends_with_the_same_digest(
         for stage in launcher.json("status", _run_id(launcher), "-o", "json")["stages"]
     }
     assert set(tries.values()) == {2}, tries
-    assert not launcher.processes()
+    wait_until(lambda: not launcher.processes(), timeout_s=5)
 
 
 def test_everything_killed_at_once_it_continues_where_it_was(
@@ -145,7 +146,8 @@ def test_cancelled_it_stops_and_a_retry_ends_with_the_same_digest(
     run = launcher(*SMOKE, "-o", "name").stdout.strip()
     wait_until(lambda: _processes_of(launcher, "--stage train-lora-s1"), timeout_s=120)
     assert launcher("cancel", run).returncode == 0
-    assert not launcher.processes(), "cancel left processes behind"
+    assert not _processes_of(launcher, "--stage"), "cancel left stages behind"
+    wait_until(lambda: not launcher.processes(), timeout_s=5)
     again = launcher(*SMOKE)
     assert again.returncode == 25, "a cancelled run is not continued by submit"
     assert f"launcher retry {run}" in again.stderr
