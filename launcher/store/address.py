@@ -48,7 +48,7 @@ class Limits:
     wrong_answers: int = 4
     #: How long the slowest of several writers may take between looking and writing, where the server
     #: ignores conditions.
-    settle_s: float = 5.0
+    settle_s: float = 20.0
     part_bytes: int = 16 << 20
     parallel: int = 8
     #: Smaller files share objects of at most `pack_bytes`, if there are more of them than `loose_files`.

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -153,9 +153,13 @@ class Client:
         #: Whether ETags of single writes are the MD5 of their bytes; None until it was tried.
         self.etag_is_md5: bool | None = None
         self._renewal = threading.Lock()
-        self._client = self._connect()
+        self._client = self._connect(hasty=False)
 
-    def _connect(self) -> Any:
+    @cached_property
+    def _hasty_client(self) -> Any:
+        return self._connect(hasty=True)
+
+    def _connect(self, *, hasty: bool) -> Any:
         address = self.address
         try:
             core = botocore.session.Session(profile=address.profile)
@@ -163,13 +167,13 @@ class Client:
             session = boto3.session.Session(botocore_session=core, region_name=address.region)
             style = address.addressing
             if style != "auto":
-                client = self._make(session, style)
+                client = self._make(session, style, hasty)
             else:
-                client = self._make(session, "path" if address.endpoint_url else "virtual")
+                client = self._make(session, "path" if address.endpoint_url else "virtual", hasty)
                 host = urlsplit(client.meta.endpoint_url).hostname or ""
                 if not address.endpoint_url and not host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
                     # An endpoint that the environment or the profile names.
-                    client = self._make(session, "path")
+                    client = self._make(session, "path", hasty)
         except (botocore.exceptions.BotoCoreError, ValueError) as error:
             raise _explain_silence(error, "connect", str(address), address) from None
         problems = check_endpoint(client.meta.endpoint_url, address.allow_http)
@@ -182,7 +186,7 @@ class Client:
             )
         return client
 
-    def _make(self, session: Any, style: str) -> Any:
+    def _make(self, session: Any, style: str, hasty: bool) -> Any:
         limits = self.limits
         return session.client(
             "s3",
@@ -193,8 +197,10 @@ class Client:
             config=Config(
                 signature_version="s3v4",
                 connect_timeout=limits.connect_timeout_s,
-                read_timeout=limits.read_timeout_s,
-                retries={"mode": "standard", "total_max_attempts": limits.attempts},
+                read_timeout=min(limits.read_timeout_s, limits.settle_s / 2)
+                if hasty
+                else limits.read_timeout_s,
+                retries={"mode": "standard", "total_max_attempts": 1 if hasty else limits.attempts},
                 max_pool_connections=limits.parallel + 4,
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
@@ -204,28 +210,30 @@ class Client:
         )
 
     # -- one call -------------------------------------------------------------------------
-    def call(self, operation: str, *, body: bool = False, **parameters: Any) -> Any:
+    def call(self, operation: str, *, body: bool = False, hasty: bool = False, **parameters: Any) -> Any:
         """One request with its retries. With `body` the answer's bytes are read too, as `Bytes`.
 
-        Raises Absent, Taken or Failure; returns botocore's answer.
+        With `hasty` it is sent only once. Raises Absent, Taken or Failure; returns botocore's answer.
         """
-        deadline = time.monotonic() + self.limits.call_timeout_s
+        allowed_s = self.limits.settle_s / 2 if hasty else self.limits.call_timeout_s
+        deadline = time.monotonic() + allowed_s
+        most = 1 if hasty else self.limits.wrong_answers
         renewed = False
-        for attempt in range(1, self.limits.wrong_answers + 1):
-            client = self._client
+        for attempt in range(1, most + 1):
+            client = self._hasty_client if hasty else self._client
             try:
                 perform = partial(_perform, client, operation, parameters, body)
                 return within(deadline - time.monotonic(), perform)
             except TimeoutError:
                 raise Failure(
                     Reason.NETWORK,
-                    f"no whole answer to {operation} within {self.limits.call_timeout_s:.0f} s",
+                    f"no whole answer to {operation} within {allowed_s:.0f} s",
                     where=self._where(parameters),
                     next_step="check the network and the server, then launcher retry RUN",
                 ) from None
             except botocore.exceptions.ClientError as error:
                 code = str(error.response.get("Error", {}).get("Code", ""))
-                if code in _EXPIRED and not renewed:
+                if code in _EXPIRED and not renewed and not hasty:
                     renewed = True
                     self._renew(client)
                     continue
@@ -234,11 +242,11 @@ class Client:
                     raise Absent(parameters.get("Key", "")) from None
                 if code in ("PreconditionFailed", "412"):
                     raise Taken(parameters.get("Key", "")) from None
-                if not again or attempt == self.limits.wrong_answers:
+                if not again or attempt == most:
                     raise self._explain(error, operation, parameters) from None
             except _BROKEN as error:
                 # What broke while it was read, or could not be read at all.
-                if attempt == self.limits.wrong_answers or not _may_pass(error):
+                if attempt == most or not _may_pass(error):
                     raise self._explain(error, operation, parameters) from None
             pause = min(0.05 * 2**attempt, 2.0, max(0.0, deadline - time.monotonic()))
             time.sleep(pause)
@@ -248,7 +256,8 @@ class Client:
         """Read the credentials anew: a profile, a role or a mounted file may have fresh ones by now."""
         with self._renewal:
             if self._client is stale:
-                self._client = self._connect()
+                self._client = self._connect(hasty=False)
+                self.__dict__.pop("_hasty_client", None)
 
     def _where(self, parameters: dict[str, Any]) -> str:
         key = parameters.get("Key") or parameters.get("Prefix") or ""
@@ -310,12 +319,18 @@ class Client:
             where=self._where({"Key": key}),
         )
 
-    def put(self, key: str, data: bytes, *, writer: str = "", create: bool = False) -> str:
-        """Write an object whole; returns its ETag. With `create` raises Taken where one is there."""
+    def put(
+        self, key: str, data: bytes, *, writer: str = "", create: bool = False, hasty: bool = False
+    ) -> str:
+        """Write an object whole; returns its ETag. With `create` raises Taken where one is there.
+
+        With `hasty` it is written within half of `settle_s` or, as far as the client can help it, never.
+        """
         condition: dict[str, Any] = {"IfNoneMatch": "*"} if create else {}
         metadata = {_SHA256: hashlib.sha256(data).hexdigest(), **({_WRITER: writer} if writer else {})}
         answer = self.call(
             "put_object",
+            hasty=hasty,
             Bucket=self.address.bucket,
             Key=key,
             Body=data,
@@ -341,6 +356,13 @@ class Client:
         """Every object whose key starts with `prefix`, in the order of keys."""
         for page in self._pages(prefix, ""):
             for item in page.get("Contents", []):
+                if not item["Key"].startswith(prefix):
+                    raise Failure(
+                        Reason.NETWORK,
+                        "the server listed an object that was not asked for",
+                        where=self._where({"Prefix": prefix}),
+                        next_step="check the network and the server, then launcher retry RUN",
+                    )
                 yield Stat(
                     item["Key"],
                     item["Size"],

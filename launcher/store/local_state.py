@@ -25,9 +25,9 @@ def cache_home() -> Path:
     return Path(named).expanduser() if named else Path(base).expanduser() / "tuneyard" / "store"
 
 
-def state_directory(address: str) -> Path:
+def state_directory(address: str, base: Path | None = None) -> Path:
     """This machine's directory for the store at `address`; made here, with a file that says whose it is."""
-    directory = state_home() / "stores" / hashlib.sha256(address.encode()).hexdigest()[:16]
+    directory = (base or state_home()) / "stores" / hashlib.sha256(address.encode()).hexdigest()[:16]
     directory.mkdir(parents=True, exist_ok=True)
     note = directory / "address"
     if not note.exists():

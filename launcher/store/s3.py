@@ -49,15 +49,22 @@ class S3Store:
     poll_interval_s = 1.0
 
     def __init__(
-        self, address: S3Address, *, writable: bool = True, progress: Progress | None = None
+        self,
+        address: S3Address,
+        *,
+        writable: bool = True,
+        progress: Progress | None = None,
+        state: Path | None = None,
+        cache: Path | None = None,
     ) -> None:
+        """`state` and `cache` are this machine's directories; they default to the user's own."""
         self.place = address
         self.client = Client(address)
         self.progress = progress
         cap = address.bandwidth_mib_s
         self.transfer = Transfer(self.client, Pace(cap * (1 << 20) if cap else None))
-        self.local_root = state_directory(str(address))
-        self.cache = cache_home()
+        self.local_root = state_directory(str(address), state)
+        self.cache = cache or cache_home()
         self._conditional: bool | None = None
         self._recall()
         if writable:

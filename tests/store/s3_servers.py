@@ -96,6 +96,8 @@ def serve(kind: str, directory: Path) -> Iterator[Server]:
     if kind == "moto":
         pytest.importorskip("moto.server", reason="moto[server] is not installed")
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        # Parts of any size, so that small files have several.
+        environment = {"S3_UPLOAD_PART_MIN_SIZE": "1"}
     elif kind == "rclone":
         command = [binary("rclone") or "", "serve", "s3", "--addr", f"127.0.0.1:{port}"]
         command += ["--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--config", os.devnull]
