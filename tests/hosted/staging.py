@@ -68,13 +68,14 @@ def study(
     base_url: str,
     *,
     contender: dict[str, Any] | None = None,
+    described: dict[str, Any] | None = None,
     training: bytes | None = None,
     validation: bytes = b"",
     budget_usd: float | None = None,
     rows: int = ROWS,
 ) -> Study:
     """A study in a store of its own below `root`."""
-    described = {
+    described = described or {
         "name": "hosted",
         "kind": "hosted",
         "model": MODEL,

@@ -1,0 +1,185 @@
+"""The stages `tune` and `predict` against a service: SIGTERM, cancel, dropped rows, limits, shots, budget."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import Server, upload_of
+from staging import TEST_ROWS, Study, study
+
+from jobs.predict import hosted, hosted_rows
+from jobs.stage import Stopped
+from jobs.tune import once, stage
+from jobs.tune.service import Patience
+from launcher import submission
+from launcher.outcome import Failure, Reason
+from launcher.runs import Attempt
+
+KEY = "sk-test-one"
+QUICK = Patience(tries=6, first_wait_s=0.02, longest_wait_s=1.0, timeout_s=30.0, settle_s=0.05, poll_s=0.05)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    for module in (stage, hosted):
+        monkeypatch.setattr(module, "patience_of", lambda _url: QUICK)
+
+
+def stop_when_running(one: Study, server: Server, before: Callable[[], None] = lambda: None) -> None:
+    """Run `tune`; once its job runs, do `before` and ask it to stop."""
+    context = one.context("tune-hosted-s1")
+    client = server.client()
+
+    def watch() -> None:
+        while not any(job.status == "running" for job in client.fine_tuning.jobs.list()):
+            pass
+        before()
+        context.request_stop()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    with pytest.raises(Stopped):
+        stage.run(context)
+    watcher.join()
+
+
+def test_sigterm_leaves_the_job_running_and_the_next_try_goes_on_watching(
+    make_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = make_server()
+    one = study(tmp_path, server.url, training=upload_of(16, "slowly"))
+    stop_when_running(one, server)
+    assert [job.status for job in server.client().fine_tuning.jobs.list()] == ["running"]
+    one.tune()
+    assert server.counters()["jobs-created"] == 1
+
+
+def test_a_cancelled_run_cancels_its_job(make_server: Callable[..., Server], tmp_path: Path) -> None:
+    server = make_server()
+    one = study(tmp_path, server.url, training=upload_of(16, "slowly"))
+    attempt = Attempt(one.store, one.plan.run_id, 1)
+    stop_when_running(one, server, lambda: submission.cancel(attempt) and None)
+    assert [job.status for job in server.client().fine_tuning.jobs.list()] == ["cancelled"]
+    assert once.is_cancelled(one.context("tune-hosted-s1"))
+
+
+def test_another_store_finds_the_same_job(make_server: Callable[..., Server], tmp_path: Path) -> None:
+    server = make_server()
+    for name in ("first", "second"):
+        study(tmp_path / name, server.url).tune()
+    assert server.counters()["jobs-created"] == 1
+    assert server.counters()["uploads"] == 1
+
+
+def test_a_job_that_failed_is_told_with_the_services_reason(
+    make_server: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = make_server()
+    monkeypatch.setattr(stage.checks, "check", lambda *_a, **_o: (stage.checks.Upload("t"),) * 2)
+    with pytest.raises(Failure) as caught:
+        study(tmp_path, server.url, training=upload_of(3)).tune()
+    assert caught.value.reason is Reason.BAD_DATA
+    assert "at least 10" in caught.value.what
+
+
+def test_rows_dropped_silently_are_reported(make_server: Callable[..., Server], tmp_path: Path) -> None:
+    server = make_server(faults=[{"kind": "drop-rows", "rows": 2}])
+    one = study(tmp_path, server.url)
+    one.tune()
+    training = one.output("tune-hosted-s1", "training.json")
+    assert training["billed_less_expected_tokens"] < 0
+    assert training["billed_tokens"] + -training["billed_less_expected_tokens"] == training["expected_tokens"]
+
+
+def prompted(**more: Any) -> dict[str, Any]:
+    """A hosted model that is not tuned; its price is that of gpt-4o-mini."""
+    return {"kind": "prompted", "provider": "openai", "model": "gpt-3.5-turbo-0613", **more}
+
+
+def prompted_study(root: Path, url: str, *, budget_usd: float | None = None, **more: Any) -> Study:
+    described = {"name": "hosted", **prompted(**more), "base_url": url}
+    return study(root, url, described=described, budget_usd=budget_usd)
+
+
+def test_shots_are_shown_before_the_question(
+    make_server: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = make_server()
+    asked: list[dict[str, Any]] = []
+    answer = hosted_rows._answer
+    monkeypatch.setattr(
+        hosted_rows,
+        "_answer",
+        lambda service, throttle, request: (asked.append(request), answer(service, throttle, request))[1],
+    )
+    one = prompted_study(tmp_path, server.url, shots=2)
+    one.predict("predict-hosted")
+    assert len(asked) == TEST_ROWS
+    roles = [message["role"] for message in asked[0]["messages"]]
+    assert roles == ["system", "user", "assistant"] * 2 + ["system", "user"]
+    assert one.output("predict-hosted", "prediction.json")["shots"] == 2
+
+
+def test_requests_beyond_the_limit_wait_and_none_is_lost(
+    make_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    faults = [{"kind": "rate-limit", "path": "/v1/chat/completions", "retry_after_s": 0.2, "times": 4}]
+    server = make_server(faults=faults)
+    one = prompted_study(tmp_path, server.url)
+    one.predict("predict-hosted")
+    assert server.counters()["completions"] == TEST_ROWS
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("1m30.5s", 90.5), ("20ms", 0.02), ("6s", 6), ("2h", 7200), ("soon", 1), ("", 1)]
+)
+def test_durations_of_rate_limit_headers_are_read(text: str, seconds: float) -> None:
+    assert hosted_rows.duration_s(text) == pytest.approx(seconds)
+
+
+def test_answers_stop_before_the_budget_is_passed_and_a_raised_one_goes_on(
+    make_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = make_server()
+    # One request can cost at most 256 answer tokens at $16 and some 30 prompt tokens at $12 a million.
+    one = study(tmp_path, server.url, budget_usd=0.0077)
+    one.tune()
+    with pytest.raises(Failure) as caught:
+        one.predict()
+    assert caught.value.reason is Reason.OVER_BUDGET
+    answered = server.counters()["completions"]
+    assert 0 < answered < TEST_ROWS
+    Attempt(one.store, one.plan.run_id, 2).put("request.json", {"format": 1, "budget_usd": 1.0})
+    one.attempt = 2
+    one.predict()
+    assert server.counters()["completions"] == TEST_ROWS
+
+
+def test_a_batch_that_could_pass_the_budget_is_not_sent(
+    make_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = make_server()
+    one = study(tmp_path, server.url, contender={"batch": True}, budget_usd=0.012)
+    one.tune()
+    with pytest.raises(Failure) as caught:
+        one.predict()
+    assert caught.value.reason is Reason.OVER_BUDGET
+    assert "batches-created" not in server.counters()
+
+
+def test_the_ledger_is_what_the_service_counted(make_server: Callable[..., Server], tmp_path: Path) -> None:
+    server = make_server()
+    one = study(tmp_path, server.url)
+    one.tune()
+    one.predict()
+    answers = one.output("predict-hosted-s1", "predictions.jsonl")
+    meta = one.store.open(f"stages/{one.plan.stage('predict-hosted-s1').key}").manifest.meta
+    assert meta["prompt_tokens"] == sum(answer["prompt_tokens"] for answer in answers)
+    assert server.counters()["completions"] == len(answers)
+    assert json.loads(json.dumps(meta))["answer_tokens"] > 0
