@@ -47,7 +47,20 @@ def _rehearse(arguments: list[str]) -> int:
     return command.main(arguments)
 
 
-_VERBS = {"rehearse": _rehearse, "run": _run, "score": _score, "data": _data, "count": _count}
+def _verify(arguments: list[str]) -> int:
+    from jobs import verify
+
+    return verify.main(arguments)
+
+
+_VERBS = {
+    "verify": _verify,
+    "rehearse": _rehearse,
+    "run": _run,
+    "score": _score,
+    "data": _data,
+    "count": _count,
+}
 
 
 def main() -> int:

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from launcher.cli.options import open_named_store, output_option, store_options
-from launcher.cli.show import emit, table
+from launcher.cli.show import emit, size, table
+from launcher.lifecycle import run_size_bytes
 from launcher.outcome import Failure
 from launcher.runs import RunView, conductor_alive, run_ids, view
 
@@ -42,6 +43,7 @@ def command(store_address: str | None, site_path: Path | None, output: str) -> i
                 "state": standing(run),
                 "stages": f"{finished}/{len(run.stages)}",
                 "attempt": run.attempt.number,
+                "size_bytes": run_size_bytes(store, run.plan),
                 "opened_at": request.get("opened_at", 0.0),
                 "verdict": (run.verdict or {}).get("summary", ""),
             }
@@ -57,13 +59,14 @@ def command(store_address: str | None, site_path: Path | None, output: str) -> i
                 row["state"],
                 row["stages"],
                 str(row["attempt"]),
+                size(row["size_bytes"]),
                 time.strftime("%Y-%m-%d %H:%M", time.localtime(row["opened_at"])),
                 row["verdict"][:80],
             ]
             for row in rows
         ]
         if lines:
-            table(["RUN", "STATE", "STAGES", "ATTEMPT", "OPENED", "VERDICT"], lines)
+            table(["RUN", "STATE", "STAGES", "ATTEMPT", "SIZE", "OPENED", "VERDICT"], lines)
         else:
             click.echo(f"no runs in {store.address}: launcher submit sql --target local", err=True)
     else:

@@ -25,6 +25,8 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
             "Say in one sentence why a run stands where it stands, and the next command.",
         ),
         "report": ("launcher.cli.report", "Print a finished run's report or verdict."),
+        "artifacts": ("launcher.cli.artifacts", "List or fetch what a run made."),
+        "verify": ("launcher.cli.verify", "Check every digest of a run and compute its results anew."),
     },
     "Data and scores": {
         "data": (
@@ -34,6 +36,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "score": ("launcher.cli.score", "Score a file of answers without a run."),
     },
     "Setup": {
+        "gc": ("launcher.cli.gc", "List or delete what a store no longer needs."),
         "rehearse": (
             "launcher.cli.rehearse",
             "Serve the hosted protocol on this machine; its jobs really train.",

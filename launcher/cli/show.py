@@ -46,3 +46,12 @@ def duration(seconds: float | None) -> str:
 def is_terminal() -> bool:
     """Whether stderr, where talk goes, is a terminal that can be redrawn."""
     return sys.stderr.isatty()
+
+
+def size(size_bytes: float) -> str:
+    """Bytes for a person, in binary units."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size_bytes < 1024:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} TiB"

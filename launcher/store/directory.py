@@ -200,7 +200,10 @@ class DirectoryStore:
                 target.rename(doomed)
             except FileNotFoundError:
                 return
-            shutil.rmtree(doomed)
+            if doomed.is_dir():
+                shutil.rmtree(doomed)
+            else:
+                doomed.unlink()
 
     def publish(self, path: str) -> None:
         """Nothing to do: what lies at `local_path` is in the store."""

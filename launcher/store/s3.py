@@ -346,6 +346,7 @@ class S3Store:
         if manifest is not None:
             base = self._data_key(prefix, str(manifest.storage.get("data", "")))
             self._delete_below(base)
+        self.client.delete([self.place.key(prefix)])
         self._delete_below(f"{self.place.key(prefix)}/")
         shutil.rmtree(self.local_path(prefix), ignore_errors=True)
 

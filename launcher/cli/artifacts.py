@@ -1,0 +1,101 @@
+"""`launcher artifacts`: what a run made."""
+
+from __future__ import annotations
+
+import fnmatch
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+
+from launcher.cli.options import open_named_store, output_option, store_options
+from launcher.cli.show import emit, size, table
+from launcher.outcome import Failure, Reason
+from launcher.runs import find, read_plan
+from launcher.store import Artifact, digest_file
+
+
+@click.command("artifacts")
+@click.argument("run")
+@click.option("--stage", "stage_pattern", default="*", help="Only these stages: a name, a kind or a pattern.")
+@click.option("--file", "file_pattern", default="*", help="Only these files: a name or a pattern.")
+@click.option(
+    "--fetch",
+    "out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Copy the files to DIR/<stage>/, every one checked against its digest.",
+)
+@store_options
+@output_option("table", "json", "yaml", "name")
+def command(
+    run: str,
+    stage_pattern: str,
+    file_pattern: str,
+    out: Path | None,
+    store_address: str | None,
+    site_path: Path | None,
+    output: str,
+) -> int:
+    """List the files that RUN made, or fetch them.
+
+    \b
+    launcher artifacts sql-3f9a --stage train --fetch adapters
+    launcher artifacts sql-3f9a --file predictions.jsonl --fetch answers
+    """
+    store = open_named_store(store_address, site_path)
+    run_id = find(store, run)
+    rows: list[dict[str, Any]] = []
+    for stage in read_plan(store, run_id).stages:
+        wanted = stage.kind == stage_pattern or fnmatch.fnmatchcase(stage.name, stage_pattern)
+        if not wanted or not store.exists(f"stages/{stage.key}"):
+            continue
+        artifact = store.open(f"stages/{stage.key}")
+        for name, entry in artifact.manifest.files.items():
+            if fnmatch.fnmatchcase(name, file_pattern):
+                row = {
+                    "stage": stage.name,
+                    "file": name,
+                    "size_bytes": entry.size_bytes,
+                    "sha256": entry.sha256,
+                }
+                if out is not None:
+                    row["path"] = str(_fetch(artifact, name, out / stage.name))
+                rows.append(row)
+    if not rows:
+        raise Failure(
+            Reason.NOT_FOUND,
+            "no finished stage has such a file",
+            where=run_id,
+            next_step=f"launcher status {run_id}, or launcher artifacts {run_id} for all files",
+        )
+    if output == "table":
+        lines = [[r["stage"], r["file"], size(r["size_bytes"]), r["sha256"][:12]] for r in rows]
+        table(["STAGE", "FILE", "SIZE", "SHA256"], lines)
+    elif output == "name":
+        for row in rows:
+            click.echo(f"{row['stage']}/{row['file']}")
+    else:
+        emit(rows, output)
+    total = size(sum(row["size_bytes"] for row in rows))
+    done = f"fetched to {out} and verified" if out is not None else "in the store"
+    click.echo(f"{len(rows)} files, {total}, {done}", err=True)
+    return 0
+
+
+def _fetch(artifact: Artifact, name: str, directory: Path) -> Path:
+    """A copy of one file that has the digest its manifest says. Raises Failure(CORRUPT_ARTIFACT | DISK_FULL)."""
+    target = directory / name
+    source = artifact.path(name)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+        good = digest_file(target) == artifact.manifest.files[name]
+    except OSError as error:
+        reason = Reason.DISK_FULL if error.errno == 28 else Reason.STORE_FAILED
+        raise Failure(reason, f"cannot write: {error.strerror}", where=str(target)) from None
+    if not good:
+        target.unlink()
+        raise Failure(Reason.CORRUPT_ARTIFACT, "the copy is not what was committed", where=str(target))
+    return target
