@@ -46,6 +46,8 @@ _SQLITE_LIMITS = {
     sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 1,
     sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
 }
+#: A file comes with the data: its pages may be damaged and its views may call functions.
+_FILE_PRAGMAS = ("query_only=ON", "trusted_schema=OFF", "cell_size_check=ON")
 _READING = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 )
@@ -82,6 +84,8 @@ def open_file(path: Path, *, reverse: bool = False) -> sqlite3.Connection:
     With `reverse`, rows whose order no query fixes come the other way round.
     """
     connection = sqlite3.connect(address(path), uri=True, isolation_level=None, cached_statements=0)
+    for pragma in _FILE_PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}")
     return _guarded(connection, reverse)
 
 
@@ -103,12 +107,10 @@ def unguarded(image: bytes) -> sqlite3.Connection:
 
 
 def _guarded(connection: sqlite3.Connection, reverse: bool) -> sqlite3.Connection:
+    # Without this a sort that outgrows memory would want a file, and a process that may write none would die.
+    connection.execute("PRAGMA temp_store=MEMORY")
     if reverse:
         connection.execute("PRAGMA reverse_unordered_selects=ON")
-    connection.execute("PRAGMA query_only=ON")
-    connection.execute("PRAGMA trusted_schema=OFF")
-    connection.execute("PRAGMA temp_store=MEMORY")
-    connection.execute("PRAGMA cell_size_check=ON")
     for limit, value in _SQLITE_LIMITS.items():
         connection.setlimit(limit, value)
     functions.install(connection)
@@ -167,6 +169,8 @@ def _fetch_undecodable(
 
 
 def _fetch(connection: sqlite3.Connection, sql: str, limits: Limits) -> Table:
+    # So few values cannot exceed the limit, however long they are: counting bytes costs a tenth of most queries.
+    few = limits.content_bytes // _SQLITE_LIMITS[sqlite3.SQLITE_LIMIT_LENGTH]
     cursor = connection.execute(sql)
     try:
         if cursor.description is None:
@@ -174,15 +178,16 @@ def _fetch(connection: sqlite3.Connection, sql: str, limits: Limits) -> Table:
                 "not a query", "there is nothing to run" if not sql.strip() else "it returns no table"
             )
         rows: list[Row] = []
-        size_bytes = 0
+        width, size_bytes = len(cursor.description), 0
         while chunk := cursor.fetchmany(_ROWS_PER_FETCH):
             rows += chunk
-            size_bytes += sum(len(v) if isinstance(v, str | bytes) else 8 for row in chunk for v in row)
+            if len(rows) * width > few:
+                size_bytes += sum(len(v) if isinstance(v, str | bytes) else 8 for row in chunk for v in row)
             if len(rows) > limits.rows or size_bytes > limits.content_bytes:
                 raise QueryError(
                     "too large", f"more than {limits.rows} rows or {limits.content_bytes >> 20} MiB"
                 )
-        return Table(len(cursor.description), rows)
+        return Table(width, rows)
     finally:
         cursor.close()
 

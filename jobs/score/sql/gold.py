@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from typing import Any
 
 from jobs.score.sql import compare, engine
-from jobs.score.sql.compare import Expected, Table
+from jobs.score.sql.compare import Expected, Row, Segment, Table, Value
 from jobs.score.sql.engine import Limits
 from jobs.score.sql.syntax import GoldPlan
+
+#: Values of a result that are kept with the gold query; of a bigger one it is cheaper to ask again.
+_MAX_KEPT_VALUES = 1_000
 
 
 def allowed(connection: sqlite3.Connection, plan: GoldPlan, limits: Limits) -> Expected:
@@ -42,3 +46,28 @@ def same_choice(first: Expected, second: Expected) -> bool:
         compare.same([compare.unordered(Table(first.width, a.rows))], [Table(second.width, b.rows)])
         for a, b in zip(first.segments, second.segments, strict=True)
     )
+
+
+def to_json(expected: Expected) -> Any:
+    """The allowed results as JSON, or None where they are too many to keep."""
+    values = sum(len(segment.rows) for segment in expected.segments) * expected.width
+    if values > _MAX_KEPT_VALUES:
+        return None
+    segments = [[[[_plain(v) for v in row] for row in s.rows], s.take] for s in expected.segments]
+    return [expected.width, segments]
+
+
+def from_json(value: Any) -> Expected:
+    """What `to_json` wrote."""
+    width, segments = value
+    return Expected(width, tuple(Segment([_row(row) for row in rows], take) for rows, take in segments))
+
+
+def _plain(value: Value) -> Any:
+    return [value.hex()] if isinstance(value, bytes) else value
+
+
+def _row(values: list[Any]) -> Row:
+    if any(type(value) is list for value in values):
+        return tuple(bytes.fromhex(value[0]) if isinstance(value, list) else value for value in values)
+    return tuple(values)

@@ -11,8 +11,8 @@ import math
 import sqlite3
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from typing import Any
 from jobs.score.sql import compare, engine, explain, official, prepare, syntax
 from jobs.score.sql.compare import Expected, Table
 from jobs.score.sql.engine import Limits, QueryError
-from jobs.score.sql.gold import allowed
+from jobs.score.sql.gold import allowed, from_json
 from jobs.score.sql.schema import Schema
 from jobs.score.sql.worker import allow_cpu
 
-_OPEN_DATABASES = 24
+#: More than the generated databases of one query and few enough descriptors (see worker.py).
+_OPEN_DATABASES = 40
 #: Longer queries are not parsed for the normalised match: they are nobody's answer.
 _MAX_PARSED_CHARACTERS = 10_000
 _LIMITS = Limits()
@@ -44,29 +45,24 @@ def handle(job: dict[str, Any]) -> Any:
     return tasks[job["task"]](job)
 
 
-@contextmanager
-def _databases(job: dict[str, Any]) -> Iterator[list[tuple[str, sqlite3.Connection]]]:
-    """The databases to judge on, named: the real one first, then the generated ones."""
-    gold = job["gold"]
-    found = [("real", _real(job["database"]))] if gold["real"] else []
-    images = [engine.open_image(_image(image)) for image in gold["images"]]
-    found += [(f"generated {number}", connection) for number, connection in enumerate(images, 1)]
-    try:
-        yield found
-    finally:
-        for connection in images:
-            connection.close()
+def _databases(job: dict[str, Any]) -> list[tuple[str, sqlite3.Connection]]:
+    """The databases to judge on, named, open: the real one first, then the generated ones."""
+    images = [_opened(image, lambda name: engine.open_image(_image(name))) for image in job["gold"]["images"]]
+    found = [(f"generated {number}", connection) for number, connection in enumerate(images, 1)]
+    if job["gold"]["real"]:
+        found.insert(0, ("real", _opened(job["database"], lambda name: engine.open_file(Path(name)))))
+    return found
 
 
-def _real(path: str) -> sqlite3.Connection:
-    """A real database, opened once."""
-    if path in _open:
-        _open.move_to_end(path)
+def _opened(name: str, open_it: Callable[[str], sqlite3.Connection]) -> sqlite3.Connection:
+    """A database by its path or its image, opened once; those not used for long are closed."""
+    if name in _open:
+        _open.move_to_end(name)
     else:
-        _open[path] = engine.open_file(Path(path))
+        _open[name] = open_it(name)
         if len(_open) > _OPEN_DATABASES:
             _open.popitem(last=False)[1].close()
-    return _open[path]
+    return _open[name]
 
 
 def explain_job(job: dict[str, Any]) -> dict[str, Any]:
@@ -78,9 +74,8 @@ def explain_job(job: dict[str, Any]) -> dict[str, Any]:
             return explain.schema_of(lambda: sqlite3.connect(engine.address(Path(job["database"])), uri=True))
         return explain.schema_of(lambda: engine.unguarded(images[name]))
 
-    with _databases(job) as databases:
-        listed = [(name, connection, partial(schema_of, name)) for name, connection in databases]
-        return explain.explain(_plan(job["gold"]), job["answer"], listed)
+    listed = [(name, connection, partial(schema_of, name)) for name, connection in _databases(job)]
+    return explain.explain(_plan(job["gold"]), job["answer"], listed)
 
 
 def _plan(gold: dict[str, Any]) -> syntax.GoldPlan:
@@ -92,12 +87,15 @@ def _image(encoded: str) -> bytes:
 
 
 def _allowed(
-    job: dict[str, Any], name: str, connection: sqlite3.Connection, plan: syntax.GoldPlan
+    job: dict[str, Any], place: int, name: str, connection: sqlite3.Connection, plan: syntax.GoldPlan
 ) -> list[Expected]:
     """What the gold query allows on one database; on the real one also what it returns with rows visited backwards.
 
     Generated databases on which that differs are not used at all.
     """
+    kept = job["gold"]["expected"][place]
+    if kept is not None:
+        return [from_json(kept)]
     found = [allowed(connection, plan, _LIMITS)]
     if name == "real" and job["gold"]["ambiguous"]:
         with closing(engine.open_file(Path(job["database"]), reverse=True)) as reverse:
@@ -108,14 +106,17 @@ def _allowed(
 def judge(job: dict[str, Any]) -> dict[str, Any]:
     """Verdicts on one answer: {"strict", "official", "exact_normalised", "both_empty", "reason"}.
 
-    `job` holds the answer's query, the gold query's entry of prepare.py, and the real database's path.
+    `job` holds the answer's query, the gold query's entry of prepare.py, the real database's path, and
+    what the answer may use; "official" and "normalise" False leave those two out.
     """
     gold, answer = job["gold"], job["answer"]
-    with _databases(job) as databases:
-        strict = _strict(job, databases)
+    databases = _databases(job)
+    verdict = _strict(job, databases)
+    failed = verdict.pop("failed")
+    if job.get("official", True):
         # What failed and stays as it is fails again: a query that ran amok is not run twice.
-        same_text = strict.pop("failed") and official.rewritten_answer(answer) == answer
-        verdict = {**strict, "official": not same_text and _official(job, databases)}
+        hopeless = failed and official.rewritten_answer(answer) == answer
+        verdict["official"] = not hopeless and _official(job, databases)
     if job.get("normalise", True):
         verdict["exact_normalised"] = _normalised_match(gold, answer)
     return verdict
@@ -143,13 +144,13 @@ def _strict(job: dict[str, Any], databases: list[tuple[str, sqlite3.Connection]]
     plan = _plan(gold)
     expected: list[Expected] = []
     given: list[Table] = []
-    for name, connection in databases:
+    for place, (name, connection) in enumerate(databases):
         try:
             given.append(_run_answer(connection, answer, answer_limits(job)))
         except QueryError as error:
             return _wrong(error.text(), failed=True)
         try:
-            choices = _allowed(job, name, connection, plan)
+            choices = _allowed(job, place, name, connection, plan)
         except QueryError as error:
             return _wrong(f"the gold query is {error.text()}", failed=True)
         fitting = [choice for choice in choices if compare.same([choice], given[-1:])]

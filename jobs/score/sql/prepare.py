@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +16,7 @@ from sqlglot import exp
 from jobs.score.sql import compare, engine, equivalent, facts, generate, hardness, mutate, schema, syntax
 from jobs.score.sql.choose import Choice, choose
 from jobs.score.sql.engine import Limits, QueryError
-from jobs.score.sql.gold import allowed, same_choice
+from jobs.score.sql.gold import allowed, same_choice, to_json
 from jobs.score.sql.schema import Schema, SchemaError
 from jobs.score.sql.syntax import GoldPlan
 
@@ -30,7 +30,8 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
 
     `job`: {"sql", "database": path or None, "schema": text, "context": text, "seed"}. The entry:
     {"sql", "valid", "problem", "plan", "real": whether the real database is used, "ambiguous":
-    whether chance has a part in its result there, "images": generated databases, "columns",
+    whether chance has a part in its result there, "images": generated databases, "expected": what
+    it returns on each database (see gold.py) or None where that must be asked again, "columns",
     "normalised", "hardness", "mutants": {kind: made}, "survivors": [[kind, change, sql, rule]]}.
     """
     gold = job["sql"]
@@ -43,6 +44,7 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
         plan = _verified(gold, syntax.gold_plan(gold, tree), real)
         ambiguous = real is not None and _is_ambiguous(job["database"], real, plan)
         choice = _chosen(tree, plan, found, used, real, job["seed"]) if found is not None else Choice()
+        expected = _expected(plan, real, ambiguous, choice.images)
     finally:
         if real is not None:
             real.close()
@@ -55,6 +57,7 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
         "plan": asdict(plan),
         "real": real is not None,
         "ambiguous": ambiguous,
+        "expected": expected,
         "images": [base64.b64encode(zlib.compress(image)).decode() for image in choice.images],
         "columns": sorted(columns),
         "normalised": syntax.normalised(tree, columns),
@@ -95,6 +98,19 @@ def _chosen(
             variant += 1
 
     return choose(plan, mutants, real, candidates(), spared)
+
+
+def _expected(
+    plan: GoldPlan, real: sqlite3.Connection | None, ambiguous: bool, images: Sequence[bytes]
+) -> list[Any]:
+    """What the gold query allows on each database, the real one first; None where it is not kept."""
+    kept = []
+    if real is not None:
+        kept.append(None if ambiguous else to_json(allowed(real, plan, _LIMITS)))
+    for image in images:
+        with closing(engine.open_image(image)) as connection:
+            kept.append(to_json(allowed(connection, plan, _LIMITS)))
+    return kept
 
 
 def _usable_real(job: dict[str, Any], used: frozenset[str], problems: list[str]) -> sqlite3.Connection | None:

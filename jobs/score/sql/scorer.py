@@ -33,7 +33,7 @@ MEASURES = ("exact", "exact_normalised", "strict", "official")
 #: Judged together and then kept: what is lost when the process is killed.
 _JOBS_PER_COMMIT = 512
 _GOLD_BATCH_JOBS = 2
-_JUDGED_BY = ("sql", "plan", "real", "ambiguous", "images", "columns", "normalised")
+_JUDGED_BY = ("sql", "plan", "real", "ambiguous", "expected", "images", "columns", "normalised")
 
 Progress = Callable[[int, int], None]
 
@@ -97,6 +97,11 @@ def explain(row: Row, answer: str, directory: Path, cache: Cache) -> dict[str, A
             (result,) = pool.map([{**judge_job(gold, one.answer, job["database"]), "task": "explain"}])
         proof = {"error": result.reason} if isinstance(result, Lost) else result
     return {"score": one.to_json(), "proof": proof}
+
+
+def ready_golds(jobs: Sequence[dict[str, Any]], pool: Pool, cache: Cache) -> list[dict[str, Any]]:
+    """The entry of every gold query (see prepare.py), from the cache where it is there."""
+    return _Scorer(pool, cache, lambda _done, _of: None, len(jobs)).golds(jobs)
 
 
 class _Scorer:

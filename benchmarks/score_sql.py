@@ -1,0 +1,107 @@
+"""Answers per second of the SQL scorer: `python benchmarks/score_sql.py --data DIR` (`make bench-score`).
+
+DIR has Spider's layout. Every gold query is judged as its own answer against its real database
+and its generated ones, in the sandbox. Measured: making gold queries ready (cold, no cache), then
+judging, on one and on two workers, warm: databases made, no answer cached. `official` and the
+normalised match are measured apart, and the time per row for growing parts of the data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.prepare.sources import read_part
+from jobs.score.cache import Cache, default_path
+from jobs.score.sql.pool import Lost, Pool
+from jobs.score.sql.scorer import gold_jobs, judge_job, ready_golds
+
+#: Gold queries made ready without the cache, to say what the first scoring costs.
+COLD_ROWS = 200
+PARTS = (0.125, 0.25, 0.5, 1.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, required=True, help="a directory with Spider's layout")
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--rows", type=int, help="the first rows only")
+    parser.add_argument(
+        "--repeat", type=int, default=2, help="runs of each measurement; the fastest is shown"
+    )
+    options = parser.parse_args()
+    rows = read_part("sql", "spider", options.data, options.split)[: options.rows]
+    prepared = gold_jobs(rows, options.data)
+    _measure_cold(prepared)
+    cache = Cache(default_path())
+    with Pool(2) as pool:
+        golds = ready_golds(prepared, pool, cache)
+    cache.close()
+    jobs = [
+        {**judge_job(gold, gold["sql"], job["database"]), "normalise": False, "official": False}
+        for gold, job in zip(golds, prepared, strict=True)
+        if gold["valid"]
+    ]
+    databases = sum(job["gold"]["real"] + len(job["gold"]["images"]) for job in jobs)
+    print(f"{len(jobs)} answers, {databases / len(jobs):.2f} databases each")
+    for workers in (1, 2):
+        _measure(f"strict, {workers} worker(s)", jobs, workers, options.repeat)
+    for name in ("official", "normalise"):
+        _measure(f"strict + {name}, 2 workers", [{**job, name: True} for job in jobs], 2, options.repeat)
+    real = [
+        {**job, "gold": {**job["gold"], "images": []}, "official": official}
+        for official in (False,)
+        for job in jobs
+        if job["gold"]["real"]
+    ]
+    for workers in (1, 2):
+        _measure(f"strict, real databases alone, {workers} worker(s)", real, workers, options.repeat)
+    for part in PARTS:
+        _measure(
+            f"strict, {part:.1%} of the rows, 2 workers", jobs[: int(len(jobs) * part)], 2, options.repeat
+        )
+    print(f"peak memory of this process {_peak_mib(resource.RUSAGE_SELF):.0f} MiB")
+
+
+def _measure_cold(jobs: Sequence[dict[str, Any]]) -> None:
+    sample = jobs[:: max(1, len(jobs) // COLD_ROWS)][:COLD_ROWS]
+    with Pool(2) as pool:
+        started = time.perf_counter()
+        pool.map(sample, batch=2)
+        seconds = time.perf_counter() - started
+    print(
+        f"cold: {len(sample)} gold queries made ready in {seconds:.1f} s on 2 workers: {len(sample) / seconds:.0f}/s"
+    )
+
+
+def _measure(name: str, jobs: Sequence[dict[str, Any]], workers: int, repeat: int) -> None:
+    with Pool(workers) as pool:
+        pool.map(jobs[:200])  # workers started, their modules loaded
+        fastest = min(_timed(pool, jobs) for _ in range(repeat))
+    rate = len(jobs) / fastest
+    each = 1e6 * fastest / len(jobs)
+    print(
+        f"{name:45} {rate:8.0f} answers/s {each:8.0f} µs each, peak {_peak_mib(resource.RUSAGE_CHILDREN):.0f} MiB"
+    )
+
+
+def _timed(pool: Pool, jobs: Sequence[dict[str, Any]]) -> float:
+    started = time.perf_counter()
+    results = pool.map(jobs)
+    seconds = time.perf_counter() - started
+    wrong = [result for result in results if isinstance(result, Lost) or not result["strict"]]
+    if wrong:
+        raise SystemExit(f"{len(wrong)} gold answers were not right: {wrong[0]}")
+    return seconds
+
+
+def _peak_mib(who: int) -> float:
+    return resource.getrusage(who).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()
