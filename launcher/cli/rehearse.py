@@ -44,10 +44,13 @@ from launcher.heavy import run_jobs
 @click.option(
     "--faults",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="JSON list of faults to commit on purpose (docs/hosted.md).",
+    help="JSON list of faults to commit on purpose (docs/hosted.md).  [default: none]",
 )
 @click.option("--fault-header", is_flag=True, help="Obey the header x-rehearsal-fault of a request.")
-@click.option("--recipe", help='JSON: how jobs train, for example {"learning_rate": 0.001, "threads": 4}.')
+@click.option(
+    "--recipe",
+    help='JSON: how jobs train, for example {"learning_rate": 0.001, "threads": 4}.  [default: as in jobs/rehearsal/recipe.py]',
+)
 def command(
     models: tuple[str, ...],
     state: Path,

@@ -19,7 +19,7 @@ from openai._base_client import SyncAPIClient
 from serving import Server
 from staging import ROWS, TEST_ROWS, Study, study
 
-from jobs.predict import hosted
+from jobs.predict import hosted, hosted_rows
 from jobs.tune import checks, pricing, stage
 from jobs.tune.notes import StoreNotes
 from jobs.tune.service import Patience
@@ -110,6 +110,7 @@ class Steps:
         self.kills_after = drawn.random() < 0.5
         self.count = 0
         self.deaths = 0
+        self.unheard = 0
 
     def step(self, act: Callable[[], Any], is_answer: bool = False) -> Any:
         self.count += 1
@@ -117,6 +118,8 @@ class Steps:
         if self.count >= self.restart > 0 and threading.current_thread() is threading.main_thread():
             # In this thread only: the server dies with the thread that started it.
             self.restart = 0
+            # Answers that were on their way are counted by the server and heard by nobody.
+            self.unheard = hosted_rows.CONCURRENT if is_answer else 0
             self.server.kill()
             self.server.start()
         self.deaths += dies
@@ -203,7 +206,7 @@ def check(server: Server, seed: int, steps: Steps, tmp_path: Path) -> None:
         assert counters["batches-created"] == 1
         assert "completions" not in counters
     else:
-        assert counters["completions"] == len(answers)
+        assert 0 <= counters["completions"] - len(answers) <= steps.unheard
 
 
 def _training(one: Study) -> bytes:
