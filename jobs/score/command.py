@@ -126,6 +126,7 @@ def _flat(summary: dict[str, Any]) -> dict[str, Any]:
             else {}
         ),
         "flags": summary["flags"],
+        "notes": summary["notes"],
         "reasons": summary["reasons"],
         "breakdowns": {
             group: {

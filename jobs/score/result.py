@@ -18,7 +18,8 @@ class RowScore:
     """One answer's verdict.
 
     `scores` are yes or no and averaged over rows with valid gold; `counts` are (part, whole) and
-    summed over rows before they are divided (attribute precision); `flags` are counted.
+    summed over rows before they are divided (attribute precision); `flags` are counted, and so are
+    the different values of `notes`.
     """
 
     id: str
@@ -30,6 +31,7 @@ class RowScore:
     groups: Mapping[str, str] = field(default_factory=dict)
     flags: Mapping[str, bool] = field(default_factory=dict)
     counts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         value: dict[str, Any] = {
@@ -43,6 +45,8 @@ class RowScore:
         }
         if self.flags:
             value["flags"] = dict(self.flags)
+        if self.notes:
+            value["notes"] = dict(self.notes)
         if self.counts:
             value["counts"] = {name: list(pair) for name, pair in self.counts.items()}
         return value
@@ -69,6 +73,10 @@ def summarise(task: str, primary: str, scores: Sequence[RowScore]) -> dict[str, 
             for group in _names(scores, "groups")
         },
         "flags": {name: sum(s.flags.get(name, False) for s in valid) for name in _names(scores, "flags")},
+        "notes": {
+            name: dict(sorted(Counter(s.notes[name] for s in valid if name in s.notes).items()))
+            for name in _names(scores, "notes")
+        },
         "reasons": dict(sorted(Counter(reason_kind(s.reason) for s in scores if s.reason).items())),
     }
 

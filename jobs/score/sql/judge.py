@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jobs.score.sql import compare, engine, explain, official, prepare, syntax
+from jobs.score.sql import agreement, compare, engine, explain, official, prepare, syntax
 from jobs.score.sql.compare import Expected, Table
 from jobs.score.sql.engine import Limits, QueryError
 from jobs.score.sql.gold import allowed, from_json
@@ -104,7 +104,7 @@ def _allowed(
 
 
 def judge(job: dict[str, Any]) -> dict[str, Any]:
-    """Verdicts on one answer: {"strict", "official", "exact_normalised", "both_empty", "reason"}.
+    """Verdicts on one answer: {"strict", "official", "exact_normalised", "both_empty", "reason", "disagreement"}.
 
     `job` holds the answer's query, the gold query's entry of prepare.py, the real database's path, and
     what the answer may use; "official" and "normalise" False leave those two out.
@@ -112,11 +112,15 @@ def judge(job: dict[str, Any]) -> dict[str, Any]:
     gold, answer = job["gold"], job["answer"]
     databases = _databases(job)
     verdict = _strict(job, databases)
-    failed = verdict.pop("failed")
+    failed, fitting = verdict.pop("failed"), set(verdict.pop("fitting"))
     if job.get("official", True):
         # What failed and stays as it is fails again: a query that ran amok is not run twice.
         hopeless = failed and official.rewritten_answer(answer) == answer
         verdict["official"] = not hopeless and _official(job, databases)
+        differ = verdict["official"] != verdict["strict"]
+        verdict["disagreement"] = (
+            _disagreement(job, databases, verdict["strict"], fitting) if differ else None
+        )
     if job.get("normalise", True):
         verdict["exact_normalised"] = _normalised_match(gold, answer)
     return verdict
@@ -144,39 +148,44 @@ def _strict(job: dict[str, Any], databases: list[tuple[str, sqlite3.Connection]]
     plan = _plan(gold)
     expected: list[Expected] = []
     given: list[Table] = []
+    fitting: list[str] = []
     for place, (name, connection) in enumerate(databases):
         try:
             given.append(_run_answer(connection, answer, answer_limits(job)))
         except QueryError as error:
-            return _wrong(error.text(), failed=True)
+            return _wrong(error.text(), fitting, failed=True)
         try:
             choices = _allowed(job, place, name, connection, plan)
         except QueryError as error:
-            return _wrong(f"the gold query is {error.text()}", failed=True)
-        fitting = [choice for choice in choices if compare.same([choice], given[-1:])]
-        if not fitting:
+            return _wrong(f"the gold query is {error.text()}", fitting, failed=True)
+        fit = next((choice for choice in choices if compare.same([choice], given[-1:])), None)
+        if fit is None:
             difference = compare.difference(choices[0], given[-1])
-            return _wrong(f"{difference.text()} (on database: {name})")
-        expected.append(fitting[0])
+            return _wrong(f"{difference.text()} (on database: {name})", fitting)
+        expected.append(fit)
+        fitting.append(name)
     if not compare.same(expected, given):
-        return _wrong("columns agree on each database, but in no order common to all")
-    return {
-        "strict": True,
-        "both_empty": all(not e.length for e in expected),
-        "reason": None,
-        "failed": False,
-    }
+        return _wrong("columns agree on each database, but in no order common to all", fitting)
+    both_empty = all(not e.length for e in expected)
+    return {"strict": True, "both_empty": both_empty, "reason": None, "failed": False, "fitting": fitting}
 
 
-def _wrong(reason: str, *, failed: bool = False) -> dict[str, Any]:
-    return {"strict": False, "both_empty": False, "reason": reason, "failed": failed}
+def _wrong(reason: str, fitting: list[str], *, failed: bool = False) -> dict[str, Any]:
+    return {"strict": False, "both_empty": False, "reason": reason, "failed": failed, "fitting": fitting}
+
+
+def _disagreement(
+    job: dict[str, Any], databases: list[tuple[str, sqlite3.Connection]], strict: bool, fitting: set[str]
+) -> str:
+    gold = job["gold"]
+    return agreement.rule(gold["sql"], job["answer"], _plan(gold), strict, fitting, databases, _LIMITS)
 
 
 def _official(job: dict[str, Any], databases: list[tuple[str, sqlite3.Connection]]) -> bool:
     """The official verdict: on the real database alone where there is one, as published numbers are."""
     texts = official.rewritten(job["gold"]["sql"]), official.rewritten_answer(job["answer"])
     ordered = official.order_matters(texts[0])
-    for _, connection in databases[:1] if databases and databases[0][0] == "real" else databases:
+    for _, connection in official.databases(databases):
         try:
             table = _run_answer(connection, texts[1], answer_limits(job), drop_undecodable=True)
             wanted = engine.run(connection, texts[0], _LIMITS, drop_undecodable=True)

@@ -245,6 +245,7 @@ def _database(row: Row, directory: Path) -> Path | None:
 def _row_score(row: Row, answer: str, query: str, gold: dict[str, Any], verdict: Any) -> RowScore:
     scores = dict.fromkeys(MEASURES, False) | {"exact": answer.strip() == row.gold.strip()}
     flags: dict[str, bool] = {}
+    notes: dict[str, str] = {}
     reason = None
     if not gold["valid"]:
         reason = f"the gold query does not run: {gold['problem']}"
@@ -258,5 +259,7 @@ def _row_score(row: Row, answer: str, query: str, gold: dict[str, Any], verdict:
         scores |= {name: verdict[name] for name in MEASURES if name != "exact"}
         flags = {"both_empty": verdict["both_empty"], "ambiguous_gold": gold["ambiguous"]}
         reason = verdict["reason"]
+        if verdict["disagreement"] is not None:
+            notes["strict_and_official"] = verdict["disagreement"]
     groups = {"hardness": gold.get("hardness", "unknown"), "database": str(row.fields.get("db_id") or "")}
-    return RowScore(row.id, query, row.gold, gold["valid"], scores, reason, groups, flags)
+    return RowScore(row.id, query, row.gold, gold["valid"], scores, reason, groups, flags, notes=notes)
