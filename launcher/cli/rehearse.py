@@ -49,7 +49,7 @@ from launcher.heavy import run_jobs
 @click.option("--fault-header", is_flag=True, help="Obey the header x-rehearsal-fault of a request.")
 @click.option(
     "--recipe",
-    help='JSON: how jobs train, for example {"learning_rate": 0.001, "threads": 4}.  [default: as in jobs/rehearsal/recipe.py]',
+    help='JSON: how jobs train, such as {"learning_rate": 0.001}.  [default: as in jobs/rehearsal/recipe.py]',
 )
 def command(
     models: tuple[str, ...],

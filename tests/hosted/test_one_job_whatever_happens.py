@@ -184,6 +184,8 @@ def check(server: Server, seed: int, steps: Steps, tmp_path: Path) -> None:
     ended = failure.text().splitlines()[0] if failure else "succeeded"
     print(f"seed {seed}: {[rule['kind'] for rule in faults_of(seed)]}, {steps.deaths} kills: {ended}")
     client = server.client(key_of(seed), timeout=30)
+    steps.kills.clear()
+    steps.restart = 0
     jobs, uploads = look(client)
     assert len(jobs) <= 1
     assert len(uploads) == len({file.filename for file in uploads})
