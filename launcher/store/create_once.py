@@ -22,6 +22,7 @@ from launcher.store.client import Absent, Client, Taken, md5
 CLAIMS = ".claims"
 PROBES = ".probes"
 _RACERS = 4
+_ETAG_TRIES = 6
 
 
 def probe(client: Client) -> bool:
@@ -29,31 +30,38 @@ def probe(client: Client) -> bool:
 
     Raises Failure where the bucket cannot be written.
     """
+    client.etag_is_md5 = _tells_md5(client)
     key = client.address.key(f"{PROBES}/{uuid.uuid4().hex}")
-    data = b"tuneyard"
-    client.etag_is_md5 = None
     try:
-        client.etag_is_md5 = client.put(key, data, create=True) == md5(data)
-    except Taken:
-        # Our own, after an answer that was lost: the condition works; the ETag is asked for again.
-        client.etag_is_md5 = client.head(key).etag == md5(data)
-    except Failure as failure:
-        if failure.reason is not Reason.UNSUPPORTED:
-            raise
-        client.etag_is_md5 = client.put(key, data) == md5(data)
-        client.delete([key])
-        return False
-    try:
-        return _second_loses(client, key, data) and _one_of_many_wins(client)
+        client.put(key, b"tuneyard")
+        return _second_loses(client, key) and _one_of_many_wins(client)
     finally:
         client.delete([key])
 
 
-def _second_loses(client: Client, key: str, data: bytes) -> bool:
+def _tells_md5(client: Client) -> bool:
+    """Whether the server's ETag is the MD5 of what arrived. One agreement is proof; a disagreement may
+    only mean that this write was spoilt on its way."""
+    key = client.address.key(f"{PROBES}/{uuid.uuid4().hex}")
     try:
-        client.put(key, data, create=True)
+        for number in range(_ETAG_TRIES):
+            data = b"tuneyard %d" % number
+            if client.put(key, data) == md5(data):
+                return True
+        return False
+    finally:
+        client.delete([key])
+
+
+def _second_loses(client: Client, key: str) -> bool:
+    """Whether a conditional write is refused where an object is."""
+    try:
+        client.put(key, b"second", create=True)
     except Taken:
         return True
+    except Failure as failure:
+        if failure.reason is not Reason.UNSUPPORTED:
+            raise
     return False
 
 

@@ -41,6 +41,8 @@ from launcher.store.transfer import Crew, Ledger, Pace, Transfer, part_size, ran
 _DATA = ".data"
 #: How long what a probe found out about a server is believed.
 _PROBE_HOLDS_S = 3600.0
+#: After so long nobody is still about to write again what arrived wrong.
+_REPAIR_TIME_S = 3600.0
 
 
 class S3Store:
@@ -133,13 +135,17 @@ class S3Store:
         return manifest
 
     def _standing(self, prefix: str) -> Manifest | None:
-        """The manifest that is committed, if one is. A manifest that is none is moved out of the way."""
+        """The manifest that is committed, if one is. One that arrived wrong, and that its writer did not
+        put right since, is moved out of the way."""
         try:
             return self._manifest(prefix)
         except Failure as failure:
             if failure.reason is not Reason.CORRUPT_ARTIFACT:
                 raise
-            self.client.delete([self.place.key(f"{prefix}/{MANIFEST}")])
+            key = self.place.key(f"{prefix}/{MANIFEST}")
+            if time.time() - self.client.head(key).modified_at < _REPAIR_TIME_S:
+                raise
+            self.client.delete([key])
             return None
 
     def _manifest(self, prefix: str) -> Manifest | None:

@@ -179,7 +179,29 @@ class Transfer:
             one = _Upload(planned, f"{base}{planned.name}", size)
             tasks += self._tasks(one, ledger, meter, found)
         Crew(tasks, self.limits.parallel).join()
+        if self.client.etag_is_md5 is False:
+            # This server's ETags tell nothing: what arrived is read back.
+            Crew(
+                [lambda one=one: self._read_back(one, base, found[one.name]) for one in objects],  # type: ignore[misc]
+                self.limits.parallel,
+            ).join()
         return found
+
+    def _read_back(self, planned: ObjectPlan, base: str, digests: list[str]) -> None:
+        key = f"{base}{planned.name}"
+        spans = ranges(planned.size_bytes, part_size(planned.size_bytes, self.limits.part_bytes))
+        for (first, size), digest in zip(spans, digests, strict=True):
+            for _ in range(self.limits.wrong_answers):
+                if size == 0 or md5(self.client.get(key, first, size).data) == digest:
+                    break
+            else:
+                self.client.delete([key])
+                raise Failure(
+                    Reason.NETWORK,
+                    "what was written arrived wrong",
+                    where=f"s3://{self.client.address.bucket}/{key}",
+                    next_step="check the network and the server, then launcher retry RUN",
+                )
 
     def _is_done(self, planned: ObjectPlan, base: str, ledger: Ledger) -> bool:
         claimed = ledger.done.get(planned.name)
@@ -279,7 +301,7 @@ class Transfer:
         raise Failure(
             Reason.NETWORK,
             "what was written arrived wrong, time after time",
-            where=one.key,
+            where=f"s3://{self.client.address.bucket}/{one.key}",
             next_step="check the network and the server, then launcher retry RUN",
         )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import time
 import types
 import uuid
@@ -259,20 +260,31 @@ def run_sequences(
     place = make_place(kind, directory, servers)
     server = servers(kind)
 
-    def one(seed: int) -> tuple[Story, Counter[str]]:
+    def one(seed: int) -> tuple[Sequence, str]:
         sequence = Sequence(seed, server, place.bucket, directory / str(seed))
-        return sequence.run(), sequence.proxy.done
+        try:
+            sequence.run()
+            return sequence, ""
+        except Exception as error:  # one broken promise shall not hide the others
+            return sequence, f"seed {seed}: {type(error).__name__}: {error}"
+        finally:
+            shutil.rmtree(directory / str(seed), ignore_errors=True)
 
     told: Counter[str] = Counter()
+    broken: list[str] = []
     longest_s = 0.0
     with ThreadPoolExecutor(workers) as pool:
-        for story, faults in pool.map(one, seeds):
-            told += story.outcomes
-            told.update({f"fault {name}": count for name, count in faults.items()})
-            longest_s = max(longest_s, story.longest_s)
+        for sequence, what in pool.map(one, seeds):
+            told += sequence.story.outcomes
+            told.update({f"fault {name}": count for name, count in sequence.proxy.done.items()})
+            longest_s = max(longest_s, sequence.story.longest_s)
+            if what:
+                broken.append(what)
+                print(what, flush=True)
     print(f"\n{kind}: {len(seeds)} sequences from seed {seeds.start}, longest operation {longest_s:.1f} s")
     for name, count in sorted(told.items()):
         print(f"  {name:32} {count}")
+    assert not broken, broken
     return told
 
 
