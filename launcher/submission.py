@@ -11,6 +11,7 @@ from typing import Any
 
 from launcher import budget, catalog, local
 from launcher.catalog import Prices
+from launcher.estimate import estimate
 from launcher.hosted import hosted_problem
 from launcher.outcome import Failure, Reason
 from launcher.plan import Plan, Stage
@@ -20,8 +21,10 @@ from launcher.stages import FetchSettings, HostedPredictSettings, HubModel, Pack
 from launcher.store import Store
 
 _HEAVY_MODULES = ("torch", "transformers", "peft", "deepspeed", "safetensors")
-#: Bytes a fetched model takes besides its weights in float32 (download, scratch).
+#: What a fetch takes besides large weights: download, scratch, a small model in float32.
 _FETCH_FREE_BYTES = 3 << 30
+#: Weights on the hub are in 16 bits.
+_HUB_BYTES_PER_PARAMETER = 2
 _MINIMUM_FREE_BYTES = 64 << 20
 
 
@@ -42,6 +45,7 @@ def preflight_local(plan: Plan, store: Store, prices: Prices | None = None) -> N
     gpus = sorted({stage.resources.device for stage in open_stages if stage.resources.gpus})
     if gpus and not Path("/dev/nvidiactl").exists():
         problems.append(f"this machine has no NVIDIA driver, and the plan asks for {', '.join(gpus)}")
+    problems += [f"{one.stage}: {one.problem}" for one in estimate(plan, None) if one.gpus and one.problem]
     if problems:
         raise Failure(
             Reason.UNSUPPORTED,
@@ -50,11 +54,7 @@ def preflight_local(plan: Plan, store: Store, prices: Prices | None = None) -> N
             problems=tuple(problems),
             next_step="launcher doctor",
         )
-    needed = _MINIMUM_FREE_BYTES
-    for stage in open_stages:
-        settings = stage.typed_settings()
-        if isinstance(settings, FetchSettings) and isinstance(settings.source, HubModel | PackagedModel):
-            needed += _FETCH_FREE_BYTES
+    needed = _MINIMUM_FREE_BYTES + sum(_fetched_bytes(stage) for stage in open_stages)
     free = shutil.disk_usage(store.local_root).free
     if free < needed:
         raise Failure(
@@ -63,6 +63,18 @@ def preflight_local(plan: Plan, store: Store, prices: Prices | None = None) -> N
             where=store.address,
             next_step="free space or name another --store",
         )
+
+
+def _fetched_bytes(stage: Stage) -> int:
+    """About what a fetch stage needs on the disk while it works; nothing for what is not downloaded."""
+    settings = stage.typed_settings()
+    if not isinstance(settings, FetchSettings) or not isinstance(settings.source, HubModel | PackagedModel):
+        return 0
+    if isinstance(settings.source, PackagedModel):
+        return _FETCH_FREE_BYTES
+    repository = settings.source.repository
+    known = [m.shape for m in catalog.models().values() if m.source.get("repository") == repository]
+    return _FETCH_FREE_BYTES + (_HUB_BYTES_PER_PARAMETER * known[0].parameters if known else 0)
 
 
 def _needs_torch(stage: Stage) -> bool:
