@@ -1,0 +1,126 @@
+"""`budget_usd` is a cap over all attempts: nothing paid starts beyond it, and what runs is stopped at it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import upload_of
+from staging import Study, study
+
+from launcher import budget
+from launcher.conductor import Conductor, Ended
+from launcher.outcome import Reason
+from launcher.plan import Stage
+from launcher.runs import Attempt
+
+URL = "http://127.0.0.1:9/v1"
+_PART = {
+    "rows": 1000,
+    "prompt_tokens": {"mean": 100.0},
+    "answer_tokens": {"mean": 50.0},
+    "training_tokens": 1_000_000,
+}
+
+
+class NothingStarts:
+    """A backend that only remembers what it was asked to start."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+
+    def has_room(self, stage: Stage) -> bool:
+        return True
+
+    def start(self, stage: Stage, number: int) -> None:
+        self.started.append(stage.name)
+
+    def running(self) -> set[str]:
+        return set()
+
+    def ended(self) -> list[Ended]:
+        return []
+
+    def stop(self) -> None:
+        pass
+
+
+def with_card(root: Path, budget_usd: float) -> Study:
+    """A study whose data card says that tuning trains a million tokens: $8."""
+    one = study(root, URL, budget_usd=budget_usd)
+    key = one.plan.stage("prepare").key
+    directory = root / "card"
+    directory.mkdir()
+    (directory / "card.json").write_text(json.dumps({"parts": {"train": _PART, "test": _PART}}))
+    (directory / "upload").mkdir()
+    (directory / "upload" / "train.jsonl").write_bytes(upload_of(10))
+    one.store.delete(f"stages/{key}")
+    one.store.commit(f"stages/{key}", directory, {})
+    return one
+
+
+def attempt_of(one: Study) -> Attempt:
+    return Attempt(one.store, one.plan.run_id, one.attempt)
+
+
+def test_an_estimate_over_the_cap_stops_tuning_before_it_starts(tmp_path: Path) -> None:
+    one = with_card(tmp_path, budget_usd=9.0)
+    backend = NothingStarts()
+    outcome = Conductor(one.plan, one.store, attempt_of(one), backend).run()
+    assert outcome is not None
+    assert outcome["reason"] == Reason.OVER_BUDGET.value
+    assert backend.started == []
+    # A million tokens at $8, and answers of 1,000 rows: 100,000 in at $12, 50,000 out at $16.
+    assert "about $10.00 are to come" in outcome["failure"]["what"]
+    assert "--budget-usd" in outcome["failure"]["next"]
+
+
+def test_an_estimate_within_the_cap_is_no_hindrance(tmp_path: Path) -> None:
+    one = with_card(tmp_path, budget_usd=10.01)
+    assert budget.would_exceed(one.plan, one.store, attempt_of(one)) is None
+
+
+def commit(one: Study, stage: str, meta: dict[str, Any], root: Path) -> None:
+    directory = root / stage
+    directory.mkdir()
+    one.store.commit(f"stages/{one.plan.stage(stage).key}", directory, meta)
+
+
+def test_what_was_spent_counts_over_all_attempts(tmp_path: Path) -> None:
+    one = with_card(tmp_path, budget_usd=10.0)
+    commit(one, "tune-hosted-s1", {"trained_tokens": 2_150_968}, tmp_path)
+    attempt = attempt_of(one)
+    assert round(budget.spent_usd(one.plan, one.store, attempt), 2) == 17.21
+    refusal = budget.over_budget(one.plan, one.store, attempt, {})
+    assert refusal is not None
+    assert "$17.21 are spent" in refusal.what
+    later = Attempt(one.store, one.plan.run_id, 2)
+    later.put("request.json", {"format": 1, "budget_usd": 20.0})
+    assert budget.over_budget(one.plan, one.store, later, {}) is None
+    left = budget.remaining_usd(one.plan, one.store, later)
+    assert left == pytest.approx(20 - 17.207744)
+
+
+def test_gpu_hours_of_failed_tries_count_too(tmp_path: Path) -> None:
+    one = with_card(tmp_path, budget_usd=1.0)
+    stage = one.plan.stage("tune-hosted-s1")
+    on_gpu = stage.model_copy(
+        update={"resources": stage.resources.model_copy(update={"device": "NVIDIA-A40", "gpus": 1})}
+    )
+    plan = one.plan.model_copy(update={"stages": (*one.plan.stages[:1], on_gpu, *one.plan.stages[2:])})
+    attempt = attempt_of(one)
+    attempt.begin_try(stage.name, 1, 1000.0)
+    attempt.end_try(stage.name, 1, {"ended_at": 1000.0 + 3600, "reason": Reason.KILLED.value})
+    assert budget.spent_usd(plan, one.store, attempt) == pytest.approx(0.475)
+    # Another hour of it runs now, and half an hour more is too much.
+    assert budget.over_budget(plan, one.store, attempt, {stage.name: 3600.0}) is None
+    assert budget.over_budget(plan, one.store, attempt, {stage.name: 5400.0}) is not None
+
+
+def test_without_a_cap_nothing_is_refused(tmp_path: Path) -> None:
+    one = study(tmp_path, URL)
+    assert budget.would_exceed(one.plan, one.store, attempt_of(one)) is None
+    assert budget.over_budget(one.plan, one.store, attempt_of(one), {}) is None
+    assert budget.remaining_usd(one.plan, one.store, attempt_of(one)) is None
