@@ -21,6 +21,7 @@ from launcher.outcome import Failure, Reason
 
 _MOST_REQUESTS = 50_000
 _MOST_BYTES = 200 << 20
+_MOST_ANSWER_BYTES = 1 << 30
 _ROUNDS = 3
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _SAVE_EVERY_S = 10.0
@@ -126,8 +127,8 @@ def _read(service: Service, ledger: Ledger, batch: Any, rows: list[int], latency
     wanted = {f"row-{row}": row for row in rows}
     refused = []
     for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
-        content = service.ask("fetch answers", lambda name=file_id: service.client.files.content(name))  # type: ignore[misc]
-        for line in content.content.splitlines():
+        data = service.read_file("fetch answers", file_id, _MOST_ANSWER_BYTES)
+        for line in data.splitlines():
             row, response = _result(line, wanted)
             if row is None or row in ledger.answers:
                 continue

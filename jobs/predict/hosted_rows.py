@@ -128,8 +128,8 @@ def answer_of(body: dict[str, Any], latency_s: float) -> dict[str, Any]:
         return {
             "answer": str(text),
             "finish": "length" if choice["finish_reason"] == "length" else "stop",
-            "prompt_tokens": int(usage["prompt_tokens"]),
-            "answer_tokens": int(usage["completion_tokens"]),
+            "prompt_tokens": max(0, int(usage["prompt_tokens"])),
+            "answer_tokens": max(0, int(usage["completion_tokens"])),
             "latency_s": round(latency_s, 4),
         }
     except (KeyError, IndexError, TypeError, AttributeError, ValueError):

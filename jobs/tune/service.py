@@ -73,8 +73,6 @@ class Service:
             api_key=connection.api_key,
             max_retries=0,
             timeout=self.patience.timeout_s,
-            organization="",
-            project="",
         )
 
     def ask(self, what: str, call: Callable[[], Result]) -> Result:
@@ -111,6 +109,20 @@ class Service:
             self._check_stop()
             time.sleep(min(_TICK_S, left_s))
         self._check_stop()
+
+    def read_file(self, what: str, file_id: str, limit_bytes: int) -> bytes:
+        """The bytes of a file at the service. Raises Failure(NETWORK) where they are more than `limit_bytes`."""
+
+        def fetch() -> bytes:
+            data = bytearray()
+            with self.client.files.with_streaming_response.content(file_id) as response:
+                for chunk in response.iter_bytes():
+                    data += chunk
+                    if len(data) > limit_bytes:
+                        raise Failure(Reason.NETWORK, f"{what}: more than {limit_bytes} bytes")
+            return bytes(data)
+
+        return self.ask(what, fetch)
 
     def clean(self, text: str) -> str:
         """Text of the service, printable, short and without the key."""

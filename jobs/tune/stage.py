@@ -29,6 +29,7 @@ from launcher.stages import TuneSettings
 
 _SAVE_EVERY_S = 10.0
 _PROBLEMS_SHOWN = 200
+_MOST_RESULT_BYTES = 64 << 20
 
 
 def run(context: StageContext) -> None:
@@ -170,8 +171,10 @@ def _results(
     context: StageContext, settings: TuneSettings, service: Service, job: Any, facts: dict[str, Any]
 ) -> None:
     """Write what the job left: the tuned model's name, the curve, tokens billed against tokens expected."""
+    if not job.fine_tuned_model:
+        raise Failure(Reason.NETWORK, f"job {job.id} succeeded and names no tuned model")
     curve = _curve(service, job)
-    billed = job.trained_tokens
+    billed = None if job.trained_tokens is None else max(0, job.trained_tokens)
     difference = None if billed is None else billed - facts["expected_tokens"]
     if difference:
         print(
@@ -214,8 +217,7 @@ def _curve(service: Service, job: Any) -> list[dict[str, Any]]:
     """The result file's steps as `curve.jsonl` has them; none where there is no readable result file."""
     if not job.result_files:
         return []
-    content = service.ask("fetch the result file", lambda: service.client.files.content(job.result_files[0]))
-    data = content.content
+    data = service.read_file("fetch the result file", str(job.result_files[0]), _MOST_RESULT_BYTES)
     try:
         text = base64.b64decode(data, validate=True).decode()
     except (binascii.Error, ValueError):
