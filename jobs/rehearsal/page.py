@@ -9,9 +9,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from jobs.rehearsal.job_facts import metrics_events
 from jobs.rehearsal.service import Service, tenant
 from jobs.rehearsal.state import Stored
-from jobs.rehearsal.training import metrics_events
 
 _JOBS_SHOWN = 50
 _WIDTH, _HEIGHT = 320, 80

@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import csv
 import hashlib
-import io
 import json
 import shutil
 import traceback
@@ -20,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from jobs.rehearsal.child import Child
+from jobs.rehearsal.job_facts import job_losses, metrics_csv, model_name, newest_checkpoint, row_of
 from jobs.rehearsal.recipe import Recipe, train_settings
 from jobs.rehearsal.state import State, Stored, new_id, now
-from jobs.tasks.rows import Row, write_rows
+from jobs.tasks.rows import write_rows
 from jobs.train import checkpoint
 from jobs.train.trainer import Job
 from jobs.train.workers import STOPPED, to_json
@@ -154,8 +153,8 @@ class Trainer:
         batch = pricing.auto_batch_rows(len(examples)) if batch == "auto" else batch
         multiplier = 1.0 if multiplier == "auto" else multiplier
         data = self._state.job_directory(job.id) / "data"
-        write_rows(data / "train.jsonl", map(_row, examples))
-        write_rows(data / "validation.jsonl", (_row(example) for _, example in validation.examples))
+        write_rows(data / "train.jsonl", map(row_of, examples))
+        write_rows(data / "validation.jsonl", (row_of(example) for _, example in validation.examples))
         decided = {"n_epochs": epochs, "batch_size": batch, "learning_rate_multiplier": multiplier}
         settings = train_settings(
             self._recipe,
@@ -206,7 +205,7 @@ class Trainer:
             data=directory / "data",
             out=directory / "out",
             scratch=directory / "scratch",
-            checkpoint=_newest(directory),
+            checkpoint=newest_checkpoint(directory),
             base={"base_model_name_or_path": job.body["model"]},
         )
 
@@ -250,8 +249,8 @@ class Trainer:
         known = self._state.list("checkpoint", owner=job.id)
         if any(one.body["step_number"] == step for one in known):
             return
-        model = f"{_model_name(job)}:ckpt-step-{step}"
-        losses = _losses(self._state, job)
+        model = f"{model_name(job)}:ckpt-step-{step}"
+        losses = job_losses(self._state, job)
         with self._state.transaction():
             self._add_model(job, model, adapter)
             body = {
@@ -283,11 +282,11 @@ class Trainer:
     def _succeed(self, job: Stored) -> None:
         result = self._state.add_file(
             job.tenant,
-            base64.b64encode(_metrics_csv(_losses(self._state, job))),
+            base64.b64encode(metrics_csv(job_losses(self._state, job))),
             filename="step_metrics.csv",
             purpose="fine-tune-results",
         )
-        name = _model_name(job)
+        name = model_name(job)
         with self._state.transaction():
             self._add_model(job, name, "out")
             self._add_checkpoint(job, job.body["_settings"]["training"]["steps"], "out")
@@ -350,52 +349,3 @@ class Trainer:
             "data": data or {},
         }
         self._state.add("event", job.tenant, body, owner=job.id)
-
-
-def metrics_events(state: State, job: Stored) -> list[dict[str, Any]]:
-    """Data of the job's metrics events, by step."""
-    found = [one.body for one in state.list("event", owner=job.id) if one.body["type"] == "metrics"]
-    return sorted((body["data"] for body in found), key=lambda data: data["step"])
-
-
-def _losses(state: State, job: Stored) -> dict[int, dict[str, float]]:
-    wanted = ("train_loss", "valid_loss")
-    return {
-        data["step"]: {name: data[name] for name in wanted if data.get(name) is not None}
-        for data in metrics_events(state, job)
-    }
-
-
-def _metrics_csv(losses: dict[int, dict[str, float]]) -> bytes:
-    """The result file. Accuracies are not measured here, so their columns are empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy"])
-    for step, values in sorted(losses.items()):
-        writer.writerow([step, values.get("train_loss"), "", values.get("valid_loss", ""), ""])
-    return text.getvalue().encode()
-
-
-def _model_name(job: Stored) -> str:
-    suffix = job.body["user_provided_suffix"] or ""
-    kept = "".join(c for c in suffix.lower() if c.isascii() and (c.isalnum() or c in "-_"))
-    return f"ft:{job.body['model']}:{job.tenant}:{kept}:{job.id[-8:]}"
-
-
-def _row(example: dict[str, Any]) -> Row:
-    messages = tuple(
-        {"role": message["role"], "content": message["content"] or ""} for message in example["messages"]
-    )
-    return Row("", messages, {"task": "chat"})
-
-
-def _newest(directory: Path) -> Path | None:
-    """The newest checkpoint whose bytes are whole; what a crash left half is passed over."""
-    store = DirectoryStore(directory)
-    for name in reversed(checkpoint.committed(store, "checkpoints")):
-        with contextlib.suppress(Failure):
-            return store.open(f"checkpoints/{name}").directory()
-    return None
-
-
-__all__ = ["ENDED", "OPEN", "Trainer", "metrics_events"]
