@@ -213,13 +213,13 @@ class Client:
     def call(self, operation: str, *, body: bool = False, hasty: bool = False, **parameters: Any) -> Any:
         """One request with its retries. With `body` the answer's bytes are read too, as `Bytes`.
 
-        With `hasty` it is sent only once. Raises Absent, Taken or Failure; returns botocore's answer.
+        With `hasty` it is sent again only where the server has refused it. Raises Absent, Taken or
+        Failure; returns botocore's answer.
         """
         allowed_s = self.limits.settle_s / 2 if hasty else self.limits.call_timeout_s
         deadline = time.monotonic() + allowed_s
-        most = 1 if hasty else self.limits.wrong_answers
         renewed = False
-        for attempt in range(1, most + 1):
+        for attempt in range(1, self.limits.wrong_answers + 1):
             client = self._hasty_client if hasty else self._client
             try:
                 perform = partial(_perform, client, operation, parameters, body)
@@ -242,11 +242,11 @@ class Client:
                     raise Absent(parameters.get("Key", "")) from None
                 if code in ("PreconditionFailed", "412"):
                     raise Taken(parameters.get("Key", "")) from None
-                if not again or attempt == most:
+                if not again or attempt == self.limits.wrong_answers:
                     raise self._explain(error, operation, parameters) from None
             except _BROKEN as error:
                 # What broke while it was read, or could not be read at all.
-                if attempt == most or not _may_pass(error):
+                if hasty or attempt == self.limits.wrong_answers or not _may_pass(error):
                     raise self._explain(error, operation, parameters) from None
             pause = min(0.05 * 2**attempt, 2.0, max(0.0, deadline - time.monotonic()))
             time.sleep(pause)
@@ -347,10 +347,16 @@ class Client:
     def delete(self, keys: list[str]) -> None:
         """Remove objects; what is gone already counts as removed."""
         for key in keys:
-            try:
-                self.call("delete_object", Bucket=self.address.bucket, Key=key)
-            except Absent:
-                continue
+            for attempt in range(1, self.limits.wrong_answers + 1):
+                try:
+                    self.call("delete_object", Bucket=self.address.bucket, Key=key)
+                    break
+                except Absent:
+                    break
+                except Failure as failure:
+                    # rclone's server stumbles over neighbours that are deleted at the same time.
+                    if failure.reason is not Reason.NETWORK or attempt == self.limits.wrong_answers:
+                        raise
 
     def objects(self, prefix: str) -> Iterator[Stat]:
         """Every object whose key starts with `prefix`, in the order of keys."""

@@ -188,9 +188,8 @@ def error_answer(status: int, code: str) -> bytes:
     return head.encode() + body
 
 
-def read_message(stream: socket.socket, *, head_only: bool = False) -> Message | None:
+def read_message(stream: socket.socket, *, head_only: bool = False, data: bytes = b"") -> Message | None:
     """The next message, or None where the other side has closed. Raises OSError where it breaks off."""
-    data = b""
     while b"\r\n\r\n" not in data:
         chunk = stream.recv(65536)
         if not chunk:
@@ -206,9 +205,11 @@ def read_message(stream: socket.socket, *, head_only: bool = False) -> Message |
     }
     status = head.split(b" ", 2)[1]
     if head.startswith(b"HTTP/") and status == b"100":
-        return read_message(stream, head_only=head_only)
+        return read_message(stream, head_only=head_only, data=body)
     if head_only or (head.startswith(b"HTTP/") and status in (b"204", b"304")):
         return Message(head, b"")
+    if fields.get(b"expect", b"").lower() == b"100-continue":
+        stream.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
     parts = [body]
     if b"chunked" in fields.get(b"transfer-encoding", b""):
         while not (joined := b"".join(parts)).endswith(b"0\r\n\r\n"):

@@ -306,5 +306,5 @@ def test_faults_by_many_seeds(kind: str, servers: Callable[[str], Server], tmp_p
     """At least 500 sequences over all servers."""
     count = int(os.environ.get("TUNEYARD_FAULT_SEQUENCES", "510")) // len(KINDS)
     first = 1000 * (1 + KINDS.index(kind)) + _FIRST
-    told = run_sequences(kind, range(first, first + count), servers, tmp_path, 24)
+    told = run_sequences(kind, range(first, first + count), servers, tmp_path, 16)
     assert all(told[f"fault {name}"] for name in FAULTS if count > 50)
