@@ -44,6 +44,8 @@ def main(argv: list[str]) -> int:
     scores, summary = score_rows(scoring, rows, answers)
     if options.details is not None:
         _write_details(options.details, [score.to_json() for score in scores])
+    if options.survivors is not None:
+        _write_details(options.survivors, summary.get("mutants", {}).get("survivors", []))
     result = {"source": source, "split": options.split, **_flat(summary)}
     print(json.dumps(result, indent=2) if options.output == "json" else _table(summary))
     return 0
@@ -83,6 +85,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--no-cache", action="store_true", help="score anew what was scored before")
     parser.add_argument(
+        "--survivors",
+        type=Path,
+        metavar="FILE",
+        help="sql only: write the mutants that no database kills there",
+    )
+    parser.add_argument(
         "--explain", metavar="ROW", help="show why one row (its id, or its number from 1) is right or wrong"
     )
     parser.add_argument("-o", "--output", choices=("json", "table"), default="table")
@@ -120,11 +128,7 @@ def _flat(summary: dict[str, Any]) -> dict[str, Any]:
         "primary": summary["primary"],
         **{name: measure["value"] for name, measure in measures.items()},
         "intervals": {name: [measure["low"], measure["high"]] for name, measure in measures.items()},
-        **(
-            {"mutants_killed": summary["mutants"]["rate"], "mutants": summary["mutants"]}
-            if "mutants" in summary
-            else {}
-        ),
+        **_mutants(summary),
         "flags": summary["flags"],
         "notes": summary["notes"],
         "reasons": summary["reasons"],
@@ -136,6 +140,14 @@ def _flat(summary: dict[str, Any]) -> dict[str, Any]:
             for group, parts in summary["breakdowns"].items()
         },
     }
+
+
+def _mutants(summary: dict[str, Any]) -> dict[str, Any]:
+    """The kill rate and its parts; the survivors themselves go to a file (`--survivors`)."""
+    if "mutants" not in summary:
+        return {}
+    found = {name: value for name, value in summary["mutants"].items() if name != "survivors"}
+    return {"mutants_killed": found["rate"], "mutants": found}
 
 
 def _table(summary: dict[str, Any]) -> str:

@@ -1,0 +1,121 @@
+"""A second scoring is instant, and a verdict can be looked at."""
+
+import json
+from pathlib import Path
+
+import pytest
+from small_sql_data import QUESTIONS, SqlData
+
+from jobs.score import command
+from jobs.score.cache import Cache, key
+from jobs.score.sql import pool
+from jobs.score.sql.scorer import score
+from launcher.outcome import Failure, Reason
+
+
+def test_what_is_kept_comes_back(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "deep" / "score.sqlite")
+    cache.put({key("a"): {"x": [1, None, "é"]}, key("b"): 2})
+    assert cache.get([key("a"), key("c"), key("a")]) == {key("a"): {"x": [1, None, "é"]}}
+    cache.close()
+    again = Cache(tmp_path / "deep" / "score.sqlite")
+    assert again.get([key("b")]) == {key("b"): 2}
+    again.close()
+
+
+def test_a_second_scoring_starts_no_worker(
+    sql_data: SqlData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [sql for _, sql in QUESTIONS[:-1]] + ["SELECT 1"]
+
+    def scored() -> object:
+        cache = Cache(tmp_path / "score.sqlite")
+        try:
+            return score(sql_data.rows, answers, sql_data.directory, workers=1, cache=cache)
+        finally:
+            cache.close()
+
+    first = scored()
+    monkeypatch.setattr(pool, "_Worker", None)
+    assert scored() == first
+
+
+def test_a_changed_database_is_scored_anew(sql_data: SqlData, tmp_path: Path) -> None:
+    from jobs.score.sql.scorer import gold_jobs, gold_key
+
+    before = gold_key(gold_jobs(sql_data.rows, sql_data.directory)[0])
+    other = tmp_path / "other"
+    sql_data.directory.rename(other)
+    content = bytearray((other / "database" / "music" / "music.sqlite").read_bytes())
+    content[-1] ^= 1
+    (other / "database" / "music" / "music.sqlite").write_bytes(content)
+    assert gold_key(gold_jobs(sql_data.rows, other)[0]) != before
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a database", b"SQLite format 3\0" + b"x" * 5000])
+def test_a_damaged_cache_is_begun_anew_or_done_without(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "score.sqlite"
+    path.write_bytes(damage)
+    cache = Cache(path)
+    cache.put({key(1): 1})
+    assert cache.get([key(1)]) in ({key(1): 1}, {})
+    cache.close()
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    cache = Cache(tmp_path / "file" / "score.sqlite")
+    cache.put({key(1): 1})
+    assert cache.get([key(1)]) == {}
+    assert "scores are not cached" in capsys.readouterr().err
+
+
+@pytest.fixture
+def explained(sql_data: SqlData, tmp_path: Path, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    answers = [sql for _, sql in QUESTIONS]
+    answers[2] = "SELECT name, country FROM singer WHERE country != 'France'"
+    answers[3] = "SELECT name FROM singer ORDER"
+    answers[4] = "SELECT name FROM singer ORDER BY name"
+    file = tmp_path / "answers.jsonl"
+    file.write_text("".join(json.dumps({"answer": answer}) + "\n" for answer in answers))
+
+    def explain(row: str, *more: str) -> str:
+        base = ["sql", "--data", str(sql_data.directory), "--split", "train", "--predictions", str(file)]
+        assert command.main([*base, "--explain", row, *more]) == 0
+        return capsys.readouterr().out
+
+    return explain
+
+
+def test_a_wrong_answer_is_proved_on_a_small_database(explained) -> None:  # type: ignore[no-untyped-def]
+    proof = json.loads(explained("3", "-o", "json"))["proof"]
+    assert sum(table["of"] for table in proof["tables"]) == 1
+    assert proof["gold"]["rows"] != proof["answer"]["rows"]
+
+
+def test_the_proof_can_be_read(explained) -> None:  # type: ignore[no-untyped-def]
+    text = explained("train-00005")
+    for part in (
+        "question  The oldest singer.",
+        "wrong rows",
+        "singer (",
+        "the gold returns",
+        "the answer returns",
+    ):
+        assert part in text
+
+
+def test_what_does_not_run_says_so(explained) -> None:  # type: ignore[no-untyped-def]
+    assert "the answer returns: syntax error" in explained("4")
+
+
+def test_a_right_answer_has_nothing_against_it(explained) -> None:  # type: ignore[no-untyped-def]
+    assert "nothing tells it from the gold" in explained("1")
+
+
+def test_an_unknown_row_is_usage(explained) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(Failure, match="there is no row '99'") as failure:
+        explained("99")
+    assert failure.value.reason is Reason.USAGE

@@ -1,0 +1,110 @@
+"""Mutants are wrong queries of every kind, and the databases chosen for a query kill them."""
+
+import pytest
+
+from jobs.score.sql.equivalent import rule
+from jobs.score.sql.kills import kill_rate
+from jobs.score.sql.mutate import KINDS, mutants
+from jobs.score.sql.prepare import prepare
+from jobs.score.sql.schema import from_text
+from jobs.score.sql.syntax import parse
+
+SCHEMA = (
+    "CREATE TABLE singer (id INTEGER PRIMARY KEY, name TEXT, country TEXT, age INTEGER);\n"
+    "CREATE TABLE concert (id INTEGER PRIMARY KEY, singer_id INTEGER, year INTEGER, "
+    "FOREIGN KEY (singer_id) REFERENCES singer(id));"
+)
+GOLDS = [
+    "SELECT DISTINCT country FROM singer WHERE age > 20",
+    "SELECT country, count(*) FROM singer GROUP BY country HAVING count(*) >= 2",
+    "SELECT name FROM singer ORDER BY age DESC LIMIT 1",
+    "SELECT name FROM singer AS a JOIN concert AS b ON a.id = b.singer_id WHERE b.year = 2014 AND country = 'France'",
+    "SELECT name FROM singer WHERE country LIKE '%an%'",
+    "SELECT name FROM singer WHERE id NOT IN (SELECT singer_id FROM concert)",
+    "SELECT name FROM singer WHERE age BETWEEN 20 AND 30 EXCEPT SELECT name FROM singer WHERE country = 'Chad'",
+    "SELECT avg(age), max(age) FROM singer WHERE country = \"France\"",
+    "SELECT country FROM singer GROUP BY country ORDER BY count(*) DESC LIMIT 3",
+]  # fmt: skip
+
+
+def made(gold: str) -> dict[str, object]:
+    return prepare({"sql": gold, "database": None, "schema": SCHEMA, "context": SCHEMA, "seed": 0})
+
+
+def test_there_are_mutants_of_every_kind() -> None:
+    schema = from_text(SCHEMA)
+    found = {m.kind for gold in GOLDS for m in mutants(parse(gold), schema)}  # type: ignore[arg-type]
+    assert found == set(KINDS)
+
+
+@pytest.mark.parametrize("gold", GOLDS)
+def test_mutants_differ_from_the_query_and_from_each_other(gold: str) -> None:
+    tree = parse(gold)
+    assert tree is not None
+    texts = [m.sql for m in mutants(tree, from_text(SCHEMA))]
+    assert len(texts) == len(set(texts)) > 3
+    assert tree.sql(dialect="sqlite") not in texts
+    assert tree == parse(gold)
+
+
+@pytest.mark.parametrize("gold", GOLDS)
+def test_the_chosen_databases_kill_all_but_the_equivalent(gold: str) -> None:
+    entry = made(gold)
+    missed = [(change, sql) for _, change, sql, rule in entry["survivors"] if rule is None]  # type: ignore[attr-defined]
+    assert len(missed) <= 1, missed
+    assert 1 <= len(entry["images"]) <= 8  # type: ignore[arg-type]
+
+
+def test_the_same_query_gives_the_same_databases() -> None:
+    assert made(GOLDS[3]) == made(GOLDS[3])
+
+
+@pytest.mark.parametrize(
+    ("gold", "change", "expected"),
+    [
+        ("SELECT count(*) FROM singer", "add DISTINCT", "the result has one row"),
+        ("SELECT country, count(*) FROM singer GROUP BY country", "add DISTINCT", "every group key is shown"),
+        ("SELECT id, name FROM singer", "add DISTINCT", "an identifier is shown"),
+        ("SELECT name FROM singer", "add DISTINCT", None),
+        ("SELECT count(*) FROM concert", "count(*) to count(singer_id)", "an identifier is never NULL"),
+        ("SELECT count(*) FROM singer WHERE age > 3", "count(*) to count(age)", None),
+        (
+            "SELECT T1.name FROM singer AS T1 JOIN concert AS T2 ON T1.id = T2.singer_id WHERE T2.year = 2014",
+            "inner join to left join",
+            "another condition needs the joined row",
+        ),
+        (
+            "SELECT T1.name FROM singer AS T1 JOIN concert AS T2 ON T1.id = T2.singer_id",
+            "inner join to left join",
+            None,
+        ),
+        (
+            "SELECT T1.name FROM concert AS T2 JOIN singer AS T1 ON T1.id = T2.singer_id",
+            "inner join to left join",
+            "the foreign key always finds its row",
+        ),
+    ],
+)
+def test_equivalent_mutants_have_a_rule(gold: str, change: str, expected: str | None) -> None:
+    schema, tree = from_text(SCHEMA), parse(gold)
+    assert tree is not None
+    found = {m.change: rule(m, tree, schema) for m in mutants(tree, schema)}
+    if change in found:
+        assert found[change] == expected
+    else:
+        assert expected is None
+
+
+def test_the_kill_rate_counts_each_query_once() -> None:
+    entry = made(GOLDS[0])
+    once, twice = kill_rate([entry]), kill_rate([entry, entry])  # type: ignore[list-item]
+    assert once == twice
+    assert once["rate"] == 1 - once["missed"] / (once["mutants"] - once["equivalent"])
+    assert once["rate"] > 0.9
+
+
+def test_a_query_whose_result_is_chance_is_not_held_against_an_answer() -> None:
+    # A LIMIT in a subquery picks one of several equal: databases on which it matters are not used.
+    common = "SELECT country FROM singer GROUP BY country ORDER BY count(*) DESC LIMIT 1"
+    gold = f"SELECT name FROM singer WHERE country = ({common})"
+    assert made(gold)["valid"]
