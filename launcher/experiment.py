@@ -432,7 +432,9 @@ def _message(item: ErrorDetails) -> str:
         expected = item["ctx"].get("expected_tags", "'lora', 'prompted', 'hosted'")
         return f"kind must be one of {expected}"
     given = item.get("input")
-    suffix = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
+    # An address can carry a password, and is not repeated.
+    told = isinstance(given, str | int | float | bool) and item["loc"][-1:] != ("base_url",)
+    suffix = f" (got {given!r})" if told else ""
     return item["msg"].removeprefix("Value error, ") + suffix
 
 

@@ -44,14 +44,15 @@ def hosted_problem(
                 "service that has it, or rehearse it (provider: rehearsal)"
             )
     if isinstance(settings, TuneSettings):
-        known, what = prices.training(settings.model) is not None, "training"
+        known, what, figure = prices.training(settings.model) is not None, "training", "training"
     else:
         rate = prices.answering(settings.model, tuned=tuned, batch=settings.batch)
         known, what = rate is not None, "tuned answers" if tuned else "answers"
+        figure = "tuned_output" if tuned else "output"
     if known:
         return None
     return (
-        f"no price of {what} for '{settings.model}': known models are {', '.join(prices.hosted_models())}; "
+        f"no price of {what} for '{settings.model}': known for {', '.join(prices.hosted_models(figure))}; "
         "add one to the site file under hosted_per_million_tokens_usd (model, prices, source, date)"
     )
 

@@ -126,9 +126,10 @@ class Prices(Strict):
         days = [price.shut_down for price in self._of(model) if price.shut_down is not None]
         return min(days, default=None)
 
-    def hosted_models(self) -> list[str]:
-        """Names of the hosted models that have any price."""
-        return sorted({price.model for price in self.hosted_per_million_tokens_usd})
+    def hosted_models(self, figure: str) -> list[str]:
+        """Names of the hosted models whose price has this figure."""
+        prices = self.hosted_per_million_tokens_usd
+        return sorted({price.model for price in prices if getattr(price, figure) is not None})
 
     def _of(self, model: str) -> list[HostedPrice]:
         """Prices of a name; a dated name without prices of its own has those of its family."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from launcher import site
 from launcher.cli.options import (
     Study,
     experiment_options,
@@ -44,7 +45,7 @@ def command(store_address: str | None, site_path: Path | None, output: str, **st
         return 0
     store = open_named_store(store_address, site_path)
     counts = count_tokens(made)
-    estimates = estimate(made.plan, counts)
+    estimates = estimate(made.plan, counts, site.load(site_path).prices())
     if output == "table":
         _print(made, estimates, counts, store)
     else:
@@ -133,7 +134,7 @@ def _refuse(made: Study, estimates: list[StageEstimate]) -> None:
     if problems:
         raise Failure(
             Reason.UNSUPPORTED,
-            "the plan does not fit its hardware",
+            "the plan cannot be carried out",
             where=made.plan.run_id,
             problems=problems,
         )

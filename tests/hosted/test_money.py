@@ -134,7 +134,7 @@ def settings(model: str, base_url: str | None = None) -> TuneSettings:
 def test_a_model_without_a_price_is_refused_with_the_known_ones() -> None:
     problem = hosted_problem(settings("gpt-9"))
     assert problem is not None
-    assert all(model in problem for model in catalog.prices().hosted_models())
+    assert all(model in problem for model in catalog.prices().hosted_models("training"))
     assert "hosted_per_million_tokens_usd" in problem
 
 
