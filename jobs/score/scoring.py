@@ -46,9 +46,15 @@ def score_rows(
 def _sql(
     scoring: Scoring, rows: Sequence[Row], answers: Sequence[str]
 ) -> tuple[list[RowScore], dict[str, Any]]:
-    # Here, because it is the only task that needs sqlglot.
-    from jobs.score.sql import kills, scorer
-
+    try:
+        # Here, because it is the only task that needs sqlglot.
+        from jobs.score.sql import kills, scorer
+    except ModuleNotFoundError as error:
+        raise Failure(
+            Reason.UNSUPPORTED,
+            f"scoring SQL needs {error.name}, which is not installed",
+            next_step="pip install 'tuneyard[score]'",
+        ) from None
     cache = Cache(scoring.cache)
     try:
         found = scorer.score(

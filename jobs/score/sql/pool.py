@@ -185,4 +185,4 @@ def _cause(code: int) -> str:
         return "too slow: killed at the CPU limit"
     if code == worker.OUT_OF_MEMORY_EXIT:
         return "too large: out of memory"
-    return f"killed by its sandbox (exit {code})"
+    return f"ended its process (exit {code})"
