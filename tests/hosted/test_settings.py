@@ -1,0 +1,87 @@
+"""What a hosted contender may say, and what becomes of it in a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.fetch.random_model import create
+from launcher.experiment import Experiment, HostedPromptedContender, validate
+from launcher.outcome import Failure
+from launcher.plan import plan
+from launcher.resolve import resolve
+from launcher.stages import RandomModel
+
+HOSTED = {"name": "hosted", "kind": "hosted", "model": "gpt-4o-mini"}
+
+
+def experiment(*contenders: dict[str, Any]) -> Experiment:
+    return validate({"name": "settings", "task": "sql", "contenders": list(contenders)}, where="test")
+
+
+def problems(contender: dict[str, Any]) -> str:
+    with pytest.raises(Failure) as caught:
+        experiment(contender)
+    return caught.value.text()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"provider": "rehearsal", "base_url": "http://x/v1"}, "leave base_url out"),
+        ({"provider": "rehearsal", "batch": False}, "always asks in batches"),
+        ({"rehearsal": {}}, "only with provider: rehearsal"),
+        ({"provider": "azure"}, "provider"),
+        ({"epochs": 0}, "epochs"),
+        ({"base_url": "llm.example/v1"}, "must be http(s)://"),
+        ({"base_url": "http://user:secret@llm.example/v1"}, "must be http(s)://"),
+        ({"base_url": "https://llm.example/v1?key=secret"}, "must be http(s)://"),
+    ],
+)
+def test_what_does_not_fit_is_told_and_no_secret_in_an_address_is_repeated(
+    more: dict[str, Any], words: str
+) -> None:
+    told = problems({**HOSTED, **more})
+    assert words in told
+    assert "secret" not in told
+
+
+@pytest.mark.parametrize(
+    "address", ["https://llm.example/v1", "http://127.0.0.1:8321/v1", "http://[::1]:8321/v1", "http://llm"]
+)
+def test_addresses_of_services_are_taken(address: str) -> None:
+    assert experiment({**HOSTED, "base_url": address}).contenders[0].model == "gpt-4o-mini"
+
+
+def test_a_prompted_contender_with_a_provider_is_a_hosted_model() -> None:
+    made = experiment(
+        {"name": "few", "kind": "prompted", "provider": "openai", "model": "gpt-4.1", "shots": 3}
+    )
+    assert isinstance(made.contenders[0], HostedPromptedContender)
+    stages = {stage.name for stage in plan(made, resolve(made).lock).stages}
+    assert stages == {"prepare", "predict-few", "score-few", "report"}
+
+
+def test_a_rehearsal_fetches_its_stand_in_and_shares_it() -> None:
+    rehearsed = {**HOSTED, "provider": "rehearsal", "rehearsal": {"stand_in": "random-llama"}}
+    made = experiment(rehearsed, {"name": "open", "kind": "prompted", "model": "random-llama"})
+    planned = plan(made, resolve(made).lock)
+    names = [stage.name for stage in planned.stages]
+    assert names.count("fetch-hosted") == 1
+    assert "fetch-open" not in names
+    predict = planned.stage("predict-hosted-s1")
+    assert predict.needs == {"data": "prepare", "model": "fetch-hosted", "tuned": "tune-hosted-s1"}
+    assert predict.settings["batch"] is True
+
+
+def test_a_stand_in_given_as_a_directory_leaves_no_path_in_the_plan(tmp_path: Path) -> None:
+    directory = tmp_path / "secret-place"
+    directory.mkdir()
+    create(RandomModel(), directory)
+    rehearsed = {**HOSTED, "provider": "rehearsal", "rehearsal": {"stand_in": str(directory)}}
+    resolution = resolve(experiment(rehearsed))
+    planned = plan(resolution.experiment, resolution.lock)
+    assert b"secret-place" not in planned.to_bytes()
+    assert planned.stage("report").settings["contenders"][0]["rehearsed_by"].startswith("directory-")
