@@ -6,6 +6,10 @@ import subprocess
 import sys
 
 
-def run_jobs(arguments: list[str]) -> int:
-    """`python -m jobs …` with this process's streams; returns its exit code."""
-    return subprocess.run([sys.executable, "-m", "jobs", *arguments], check=False).returncode
+def run_jobs(arguments: list[str], *, talk_only: bool = False) -> int:
+    """`python -m jobs …` with this process's streams; returns its exit code.
+
+    With `talk_only` all that it prints goes to stderr.
+    """
+    command = [sys.executable, "-m", "jobs", *arguments]
+    return subprocess.run(command, check=False, stdout=sys.stderr if talk_only else None).returncode

@@ -79,7 +79,8 @@ def _results(store: Store, plan: Plan, verdict: dict[str, Any]) -> list[dict[str
         plan_path, result_path = Path(scratch) / "plan.json", Path(scratch) / "verified.json"
         plan_path.write_bytes(plan.to_bytes())
         arguments = ["verify", "--plan", str(plan_path), "--store", store.address]
-        code = run_jobs([*arguments, "--scratch", str(Path(scratch) / "work"), "--result", str(result_path)])
+        arguments += ["--scratch", str(Path(scratch) / "work"), "--result", str(result_path)]
+        code = run_jobs(arguments, talk_only=True)
         if code:
             return [{"what": "results", "ok": False, "found": f"could not be computed (exit code {code})"}]
         anew = json.loads(result_path.read_bytes())
