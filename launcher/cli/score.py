@@ -38,6 +38,16 @@ from launcher.heavy import run_jobs
 @click.option(
     "--explain", metavar="ROW", help="Say why one row (its number from 1, or its id) is right or wrong."
 )
+@click.option("--details", type=click.Path(path_type=Path), help="Write every row's verdict there, as JSONL.")
+@click.option(
+    "--survivors",
+    type=click.Path(path_type=Path),
+    help="For task sql: write the wrong queries that no database tells from the gold there, as JSONL.",
+)
+@click.option(
+    "--workers", type=click.IntRange(1, 256), help="For task sql: processes.  [default: one per processor]"
+)
+@click.option("--no-cache", is_flag=True, help="Score anew what was scored before.")
 @output_option("table", "json")
 def command(
     task: str,
@@ -47,6 +57,10 @@ def command(
     predictions: Path,
     scorers: tuple[str, ...],
     explain: str | None,
+    details: Path | None,
+    survivors: Path | None,
+    workers: int | None,
+    no_cache: bool,
     output: str,
 ) -> int:
     """Score answers to TASK's questions. No model, no run and no torch are needed: pip install 'tuneyard[score]'.
@@ -67,4 +81,8 @@ def command(
     arguments += [] if source is None else ["--source", source]
     arguments += [word for scorer in scorers for word in ("--scorer", scorer)]
     arguments += [] if explain is None else ["--explain", explain]
+    arguments += [] if details is None else ["--details", str(details)]
+    arguments += [] if survivors is None else ["--survivors", str(survivors)]
+    arguments += [] if workers is None else ["--workers", str(workers)]
+    arguments += ["--no-cache"] if no_cache else []
     return run_jobs([*arguments, "-o", output])

@@ -55,7 +55,8 @@ def test_a_hostile_answer_costs_itself_only(
     assert contents(work) == contents(temporary) == {}
     assert peak.ru_utime + peak.ru_stime - used.ru_utime - used.ru_stime < len(HOSTILE)
     assert seconds < 2 * len(HOSTILE)
-    assert peak.ru_maxrss < 1.1 * (1 << 20)  # KiB: what a worker may hold, and a little
+    # KiB: what a worker may hold, and a little; children of tests before this one count as well.
+    assert peak.ru_maxrss <= max(used.ru_maxrss, 1.1 * (1 << 20))
 
 
 @pytest.mark.parametrize(
