@@ -352,7 +352,9 @@ class S3Store:
         if manifest is not None:
             base = self._data_key(prefix, str(manifest.storage.get("data", "")))
             self._delete_below(base)
-        self.client.delete([self.place.key(prefix)])
+        # rclone's server fails on deleting a key that is only a folder.
+        with contextlib.suppress(Absent):
+            self.client.delete([self.client.head(self.place.key(prefix)).key])
         self._delete_below(f"{self.place.key(prefix)}/")
         shutil.rmtree(self.local_path(prefix), ignore_errors=True)
 
