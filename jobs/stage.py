@@ -51,6 +51,7 @@ class StageContext:
         self._stop = False
         self._started = time.monotonic()
         self._last_beat = 0.0
+        self._first_beat: tuple[int, float] | None = None
 
     # -- inputs ---------------------------------------------------------------------------
     def input(self, role: str) -> Artifact:
@@ -73,7 +74,11 @@ class StageContext:
             return
         self._last_beat = now
         elapsed_s = now - self._started
-        eta_s = elapsed_s / step * (total - step) if step else None
+        if self._first_beat is None:
+            # What a resumed stage finds done already says nothing about its speed.
+            self._first_beat = (step, now)
+        first_step, first_at = self._first_beat
+        eta_s = (now - first_at) / (step - first_step) * (total - step) if step > first_step else None
         beat = {
             "stage": self.stage.name,
             "step": step,
