@@ -40,6 +40,8 @@ def train_settings(
             "steps": count,
             "batch_rows": batch_rows,
             "micro_batch_tokens": recipe.micro_batch_tokens,
+            # On a CPU padding is cheaper than one long row's attention (docs/training.md).
+            "packing": recipe.device != "cpu",
             "learning_rate": min(recipe.learning_rate * multiplier, 0.999),
             "warmup_steps": round(count * _WARMUP_SHARE),
             "max_length_tokens": recipe.micro_batch_tokens,
