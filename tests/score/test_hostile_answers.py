@@ -111,8 +111,8 @@ def spinning(sql_data: SqlData, cpu_s: float) -> tuple[dict[str, object], dict[s
 def test_a_process_that_does_not_stop_is_killed_and_its_neighbours_are_judged(sql_data: SqlData) -> None:
     bomb, ordinary = spinning(sql_data, cpu_s=0.1)
     with Pool(2) as pool:
-        results = pool.map([ordinary, bomb, ordinary, bomb, ordinary], batch=5)
-    assert [isinstance(result, Lost) for result in results] == [False, True, False, True, False]
+        results = pool.map([ordinary, bomb, ordinary, ordinary], batch=4)
+    assert [isinstance(result, Lost) for result in results] == [False, True, False, False]
     assert results[1].reason == "too slow: killed at the CPU limit"
     assert all(result["strict"] for result in results if not isinstance(result, Lost))
 

@@ -28,7 +28,7 @@ PATIENCE_BESIDE_REAL = 15
 MOST_KEPT = 8
 LEAST_KEPT = 2
 #: Mutants run amok more often than gold queries do, and are worth less.
-MUTANT_LIMITS = Limits(steps=3_000_000, cpu_s=1.0, rows=50_000, content_bytes=16 << 20)
+MUTANT_LIMITS = Limits(steps=3_000_000, cpu_s=3.0, rows=50_000, content_bytes=16 << 20)
 
 
 @dataclass

@@ -22,7 +22,7 @@ class Limits:
     """What one query may use on one database."""
 
     steps: int = 100_000_000  # of SQLite's virtual machine: the same on a fast and on a slow machine
-    cpu_s: float = 5.0
+    cpu_s: float = 10.0
     rows: int = 300_000
     content_bytes: int = 64 << 20
 
