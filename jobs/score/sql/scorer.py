@@ -25,7 +25,7 @@ from launcher.outcome import Failure, Reason
 SEED = 0
 #: Less than a gold query may use: nobody's answer needs as much, and a thousand bombs are a thousand waits. The steps
 #: decide, the same on any machine; the seconds are for functions that take long in one step.
-ANSWER_LIMITS = Limits(steps=40_000_000, cpu_s=5.0)
+ANSWER_LIMITS = Limits(steps=40_000_000, cpu_s=8.0)
 #: CPU seconds after which the kernel ends a worker: for judging (an answer has less, see judge.py), and for making
 #: a gold query ready.
 _JUDGE_CPU_S = 60
