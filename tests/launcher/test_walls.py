@@ -39,7 +39,7 @@ LAYERS = [
     {"plan", "resolve"},
     {"results", "hosted", "estimate", "render", "heavy"},
     {"runs"},
-    {"budget", "receipt", "verdict", "conductor"},
+    {"budget", "receipt", "verdict", "conductor", "lifecycle"},
     {"local", "cluster", "helm"},
     {"submission"},
     {"cli"},
