@@ -1,5 +1,7 @@
 # make demo   a small study on this machine, from nothing to a verdict
 # make test   formatting, lint, types and the fast test suite
+# make test-faults  the whole seeded fault matrices of storage and of the hosted side (long)
+# make bench-score DATA=DIR  answers a second of the SQL scorer
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint constraints clean help
+.PHONY: demo test test-faults bench-score lint constraints clean help
 
 help:
 	@grep '^# make' Makefile | cut -c3-
@@ -18,6 +20,12 @@ demo: $(VENV)/.installed-jobs
 
 test: lint
 	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGUMENTS)
+
+test-faults: $(VENV)/.installed-test
+	$(BIN)/pytest -n 2 -m faults
+
+bench-score: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/score_sql.py --data $(DATA)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check --quiet .

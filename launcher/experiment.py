@@ -11,7 +11,6 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -25,6 +24,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from launcher.documents import assign, merge, read_mapping
 from launcher.outcome import Failure, Reason
 
 FORMAT = 1
@@ -342,7 +342,7 @@ def load(
     if chosen is not None:
         document = merge(document, _profile(profiles, chosen, where))
     for path in files:
-        document = merge(document, _read_mapping(path))
+        document = merge(document, read_mapping(path))
     problems: list[str] = []
     for assignment in sets:
         try:
@@ -452,95 +452,10 @@ def _path(location: tuple[Any, ...]) -> str:
     return text
 
 
-def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Deep merge: mappings merge, everything else (lists too) is replaced; `base` is left as it was."""
-    result = dict(base)
-    for key, value in over.items():
-        old = result.get(key)
-        result[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return result
-
-
-_STEP = re.compile(r"\.?([A-Za-z_][\w-]*)|\[([^\]]+)\]")
-
-
-def assign(document: dict[str, Any], assignment: str) -> None:
-    """Carry out `path=value` in place; the value is read as YAML.
-
-    A list element is named by its index or by its `name`: `contenders[1].lora.r=16`,
-    `contenders[tuned].lora.r=16`. Raises ValueError where the path leads nowhere.
-    """
-    path, equals, text = assignment.partition("=")
-    if not equals:
-        raise ValueError("write path=value, for example data.train_rows=400")
-    steps = [match[1] or match[2] for match in _STEP.finditer(path)]
-    if not steps or "".join(match[0] for match in _STEP.finditer(path)) != path:
-        raise ValueError(f"'{path}' is not a path such as contenders[1].lora.r")
-    try:
-        value = yaml.load(text, Loader=Loader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ValueError(f"the value is not YAML{_yaml_problem(error)}") from None
-    node: Any = document
-    for depth, step in enumerate(steps):
-        last = depth == len(steps) - 1
-        if isinstance(node, list):
-            key: Any = _element(node, step)
-        elif isinstance(node, dict):
-            key = step
-            if not last and not isinstance(node.get(key), dict | list):
-                node[key] = {}
-        else:
-            raise ValueError(f"'{step}' leads into a plain value")
-        if last:
-            node[key] = value
-        elif not isinstance(node[key], dict | list):
-            raise ValueError(f"'{step}' is a plain value and has nothing below it")
-        else:
-            # What is changed is copied first: profiles and defaults are shared between loads.
-            node[key] = node[key].copy()
-            node = node[key]
-
-
-def _element(items: list[Any], step: str) -> int:
-    if re.fullmatch(r"\d+", step):
-        if int(step) < len(items):
-            return int(step)
-        raise ValueError(f"there is no element {step}; the list has {len(items)}")
-    names = [item.get("name") if isinstance(item, dict) else None for item in items]
-    if step in names:
-        return names.index(step)
-    raise ValueError(f"no element is named '{step}'; there are {', '.join(str(name) for name in names)}")
-
-
-class Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, with two repairs: `3e-4` is a number, and a key given twice is an error."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """As composed, so that merge keys (`<<`) do not count as given twice."""
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)
-        seen: set[tuple[str, str]] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
-                continue
-            if (key.tag, key.value) in seen:
-                raise yaml.composer.ComposerError(
-                    None, None, f"the key '{key.value}' is given twice", key.start_mark
-                )
-            seen.add((key.tag, key.value))
-        return node
-
-
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
-
-
 def _read_source(source: str) -> tuple[dict[str, Any], str]:
     built_in = CATALOG / "experiments" / f"{source}.yaml"
     if _NAME.fullmatch(source) and built_in.is_file():
-        return _read_mapping(built_in), source
+        return read_mapping(built_in), source
     path = Path(source)
     if not path.exists() and path.suffix not in (".yaml", ".yml"):
         raise Failure(
@@ -548,34 +463,4 @@ def _read_source(source: str) -> tuple[dict[str, Any], str]:
             f"no experiment '{source}': neither built in ({', '.join(built_in_names())}) nor a file",
             next_step="launcher plan sql, or write a YAML file (docs/experiments.md)",
         )
-    return _read_mapping(path), str(path)
-
-
-def _read_mapping(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise Failure(Reason.MISSING_INPUT, f"cannot read: {why}", where=str(path)) from None
-    document = read_yaml(text, str(path))
-    if not isinstance(document, dict):
-        raise Failure(Reason.BAD_EXPERIMENT, "must be a mapping of keys to values", where=str(path))
-    return document
-
-
-def read_yaml(text: str, where: str) -> Any:
-    """Plain data from YAML. Raises Failure(BAD_EXPERIMENT) with the place of what is malformed."""
-    try:
-        return yaml.load(text, Loader=Loader)
-    # ValueError: a date or number of the right form that cannot be one, such as 2023-13-45.
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise Failure(Reason.BAD_EXPERIMENT, f"not YAML{_yaml_problem(error)}", where=where) from None
-
-
-def _yaml_problem(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-    if isinstance(error, RecursionError):
-        return ": nested too deeply"
-    problem = getattr(error, "problem", None) or (str(error) if type(error) is ValueError else "malformed")
-    return f"{place}: {problem}"
+    return read_mapping(path), str(path)

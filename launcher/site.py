@@ -14,7 +14,8 @@ from pydantic import AfterValidator, ValidationError
 
 from launcher import catalog
 from launcher.catalog import GpuPrice, HostedPrice, Prices
-from launcher.experiment import Strict, describe, read_yaml
+from launcher.documents import read_yaml
+from launcher.experiment import Strict, describe
 from launcher.outcome import Failure, Reason
 
 FORMAT = 1

@@ -35,7 +35,7 @@ def test_every_exit_code_is_documented_as_it_is() -> None:
 def test_the_experiment_of_the_docs_is_valid() -> None:
     import yaml
 
-    from launcher.experiment import Loader
+    from launcher.documents import Loader
 
     text = (ROOT / "docs" / "experiments.md").read_text()
     document = yaml.load(re.findall(r"```yaml\n(format: 1\nname.*?)```", text, re.S)[0], Loader=Loader)

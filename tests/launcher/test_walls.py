@@ -33,6 +33,7 @@ HEAVY = (
 #: Who may import whom, from the ground up: a layer knows only the layers before it.
 LAYERS = [
     {"outcome"},
+    {"documents"},
     {"experiment", "store"},
     {"stages", "catalog"},
     {"lock", "site"},
