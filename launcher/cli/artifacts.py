@@ -18,14 +18,22 @@ from launcher.store import Artifact, digest_file
 
 @click.command("artifacts")
 @click.argument("run")
-@click.option("--stage", "stage_pattern", default="*", help="Only these stages: a name, a kind or a pattern.")
-@click.option("--file", "file_pattern", default="*", help="Only these files: a name or a pattern.")
+@click.option(
+    "--stage",
+    "stage_pattern",
+    default="*",
+    show_default=True,
+    help="Only these stages: a name, a kind or a pattern.",
+)
+@click.option(
+    "--file", "file_pattern", default="*", show_default=True, help="Only these files: a name or a pattern."
+)
 @click.option(
     "--fetch",
     "out",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Copy the files to DIR/<stage>/, every one checked against its digest.",
+    help="Copy the files to DIR/<stage>/, every one checked against its digest.  [default: only list them]",
 )
 @store_options
 @output_option("table", "json", "yaml", "name")

@@ -38,11 +38,16 @@ from launcher.heavy import run_jobs
 @click.option(
     "--explain", metavar="ROW", help="Say why one row (its number from 1, or its id) is right or wrong."
 )
-@click.option("--details", type=click.Path(path_type=Path), help="Write every row's verdict there, as JSONL.")
+@click.option(
+    "--details",
+    type=click.Path(path_type=Path),
+    help="Write every row's verdict there, as JSONL.  [default: not written]",
+)
 @click.option(
     "--survivors",
     type=click.Path(path_type=Path),
-    help="For task sql: write the wrong queries that no database tells from the gold there, as JSONL.",
+    help="For task sql: write the wrong queries that no database tells from the gold there, as JSONL.  "
+    "[default: not written]",
 )
 @click.option(
     "--workers", type=click.IntRange(1, 256), help="For task sql: processes.  [default: one per processor]"

@@ -5,11 +5,13 @@ Whole runs of the smoke profile as subprocesses: real stages, real signals.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import signal
 import subprocess
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     verdict = launcher.json(*SMOKE, "-o", "json")
     assert not _processes_of(launcher, "--stage"), "a run left stages behind"
     return verdict
+
+
+def _take_the_terminal() -> None:
+    """In the child: the terminal is its own, and Ctrl-C means what it means to a person's shell.
+
+    A test run that was started in the background hands down an ignored SIGINT.
+    """
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _processes_of(launcher: Launcher, word: str) -> list[int]:
@@ -167,7 +178,7 @@ def test_ctrl_c_on_a_terminal_asks_whether_to_stop(
         stderr=inside,
         env=launcher.environment,
         start_new_session=True,
-        preexec_fn=lambda: __import__("fcntl").ioctl(0, 0x540E, 0),
+        preexec_fn=_take_the_terminal,
     )
     launcher.started.append(submit)  # type: ignore[arg-type]
     os.close(inside)
