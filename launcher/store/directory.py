@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from launcher.store.artifact import (
     encode,
     scan,
 )
+from launcher.store.locking import is_locked, locked
 
 _UNCOMMITTED = ".uncommitted-"
 
@@ -240,35 +240,16 @@ class DirectoryStore:
                 target.unlink(missing_ok=True)
 
     def locked(self, path: str) -> bool:
-        """Whether a living process holds the lock at `path`. Creates nothing, and askers do not disturb each other."""
-        try:
-            handle = os.open(self.local_path(path), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(handle)
-        return False
+        return is_locked(self.local_path(path))
 
     @contextmanager
     def lock(self, path: str) -> Iterator[bool]:
-        """Hold an exclusive lock that dies with the process; yields False at once where another holds it."""
         target = self.local_path(path)
-        with explained(str(target)):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
-        finally:
-            os.close(handle)
+        with ExitStack() as stack:
+            # Only taking the lock is explained: what is done under it speaks for itself.
+            with explained(str(target)):
+                held = stack.enter_context(locked(target, wait=False))
+            yield held
 
 
 @dataclass(frozen=True)

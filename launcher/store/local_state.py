@@ -1,16 +1,13 @@
-"""What belongs to a remote store on this machine: locks, scratch and logs by store, verified copies by content.
+"""What belongs to a remote store on this machine: scratch and logs by store, verified copies by content.
 
 `state` is kept until its run is gone; `cache` can be removed at any time.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -47,34 +44,3 @@ def write_whole(path: Path, data: bytes | memoryview, mode: int = 0o644) -> None
     except BaseException:
         Path(staged).unlink(missing_ok=True)
         raise
-
-
-@contextmanager
-def locked(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold an exclusive lock that dies with the process. Without `wait`, yields False where another holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True
-    finally:
-        os.close(handle)
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock. Creates nothing, and askers do not disturb each other."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False

@@ -13,7 +13,8 @@ from pathlib import Path
 from launcher.outcome import Failure, Reason
 from launcher.store.artifact import FileEntry, Manifest, Progress, digest_file
 from launcher.store.client import Absent
-from launcher.store.local_state import locked, write_whole
+from launcher.store.local_state import write_whole
+from launcher.store.locking import locked
 from launcher.store.transfer import Crew, Transfer, part_size
 
 

@@ -34,7 +34,8 @@ from launcher.store.artifact import (
     scan,
 )
 from launcher.store.client import Absent, Client, md5
-from launcher.store.local_state import cache_home, is_locked, locked, state_directory, write_whole
+from launcher.store.local_state import cache_home, state_directory, write_whole
+from launcher.store.locking import is_locked, locked
 from launcher.store.reading import S3Artifact, fetch_input
 from launcher.store.transfer import Crew, Ledger, Pace, Transfer, part_size, ranges
 
