@@ -1,0 +1,1 @@
+"""The cluster backend: the only package that imports a Kubernetes client, and only when it is used."""

@@ -1,0 +1,129 @@
+"""Where the API server is and who we are: a pod's service account, or a kubeconfig.
+
+The official client reads both. What it says about a broken kubeconfig can repeat a user's whole
+entry, token included, so its words are passed on only as far as they are known to be harmless.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kubernetes.client.configuration import Configuration
+from kubernetes.config.config_exception import ConfigException
+from kubernetes.config.incluster_config import load_incluster_config
+from kubernetes.config.kube_config import KubeConfigLoader, KubeConfigMerger
+
+from launcher.outcome import Failure, Reason
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+@dataclass(frozen=True)
+class Access:
+    """The API server, how to prove who one is, and the namespace that goes with it."""
+
+    configuration: Any  # kubernetes.client.configuration.Configuration
+    namespace: str
+    source: str  # for messages: a path, or "the pod's service account"
+
+
+def load(context: str | None) -> Access:
+    """Credentials as kubectl would find them; `context` names one of the kubeconfig.
+
+    Raises Failure(UNAUTHORIZED) where there are none, or they cannot be used.
+    """
+    configuration = Configuration()
+    configuration.keep_alive = True  # a watch through a load balancer must notice a silent end
+    configuration.retries = False  # retrying is done, and bounded in time, in connection.py
+    explicit = context is not None or "KUBECONFIG" in os.environ
+    if not explicit and "KUBERNETES_SERVICE_HOST" in os.environ and (SERVICE_ACCOUNT / "token").exists():
+        return _from_service_account(configuration)
+    return _from_kubeconfig(configuration, context)
+
+
+def _from_service_account(configuration: Any) -> Access:
+    source = "the pod's service account"
+    try:
+        load_incluster_config(configuration)
+        namespace = (SERVICE_ACCOUNT / "namespace").read_text(encoding="utf-8").strip()
+    except (ConfigException, OSError) as error:
+        raise Failure(
+            Reason.UNAUTHORIZED,
+            f"the service account mounted in this pod cannot be used: {_harmless(error)}",
+            next_step="give the pod a service account with automountServiceAccountToken: true",
+        ) from None
+    return Access(configuration, namespace, source)
+
+
+def _from_kubeconfig(configuration: Any, context: str | None) -> Access:
+    paths = os.environ.get("KUBECONFIG") or "~/.kube/config"
+    errors = _Collected()
+    root = logging.getLogger()
+    # The client logs an exec plugin's failure and goes on without credentials.
+    root.addHandler(errors)
+    try:
+        merged = KubeConfigMerger(paths)
+        if merged.config is None:
+            raise Failure(
+                Reason.UNAUTHORIZED,
+                "there is no kubeconfig",
+                where=paths,
+                next_step="set KUBECONFIG, or log in to the cluster with its own tool",
+            )
+        loader = KubeConfigLoader(
+            merged.config, context, config_base_path=None, config_persister=merged.save_changes
+        )
+        loader.load_and_set(configuration)
+        chosen = loader.current_context
+    except (ConfigException, yaml.YAMLError, OSError, TypeError, ValueError, KeyError) as error:
+        raise Failure(
+            Reason.UNAUTHORIZED,
+            f"the kubeconfig cannot be used: {_harmless(error)}",
+            where=paths,
+            next_step="kubectl config view shows what is configured",
+        ) from None
+    finally:
+        root.removeHandler(errors)
+    if errors.messages:
+        raise Failure(
+            Reason.UNAUTHORIZED,
+            "the kubeconfig's credentials could not be had",
+            where=paths,
+            problems=tuple(errors.messages),
+            next_step="log in to the cluster with its own tool, then try again",
+        )
+    namespace = dict(chosen["context"]).get("namespace") or "default"
+    return Access(configuration, str(namespace), paths)
+
+
+class _Collected(logging.Handler):
+    """Keeps what the client logs as errors while it loads credentials."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(_without_content(record.getMessage()))
+
+
+def _harmless(error: Exception) -> str:
+    """What an error of the configuration says, without any content of the file."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        return f"line {line} is not YAML ({error.problem})"
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    if isinstance(error, ConfigException):
+        return _without_content(str(error))
+    return "it has not the form of a kubeconfig"
+
+
+def _without_content(text: str) -> str:
+    return re.sub(r"[{\[](?!name=).*[}\]]", "…", text, flags=re.DOTALL)[:500]

@@ -1,0 +1,175 @@
+"""What an API server's refusal means to a person: status and message -> Failure."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from launcher.outcome import Failure, Reason
+
+_LONGEST_CHARACTERS = 600
+_POLICY = re.compile(r"admission webhook|ValidatingAdmissionPolicy|violates PodSecurity|denied the request")
+
+
+class Refusal(Failure):
+    """The API server answered, with an error. `status` is HTTP's; `cause` one word to decide by.
+
+    Causes: unauthorized, forbidden (a permission is missing), quota, policy (admission), absent, exists,
+    immutable, held (another field manager owns a field), invalid, other. `repeated`: an earlier try
+    of the same request, whose answer was lost, may have been carried out.
+    """
+
+    def __init__(self, reason: Reason, what: str, *, status: int, cause: str, **more: Any):
+        super().__init__(reason, what, **more)
+        self.status = status
+        self.cause = cause
+        self.repeated = False
+
+
+def answer_of(body: bytes) -> dict[str, Any]:
+    """The Status object of an error answer; a proxy's page or nothing becomes its first line as message."""
+    try:
+        value = json.loads(body)
+    except ValueError:
+        first = body.decode("utf-8", "replace").strip().partition("\n")[0]
+        return {"message": first[:200]}
+    return value if isinstance(value, dict) else {}
+
+
+def is_final(status: int, answer: dict[str, Any]) -> bool:
+    """Whether asking the same again can only give the same answer."""
+    if status in (429, 502, 503, 504):
+        return False
+    if status == 500:
+        # How server-side apply reports a field that the schema does not have.
+        return "typed patch object" in answer.get("message", "")
+    # A race inside the server (two writers of one quota, say), not an answer to our question.
+    return not (status == 409 and answer.get("reason") == "Conflict" and not _held(answer))
+
+
+def refusal(status: int, answer: dict[str, Any], *, doing: str, where: str) -> Refusal:
+    """The failure for an error answer. `doing` reads like "create Job x", `where` names server and namespace."""
+    message = _short(answer.get("message") or answer.get("reason") or f"HTTP status {status}")
+    if status == 401:
+        return Refusal(
+            Reason.UNAUTHORIZED,
+            "the API server does not accept these credentials",
+            where=where,
+            status=status,
+            cause="unauthorized",
+            next_step="log in to the cluster again; kubectl auth whoami shows who you are",
+        )
+    if status == 403:
+        return _forbidden(message, doing, where)
+    if status == 404:
+        return _absent(message, doing, where)
+    if status == 409 and _held(answer):
+        return Refusal(
+            Reason.UNSUPPORTED,
+            f"cannot {doing}: somebody else has changed it since",
+            where=where,
+            problems=_causes(answer) or (message,),
+            status=status,
+            cause="held",
+            next_step="undo that change, or delete the object",
+        )
+    if status in (400, 422) or "typed patch object" in message:
+        return _invalid(status, answer, message, doing, where)
+    busy = status == 429 or status >= 500
+    return Refusal(
+        Reason.NETWORK if busy else Reason.UNSUPPORTED,
+        f"cannot {doing}: the API server answers {status}",
+        where=where,
+        problems=(message,),
+        status=status,
+        cause="exists" if answer.get("reason") == "AlreadyExists" else "other",
+    )
+
+
+def _forbidden(message: str, doing: str, where: str) -> Refusal:
+    missing = re.search(
+        r'User "(?P<user>[^"]*)" cannot (?P<verb>\S+) resource "(?P<resource>[^"]*)"'
+        r'(?: in API group "(?P<group>[^"]*)")?(?: in the namespace "(?P<namespace>[^"]*)")?',
+        message,
+    )
+    if missing:
+        resource = ".".join(part for part in (missing["resource"], missing["group"]) if part)
+        scope = f"in namespace {missing['namespace']}" if missing["namespace"] else "in the whole cluster"
+        return Refusal(
+            Reason.UNAUTHORIZED,
+            f"{missing['user']} may not {missing['verb']} {resource} {scope}",
+            where=where,
+            status=403,
+            cause="forbidden",
+            next_step=f"ask for a Role that allows {missing['verb']} on {resource} {scope}",
+        )
+    if "exceeded quota" in message:
+        cause, what, step = "quota", "a quota of the namespace is used up", "kubectl describe resourcequota"
+    elif _POLICY.search(message):
+        cause, what, step = "policy", "a policy of the cluster refuses it", "change what the policy names"
+    else:
+        cause, what, step = "policy", "the cluster does not admit it", "correct what is listed"
+    return Refusal(
+        Reason.UNSUPPORTED,
+        f"cannot {doing}: {what}",
+        where=where,
+        problems=(message,),
+        status=403,
+        cause=cause,
+        next_step=step,
+    )
+
+
+def _absent(message: str, doing: str, where: str) -> Refusal:
+    namespace = re.search(r'namespaces "([^"]+)" not found', message)
+    if namespace:
+        what, step = f"namespace {namespace[1]} does not exist", f"kubectl create namespace {namespace[1]}"
+    else:
+        what, step = f"cannot {doing}: {message}", "launcher doctor shows what the cluster offers"
+    return Refusal(
+        Reason.MISSING_INPUT, what, where=where, status=404, cause="absent", next_step=step
+    )  # fmt: skip
+
+
+def _invalid(status: int, answer: dict[str, Any], message: str, doing: str, where: str) -> Refusal:
+    problems = _causes(answer) or (message,)
+    if any("field is immutable" in problem for problem in problems):
+        return Refusal(
+            Reason.UNSUPPORTED,
+            f"cannot {doing}: it is there already with other content, and cannot be changed",
+            where=where,
+            problems=problems,
+            status=status,
+            cause="immutable",
+            next_step="delete the object of that name, then try again",
+        )
+    denied = bool(_POLICY.search(message))
+    return Refusal(
+        Reason.UNSUPPORTED if denied else Reason.BAD_EXPERIMENT,
+        f"cannot {doing}: " + ("a policy of the cluster refuses it" if denied else "it is not valid"),
+        where=where,
+        problems=problems,
+        status=status,
+        cause="policy" if denied else "invalid",
+        next_step="change what the policy names" if denied else "correct what is listed",
+    )
+
+
+def _held(answer: dict[str, Any]) -> bool:
+    causes = (answer.get("details") or {}).get("causes") or ()
+    return any(cause.get("reason") == "FieldManagerConflict" for cause in causes)
+
+
+def _causes(answer: dict[str, Any]) -> tuple[str, ...]:
+    causes = (answer.get("details") or {}).get("causes") or ()
+    texts = (": ".join(part for part in (c.get("field"), c.get("message")) if part) for c in causes)
+    return tuple(dict.fromkeys(_short(text) for text in texts))
+
+
+def _short(text: str) -> str:
+    """One line; an immutable field's message repeats the whole object."""
+    line = " ".join(text.split())
+    if len(line) <= _LONGEST_CHARACTERS:
+        return line
+    return f"{line[: _LONGEST_CHARACTERS // 2]} … {line[-_LONGEST_CHARACTERS // 2 :]}"
