@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from launcher import catalog
+from launcher.accounting import account
 from launcher.catalog import Prices
 from launcher.estimate import TokenCounts, estimate
 from launcher.hosted import hosted_usd, is_rehearsed
@@ -36,14 +37,11 @@ def spent_usd(plan: Plan, store: Store, attempt: Attempt) -> float:
     """What the run's stages and all tries of all its attempts have cost so far."""
     prices = prices_of(attempt)
     total = sum(_finished_usd(stage, store, prices) for stage in plan.stages)
-    by_name = {stage.name: stage for stage in plan.stages}
     for number in attempts(store, plan.run_id):
-        for one in Attempt(store, plan.run_id, number).tries():
-            stage = by_name.get(one.stage)
-            if stage is None or one.end is None or one.reason is Reason.SUCCEEDED:
-                continue
-            seconds = max(0.0, float(one.end["ended_at"]) - one.started_at)
-            total += _machine_usd(stage, seconds, prices)
+        tries = Attempt(store, plan.run_id, number).tries()
+        for stage in plan.stages:
+            productive_s = _productive_s(stage, store)
+            total += _machine_usd(stage, account(stage, tries, productive_s).wasted, prices)
     return total
 
 
@@ -62,6 +60,11 @@ def _finished_usd(stage: Stage, store: Store, prices: Prices) -> float:
         return _machine_usd(stage, float(meta.get("seconds") or 0.0), prices)
     hosted = hosted_usd(stage, meta, prices)
     return hosted[0] if hosted else _machine_usd(stage, float(meta.get("seconds") or 0.0), prices)
+
+
+def _productive_s(stage: Stage, store: Store) -> float | None:
+    prefix = f"stages/{stage.key}"
+    return store.open(prefix).manifest.meta.get("seconds") if store.exists(prefix) else None
 
 
 def _machine_usd(stage: Stage, seconds: float, prices: Prices) -> float:

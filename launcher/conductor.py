@@ -34,10 +34,24 @@ class Ended:
     exit_code: int
     reason: Reason
     failure: Failure | None = None
+    #: What its pods took, where it had pods: see `launcher.cluster.pods.times`.
+    pods: tuple[dict[str, Any], ...] = ()
 
 
 class Backend(Protocol):
     """Starts stages somewhere and tells how they ended."""
+
+    @property
+    def outlives_conductor(self) -> bool:
+        """Whether stages go on while no conductor lives, for the next one to adopt."""
+        ...
+
+    def adopt(self, stage: Stage, number: int) -> bool:
+        """Take up a try that an earlier conductor began; False where nothing is left of it.
+
+        Its end, past or to come, is then told by `ended`.
+        """
+        ...
 
     def has_room(self, stage: Stage) -> bool:
         """Whether `stage` can start now, beside what runs already."""
@@ -46,6 +60,10 @@ class Backend(Protocol):
     def start(self, stage: Stage, number: int) -> None: ...
 
     def running(self) -> set[str]: ...
+
+    def held_s(self) -> dict[str, float]:
+        """For how many seconds each stage that runs has held its machine."""
+        ...
 
     def ended(self) -> list[Ended]:
         """Ends since the last call."""
@@ -91,7 +109,10 @@ class Conductor:
         self._budget_looked_at = clock()
 
     def request_stop(self) -> None:
-        """Leave without closing the attempt: stages save their progress, a later conductor continues."""
+        """Leave without closing the attempt: a later conductor continues.
+
+        Stages that cannot outlive this conductor save their progress and end.
+        """
         self._stop = True
 
     def run(self) -> dict[str, Any] | None:
@@ -100,6 +121,8 @@ class Conductor:
         while True:
             for end in self.backend.ended():
                 self._note(end)
+            if self._stop and self.backend.outlives_conductor:
+                return None
             if self._stop or self.attempt.outcome is not None:
                 self._leave()
                 return None
@@ -115,6 +138,8 @@ class Conductor:
         for one in self.attempt.tries():
             self.walk.tries[one.stage] = max(self.walk.tries[one.stage], one.number)
             if one.end is None:
+                if self.backend.adopt(self.plan.stage(one.stage), one.number):
+                    continue
                 # Its conductor was lost, and the stage with it: nobody's failure, no budget spent.
                 heartbeat = self.attempt.get(f"heartbeats/{one.stage}.json") or {}
                 seen_at = float(heartbeat.get("at", one.started_at))
@@ -172,9 +197,7 @@ class Conductor:
         if now < self._budget_looked_at + _BUDGET_LOOK_S:
             return
         self._budget_looked_at = now
-        running = self.backend.running()
-        since = {one.stage: now - one.started_at for one in self.attempt.tries() if one.stage in running}
-        refusal = budget.over_budget(self.plan, self.store, self.attempt, since)
+        refusal = budget.over_budget(self.plan, self.store, self.attempt, self.backend.held_s())
         if refusal is not None:
             for stage in self._open_stages():
                 self.walk.failed[stage.name] = refusal
@@ -212,6 +235,7 @@ class Conductor:
                 "failure": failure.to_json() if failure else None,
                 # A stop that we asked for says nothing about the stage.
                 "conductor_lost": self._stop,
+                "pods": list(end.pods),
             },
         )
         if final and failure is not None:

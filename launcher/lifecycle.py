@@ -12,7 +12,7 @@ from typing import Any
 
 from launcher.outcome import Failure
 from launcher.plan import Plan
-from launcher.runs import Attempt, attempts, conductor_alive, read_plan, run_ids
+from launcher.runs import Attempt, attempts, read_plan, run_ids
 from launcher.store import Leftover, Store
 
 #: A commit that is under way looks like a leftover; one of which nothing moved for a day does not.
@@ -134,7 +134,7 @@ def _runs(store: Store, found: Survey, now: float, older_than_s: float) -> list[
             continue
         # A conductor elsewhere shows itself by its records: an open attempt lives while they are young.
         young = now - seen_at < max(older_than_s, LEFTOVER_GRACE_S)
-        live = conductor_alive(store, run_id) or (not closed and young)
+        live = attempt.conducted or (not closed and young)
         runs.append(
             _Run(run_id, plan, attempt, seen_at, live, verdict if isinstance(verdict, dict) else None)
         )

@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from launcher import receipt, verdict
+from launcher import closing
 from launcher.conductor import Conductor, Ended
 from launcher.outcome import Failure, Reason, from_exit_code
 from launcher.plan import Plan, Stage
@@ -59,9 +59,17 @@ class LocalBackend:
         self.attempt = attempt
         self.cpus = cpus or os.cpu_count() or 1
         self._processes: dict[str, tuple[subprocess.Popen[bytes], int]] = {}
+        self._started_at: dict[str, float] = {}
         self._stopped_at: float | None = None
         self._prepare_child = _die_with_parent()
         self._plan_path = _plan_on_this_machine(plan, store)
+
+    @property
+    def outlives_conductor(self) -> bool:
+        return False
+
+    def adopt(self, stage: Stage, number: int) -> bool:
+        return False  # a stage's process dies with its conductor
 
     def has_room(self, stage: Stage) -> bool:
         taken = sum(self.plan.stage(name).resources.cpus for name in self._processes)
@@ -94,9 +102,13 @@ class LocalBackend:
                 preexec_fn=self._prepare_child,
             )
         self._processes[stage.name] = (process, number)
+        self._started_at[stage.name] = time.monotonic()
 
     def running(self) -> set[str]:
         return set(self._processes)
+
+    def held_s(self) -> dict[str, float]:
+        return {name: time.monotonic() - self._started_at[name] for name in self._processes}
 
     def ended(self) -> list[Ended]:
         if self._stopped_at is not None and time.monotonic() - self._stopped_at > GRACE_S:
@@ -248,7 +260,7 @@ def conduct(store: Store, run_id: str, number: int) -> int:
         try:
             _walk(plan, store, attempt)
         except Failure as failure:
-            attempt.put("outcome.json", _broken(failure))
+            closing.close_broken(attempt, failure)
         except Exception as error:
             traceback.print_exc()
             internal = Failure(
@@ -257,7 +269,7 @@ def conduct(store: Store, run_id: str, number: int) -> int:
                 where=run_id,
                 next_step=f"read {store.local_path(attempt.path('logs/conductor.log'))}",
             )
-            attempt.put("outcome.json", _broken(internal))
+            closing.close_broken(attempt, internal)
     return 0
 
 
@@ -274,34 +286,10 @@ def _walk(plan: Plan, store: Store, attempt: Attempt) -> None:
         signal.signal(name, lambda *_: conductor.request_stop())
     outcome = conductor.run()
     if outcome is not None:
-        close(plan, store, attempt, outcome)
+        closing.close(plan, store, attempt, outcome)
     elif attempt.outcome is not None:
         # Cancelled: what was spent until then is still owed an account.
-        attempt.put("receipt.json", receipt.build(plan, store, attempt))
-
-
-def _broken(failure: Failure) -> dict[str, object]:
-    return {
-        "format": 1,
-        "reason": failure.reason.value,
-        "failure": failure.to_json(),
-        "stages": {},
-        "ended_at": time.time(),
-    }
-
-
-def close(plan: Plan, store: Store, attempt: Attempt, outcome: dict[str, object]) -> None:
-    """Write receipt, verdict and report, and last the outcome that closes the attempt."""
-    paid = receipt.build(plan, store, attempt)
-    attempt.put("receipt.json", paid, create_once=False)
-    if outcome["reason"] == Reason.SUCCEEDED.value:
-        document = verdict.build(plan, store, paid)
-        attempt.put("verdict.json", document, create_once=False)
-        report = store.local_path(attempt.path("report.md"))
-        report.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text(verdict.render(document), encoding="utf-8")
-        store.publish(attempt.path("report.md"))
-    attempt.put("outcome.json", outcome)
+        closing.settle(plan, store, attempt)
 
 
 def main() -> int:

@@ -51,6 +51,7 @@ class Reason(Enum):
     NETWORK = "network"
     UNAUTHORIZED = "unauthorized"
     DIVERGED = "diverged"
+    CANNOT_START = "cannot-start"
     BLOCKED = "blocked"
     KILLED = "killed"
     TERMINATED = "terminated"
@@ -131,6 +132,9 @@ DISPOSITIONS: dict[Reason, Disposition] = {
     Reason.CANCELLED: Disposition(25, Retry.NEVER, "cancelled", "launcher retry RUN starts another attempt"),
     Reason.UNAUTHORIZED: Disposition(
         26, Retry.NEVER, "a service refused the key", "check the key in the environment or the Secret"
+    ),
+    Reason.CANNOT_START: Disposition(
+        27, Retry.NEVER, "its pod could not start", "correct what it waits for, then launcher retry RUN"
     ),
     Reason.KILLED: Disposition(137, Retry.LOST, "killed from outside", "launcher retry RUN"),
     Reason.TERMINATED: Disposition(

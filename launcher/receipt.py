@@ -1,7 +1,7 @@
 """The receipt: measured seconds, tokens and dollars of a run.
 
 Productive seconds come from the manifests of the committed stages, also of those an earlier
-run paid for (marked `reused`); what was lost or failed comes from this attempt's tries.
+run paid for (marked `reused`); waiting, overhead, losses and failures from this attempt's tries.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from launcher import catalog
+from launcher.accounting import account
 from launcher.budget import prices_of
 from launcher.hosted import hosted_usd, is_rehearsed
-from launcher.outcome import Reason
 from launcher.plan import Plan, Stage
-from launcher.runs import Attempt
+from launcher.runs import Attempt, Try
 from launcher.store import Store
 
 _TOKEN_MEASURES = ("tokens", "trained_tokens", "prompt_tokens", "answer_tokens")
@@ -25,20 +25,14 @@ def build(plan: Plan, store: Store, attempt: Attempt) -> dict[str, Any]:
     prices = prices_of(attempt)
     lines = []
     for stage in plan.stages:
-        wasted = {"lost": 0.0, "failed": 0.0}
-        for one in tries:
-            if one.stage != stage.name or one.end is None or one.reason is Reason.SUCCEEDED:
-                continue
-            kind = (
-                "failed" if one.reason not in (Reason.KILLED, Reason.TERMINATED, Reason.CANCELLED) else "lost"
-            )
-            wasted[kind] += max(0.0, float(one.end["ended_at"]) - one.started_at)
-        lines.append(_line(stage, store, attempt, wasted, prices))
+        lines.append(_line(stage, store, attempt, tries, prices))
     total_usd = [line["usd"] for line in lines if line["usd"] is not None]
     rehearsed_usd = [line["would_have_cost_usd"] for line in lines if line["would_have_cost_usd"] is not None]
     return {
         "stages": lines,
         "seconds": round(sum(line["seconds"] or 0.0 for line in lines), 3),
+        "seconds_waiting": round(sum(line["seconds_waiting"] for line in lines), 3),
+        "seconds_overhead": round(sum(line["seconds_overhead"] for line in lines), 3),
         "seconds_lost": round(sum(line["seconds_lost"] for line in lines), 3),
         "seconds_failed": round(sum(line["seconds_failed"] for line in lines), 3),
         "usd": round(sum(total_usd), 4) if total_usd else None,
@@ -49,15 +43,15 @@ def build(plan: Plan, store: Store, attempt: Attempt) -> dict[str, Any]:
 
 
 def _line(
-    stage: Stage, store: Store, attempt: Attempt, wasted: dict[str, float], prices: catalog.Prices
+    stage: Stage, store: Store, attempt: Attempt, tries: list[Try], prices: catalog.Prices
 ) -> dict[str, Any]:
     prefix = f"stages/{stage.key}"
     meta = store.open(prefix).manifest.meta if store.exists(prefix) else {}
     seconds = meta.get("seconds")
     price = prices.gpu(stage.resources.device)
     units = _units(stage)
-    paid_s = (seconds or 0.0) + wasted["lost"] + wasted["failed"]
-    machine_usd = round(paid_s / 3600 * units * price.usd, 6) if price else None
+    spent = account(stage, tries, seconds)
+    machine_usd = round(spent.paid / 3600 * units * price.usd, 6) if price else None
     hosted = hosted_usd(stage, meta, prices)
     tokens_usd = round(hosted[0], 6) if hosted else None
     rehearsed = is_rehearsed(stage)
@@ -66,8 +60,10 @@ def _line(
         "kind": stage.kind,
         "device": stage.resources.device,
         "seconds": seconds,
-        "seconds_lost": round(wasted["lost"], 3),
-        "seconds_failed": round(wasted["failed"], 3),
+        "seconds_waiting": round(spent.waiting, 3),
+        "seconds_overhead": round(spent.overhead, 3),
+        "seconds_lost": round(spent.lost, 3),
+        "seconds_failed": round(spent.failed, 3),
         "peak_memory_bytes": meta.get("peak_memory_bytes"),
         "tokens": {name: meta[name] for name in _TOKEN_MEASURES if name in meta},
         "usd": machine_usd if tokens_usd is None or rehearsed else tokens_usd,

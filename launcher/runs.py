@@ -7,7 +7,8 @@ the conductor does, from the same facts.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,11 @@ from launcher.plan import Plan, Stage, parse
 from launcher.store import Store, encode
 
 State = Literal["waiting", "running", "finished", "failed", "blocked", "stopped"]
+
+#: In a cluster a conductor says this often that it lives.
+BEAT_INTERVAL_S = 15.0
+#: A conductor that has said nothing for so long is taken for lost.
+_BEAT_LOST_S = 120.0
 
 _RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,15}-[0-9a-f]{8}")
 _TRY = re.compile(r"^(?P<stage>.+)-t(?P<number>\d+)\.json$")
@@ -47,6 +53,8 @@ class StageStatus:
     blocked_by: str | None = None
     seconds: float | None = None
     reused: bool = False
+    #: Why it does not get on, where its conductor knows ("0/1 nodes are available: …").
+    note: str | None = None
 
 
 @dataclass
@@ -78,6 +86,30 @@ class Attempt:
     def outcome(self) -> dict[str, Any] | None:
         value = self.get("outcome.json")
         return value if isinstance(value, dict) else None
+
+    @property
+    def target(self) -> str:
+        """`local` or `cluster`: where the attempt is carried out."""
+        return str((self.get("request.json") or {}).get("target", "local"))
+
+    def beat(self, notes: dict[str, str], *, left: bool = False) -> None:
+        """A conductor in a cluster says that it lives, or that it has `left`, and why which stage does not get on."""
+        self.put("conductor.json", {"at": time.time(), "notes": notes, "left": left}, create_once=False)
+
+    def notes(self) -> dict[str, str]:
+        """What the conductor last said of stages that do not get on, by name."""
+        found = (self.get("conductor.json") or {}).get("notes", {})
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def conducted(self) -> bool:
+        """Whether a conductor lives: on this machine by its lock, in a cluster by what it last said."""
+        if self.target == "local":
+            return conductor_alive(self.store, self.run_id)
+        beat = self.get("conductor.json") or {}
+        # Between submit and the first beat, its pod is about to start.
+        seen_at = float(beat.get("at") or self.get("request.json").get("opened_at", 0.0))
+        return not beat.get("left") and time.time() - seen_at < _BEAT_LOST_S
 
     def tries(self) -> list[Try]:
         """Every try of the attempt, by stage and number."""
@@ -178,11 +210,14 @@ def view(store: Store, run_id: str, number: int | None = None) -> RunView:
     attempt = Attempt(store, run_id, number or (known[-1] if known else 1))
     result = RunView(store, plan, attempt)
     tries = attempt.tries()
-    alive = attempt.outcome is None and conductor_alive(store, run_id)
+    alive = attempt.outcome is None and attempt.conducted
+    notes = attempt.notes() if alive else {}
     states: dict[str, StageStatus] = {}
     for stage in plan.stages:
         own = tuple(t for t in tries if t.stage == stage.name)
-        states[stage.name] = _status(store, attempt, stage, own, alive, states)
+        states[stage.name] = replace(
+            _status(store, attempt, stage, own, alive, states), note=notes.get(stage.name)
+        )
     result.stages = list(states.values())
     return result
 

@@ -173,21 +173,6 @@ def start_local(attempt: Attempt) -> None:
         local.ensure_conductor(attempt.store, attempt.run_id, attempt.number)
 
 
-def cancel(attempt: Attempt) -> bool:
-    """Close the attempt as cancelled; its conductor sees that and stops the stages. False where it was closed."""
-    failure = Failure(Reason.CANCELLED, "cancelled on request", where=attempt.run_id)
-    return attempt.put(
-        "outcome.json",
-        {
-            "format": 1,
-            "reason": Reason.CANCELLED.value,
-            "failure": failure.to_json(),
-            "stages": {},
-            "ended_at": time.time(),
-        },
-    )
-
-
 def _request(target: str, site: Site, budget_usd: float | None) -> dict[str, Any]:
     """What an attempt is asked for besides its plan: place, prices and cap, never hashed."""
     return {

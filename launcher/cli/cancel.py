@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from launcher import submission
+from launcher import closing
 from launcher.cli.options import open_named_store, store_options
 from launcher.local import GRACE_S
 from launcher.outcome import Failure, Reason
@@ -23,7 +23,7 @@ def command(run: str, store_address: str | None, site_path: Path | None) -> int:
     run_id = find(store, run)
     known = attempts(store, run_id)
     attempt = Attempt(store, run_id, known[-1] if known else 1)
-    if not submission.cancel(attempt):
+    if not closing.cancel(attempt):
         outcome = attempt.outcome or {}
         click.echo(
             f"{run_id}: attempt {attempt.number} has ended already ({outcome.get('reason')})", err=True

@@ -11,7 +11,7 @@ import click
 from launcher import local
 from launcher.cli.show import duration, is_terminal, one_line
 from launcher.runs import Attempt, RunView, StageStatus, view
-from launcher.submission import cancel
+from launcher.closing import cancel
 
 _POLL_S = 0.3
 #: In a pipe, a running stage says how far it is this often.
@@ -149,6 +149,8 @@ def detail(status: StageStatus) -> str:
         return one_line(status.failure.what)
     if status.state == "blocked":
         return f"by {status.blocked_by}"
+    if status.note:
+        return one_line(status.note)
     beat = status.heartbeat
     if status.state == "running" and beat:
         measures = " ".join(f"{name} {value:.4g}" for name, value in beat["measures"].items())

@@ -12,14 +12,14 @@ from launcher.cli.options import open_named_store, output_option, store_options
 from launcher.cli.show import emit, size, table
 from launcher.lifecycle import run_size_bytes
 from launcher.outcome import Failure
-from launcher.runs import RunView, conductor_alive, run_ids, view
+from launcher.runs import RunView, run_ids, view
 
 
 def standing(run: RunView) -> str:
     """One word for a run: its outcome, `running`, or `stopped` where nobody carries it on."""
     if run.outcome is not None:
         return str(run.outcome["reason"])
-    return "running" if conductor_alive(run.store, run.run_id) else "stopped"
+    return "running" if run.attempt.conducted else "stopped"
 
 
 @click.command("list")

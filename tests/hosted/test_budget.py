@@ -31,6 +31,14 @@ class NothingStarts:
     def __init__(self) -> None:
         self.started: list[str] = []
 
+    outlives_conductor = False
+
+    def adopt(self, stage: Stage, number: int) -> bool:
+        return False
+
+    def held_s(self) -> dict[str, float]:
+        return {}
+
     def has_room(self, stage: Stage) -> bool:
         return True
 

@@ -16,7 +16,7 @@ from jobs.predict import hosted, hosted_rows
 from jobs.stage import Stopped
 from jobs.tune import once, stage
 from jobs.tune.service import Patience
-from launcher import submission
+from launcher import closing
 from launcher.outcome import Failure, Reason
 from launcher.runs import Attempt
 
@@ -64,7 +64,7 @@ def test_a_cancelled_run_cancels_its_job(make_server: Callable[..., Server], tmp
     server = make_server()
     one = study(tmp_path, server.url, training=upload_of(16, "slowly"))
     attempt = Attempt(one.store, one.plan.run_id, 1)
-    stop_when_running(one, server, lambda: submission.cancel(attempt) and None)
+    stop_when_running(one, server, lambda: closing.cancel(attempt) and None)
     assert [job.status for job in server.client().fine_tuning.jobs.list()] == ["cancelled"]
     assert once.is_cancelled(one.context("tune-hosted-s1"))
 

@@ -50,6 +50,16 @@ class FakeBackend:
         self.stopped = False
         self.most_at_once = 0
 
+    @property
+    def outlives_conductor(self) -> bool:
+        return False
+
+    def adopt(self, stage: Stage, number: int) -> bool:
+        return False
+
+    def held_s(self) -> dict[str, float]:
+        return {}
+
     def has_room(self, stage: Stage) -> bool:
         return len(self.live) < self.room
 
@@ -310,7 +320,7 @@ def test_stop_leaves_the_attempt_open_and_costs_nothing(scene: Scene, tick: int)
 
 @pytest.mark.parametrize("tick", range(1, 11))
 def test_cancel_stops_what_runs_and_starts_nothing_more(scene: Scene, tick: int) -> None:
-    from launcher.submission import cancel
+    from launcher.closing import cancel
 
     scene.time.events = {tick: lambda: cancel(scene.attempt)}
     assert scene.conduct() is None
@@ -324,7 +334,7 @@ def test_cancel_stops_what_runs_and_starts_nothing_more(scene: Scene, tick: int)
 
 
 def test_what_a_cancel_stopped_has_not_failed(scene: Scene) -> None:
-    from launcher.submission import cancel
+    from launcher.closing import cancel
 
     scene.time.events = {4: lambda: cancel(scene.attempt)}
     scene.conduct()

@@ -14,7 +14,7 @@ import pytest
 from tiny import commit_everything, make_plan
 
 import launcher
-from launcher import local, runs, submission
+from launcher import closing, local, runs, submission
 from launcher.conductor import Conductor
 from launcher.outcome import Failure, Reason
 from launcher.plan import Plan
@@ -138,7 +138,7 @@ def test_a_retry_waits_for_the_old_conductor_to_stop(
     attempt: Attempt, hold: Callable[[int], subprocess.Popen[str]], wait_until: Wait
 ) -> None:
     holder = hold(1)
-    assert submission.cancel(attempt)
+    assert closing.cancel(attempt)
     second = submission.open_next_attempt(attempt.store, attempt.run_id, target="local", site=Site())
     starter = threading.Thread(target=submission.start_local, args=(second,))
     starter.start()
@@ -153,7 +153,7 @@ def test_a_retry_waits_for_the_old_conductor_to_stop(
 
 
 def test_retries_at_once_are_one_attempt(attempt: Attempt) -> None:
-    submission.cancel(attempt)
+    closing.cancel(attempt)
     opened: list[int | str] = []
 
     def retry() -> None:
@@ -197,7 +197,7 @@ def test_asking_all_the_time_does_not_keep_a_conductor_from_starting(
 
 
 def test_cancelled_before_its_conductor_started_nothing_is_started(attempt: Attempt) -> None:
-    submission.cancel(attempt)
+    closing.cancel(attempt)
     submission.start_local(attempt)
     local.ensure_conductor(attempt.store, attempt.run_id, attempt.number)
     assert conductors(attempt.store) == []
@@ -207,7 +207,7 @@ def test_cancelled_before_its_conductor_started_nothing_is_started(attempt: Atte
 def test_cancelled_while_its_conductor_starts_it_stays_cancelled(attempt: Attempt, wait_until: Wait) -> None:
     starter = threading.Thread(target=submission.start_local, args=(attempt,))
     starter.start()
-    cancelled = submission.cancel(attempt)
+    cancelled = closing.cancel(attempt)
     starter.join(30)
     wait_until(lambda: not conductors(attempt.store))
     assert attempt.outcome is not None
@@ -280,7 +280,7 @@ def test_who_waits_replaces_a_killed_conductor_but_not_for_ever(
         supervision.look()
     assert caught.value.reason is Reason.KILLED
     assert len(started) == 3
-    submission.cancel(attempt)
+    closing.cancel(attempt)
     supervision.look()
 
 

@@ -40,7 +40,9 @@ LAYERS = [
     {"plan", "resolve"},
     {"results", "hosted", "estimate", "render", "heavy"},
     {"runs"},
+    {"accounting"},
     {"budget", "receipt", "verdict", "conductor", "lifecycle"},
+    {"closing"},
     {"local", "cluster", "helm"},
     {"submission"},
     {"cli"},
@@ -81,7 +83,7 @@ def test_the_launcher_imports_nothing_heavy_and_never_jobs(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("library", "home"),
-    [("boto3", "launcher/store"), ("botocore", "launcher/store"), ("kubernetes", "launcher/cluster.py")],
+    [("boto3", "launcher/store"), ("botocore", "launcher/store"), ("kubernetes", "launcher/cluster")],
 )
 def test_a_remote_service_has_one_place(library: str, home: str) -> None:
     users = [path for path in [*LAUNCHER, *JOBS] if library in tops(imports(path))]

@@ -1,0 +1,280 @@
+"""The cluster backend: stages are Jobs, children of the conductor's Job.
+
+State is only in the API and the store: whoever builds this object anew sees the same Jobs. Two watches
+(Jobs and pods of the run) keep a picture of the run; requests are made only to create and to delete.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from launcher.cluster import pods as of
+from launcher.cluster.client import Cluster, Conflict
+from launcher.conductor import Ended
+from launcher.outcome import Failure, Reason
+from launcher.plan import Plan, Stage
+from launcher.render import CONDUCTOR, COMPONENT_LABEL, RUN_LABEL, STAGE_LABEL, of_try
+
+Object = dict[str, Any]
+#: A Job that was created and is not in the picture for so long is gone.
+_UNSEEN_S = 20.0
+#: How long after its Job failed a pod's last state may be on its way.
+_SETTLE_S = 3.0
+#: Between two looks at the Events of a pod that does not start.
+_EVENTS_INTERVAL_S = 10.0
+_JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
+
+
+@dataclass
+class _Running:
+    """One try of a stage, from before its Job is created to its end."""
+
+    stage: Stage
+    number: int
+    job: str
+    begun_at: float
+    #: Not None once the Job was created (or found).
+    created_at: float | None = None
+    seen: bool = False
+    failed_at: float | None = None
+    #: The last state seen of each of its pods by uid: a deleted pod is gone from the picture.
+    pods: dict[str, Object] = field(default_factory=dict)
+    deleted: bool = False
+    refusal: Failure | None = None
+    #: When its pods were first seen not to run, and the Events looked at then.
+    stuck_since: float | None = None
+    events: list[Object] = field(default_factory=list)
+    events_at: float = 0.0
+
+
+class ClusterBackend:
+    """Stages as Jobs created from the manifests of the run's ConfigMap."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        cluster: Cluster,
+        jobs: dict[str, Object],
+        owner: Object,
+        *,
+        start_timeout_s: float,
+        keep_log: Callable[[str, int, str], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`jobs` are the stages' manifests; `owner` is the ownerReference that makes them children.
+
+        `keep_log(stage, try, pod)` stores the log of a try that may not have stored its own.
+        """
+        self.plan = plan
+        self.cluster = cluster
+        self.jobs = jobs
+        self.owner = owner
+        self.start_timeout_s = start_timeout_s
+        self.keep_log = keep_log
+        self.clock = clock
+        self._running: dict[str, _Running] = {}
+        self._stopping = False
+        run = {RUN_LABEL: plan.run_id}
+        self._jobs_seen = cluster.watch("Job", labels=run)
+        self._pods_seen = cluster.watch("Pod", labels=run)
+        self.notes: dict[str, str] = {}
+
+    def close(self) -> None:
+        """End the watches."""
+        self._jobs_seen.stop()
+        self._pods_seen.stop()
+
+    def wait(self, seconds: float) -> None:
+        """Until something changes in the run's Jobs, or for `seconds`."""
+        self._jobs_seen.changed.wait(seconds)
+        self._jobs_seen.changed.clear()
+
+    # -- Backend --------------------------------------------------------------------------
+    @property
+    def outlives_conductor(self) -> bool:
+        return True
+
+    def has_room(self, stage: Stage) -> bool:
+        return True  # the scheduler, or a queue, decides
+
+    def adopt(self, stage: Stage, number: int) -> bool:
+        name = of_try(self.jobs[stage.name], number)["metadata"]["name"]
+        if self.cluster.get("Job", name) is None:
+            return False
+        now = self.clock()
+        self._running[stage.name] = _Running(stage, number, name, now, created_at=now)
+        return True
+
+    def start(self, stage: Stage, number: int) -> None:
+        name = of_try(self.jobs[stage.name], number)["metadata"]["name"]
+        self._running[stage.name] = _Running(stage, number, name, self.clock())
+        self._create_if_alone(self._running[stage.name])
+
+    def running(self) -> set[str]:
+        return set(self._running)
+
+    def held_s(self) -> dict[str, float]:
+        now = self.clock()
+        return {
+            name: sum(times["running_s"] for times in of.times(list(one.pods.values()), now))
+            / max(1, one.stage.resources.nodes)
+            for name, one in self._running.items()
+        }
+
+    def ended(self) -> list[Ended]:
+        """Look at every running try; the ends since the last call."""
+        jobs, pods = self._jobs_seen.objects(), self._pods_seen.objects()
+        ends = []
+        for name, one in list(self._running.items()):
+            for pod in pods.values():
+                if pod["metadata"].get("labels", {}).get(_JOB_NAME_LABEL) == one.job:
+                    one.pods[pod["metadata"]["uid"]] = pod
+            end = self._look(one, jobs.get(one.job))
+            if end is not None:
+                del self._running[name]
+                self.notes.pop(name, None)
+                ends.append(end)
+        return ends
+
+    def stop(self) -> None:
+        self._stopping = True
+        for one in self._running.values():
+            if one.created_at is not None:
+                self._delete(one)
+
+    # -- one try --------------------------------------------------------------------------
+    def _look(self, one: _Running, job: Object | None) -> Ended | None:
+        now = self.clock()
+        if one.refusal is not None:
+            return self._end(one, one.refusal.exit_code, one.refusal)
+        if one.created_at is None:
+            if self._stopping:
+                return self._end(one, 143, Failure(Reason.TERMINATED, "it was not started any more"))
+            self._create_if_alone(one)
+            return None
+        if job is None:
+            if not one.seen and now - one.created_at < _UNSEEN_S:
+                return None
+            return self._gone(one)
+        one.seen = True
+        if of.condition(job, "Complete"):
+            return self._end(one, 0, None)
+        if of.condition(job, "Failed"):
+            one.failed_at = one.failed_at or now
+            # The Job may say so before the picture has its pod's last state.
+            if not self._pods_told(one) and now - one.failed_at < _SETTLE_S:
+                return None
+            return self._end(one, *of.failure_of(job, list(one.pods.values()), memory_advice=self._memory_advice(one.stage)))
+        return self._look_at_start(one, now)
+
+    def _gone(self, one: _Running) -> Ended | None:
+        """The Job was deleted, by us or somebody: its end comes when its pods have gone as well."""
+        alive = self._pods_seen.objects()
+        if any(pod["metadata"]["name"] in alive and not of.pod_has_ended(pod) for pod in one.pods.values()):
+            return None
+        if one.refusal is None and self._stopping:
+            return self._end(one, 143, Failure(Reason.TERMINATED, "stopped on request; progress is saved"))
+        code, failure = of.failure_of(None, list(one.pods.values()), memory_advice=self._memory_advice(one.stage))
+        return self._end(one, code, failure)
+
+    def _look_at_start(self, one: _Running, now: float) -> None | Ended:
+        """Note why its pod does not start; give it up where that is hopeless or has lasted too long."""
+        current = [pod for pod in one.pods.values() if pod["metadata"]["name"] in self._pods_seen.objects()]
+        waiting = [pod for pod in current if (of.obstacle(pod, one.events, now)) is not None or _not_started(pod)]
+        if current and not waiting:
+            one.stuck_since = None
+            self.notes.pop(one.stage.name, None)
+            return None
+        one.stuck_since = one.stuck_since or now
+        if now - max(one.events_at, one.stuck_since) >= _EVENTS_INTERVAL_S:
+            one.events_at = now
+            one.events = self._events(one, waiting)
+        found = [text for pod in waiting if (text := of.obstacle(pod, one.events, now))]
+        if not waiting and one.events:  # no pod at all: the Job controller says why
+            found = [(str(one.events[-1].get("message", "")), False)]
+        if found:
+            self.notes[one.stage.name] = found[0][0]
+        lost_node = any(pod["metadata"].get("deletionTimestamp") for pod in waiting)
+        hopeless = any(is_hopeless for _, is_hopeless in found) and now - one.stuck_since > _EVENTS_INTERVAL_S
+        if hopeless or (now - one.stuck_since > self.start_timeout_s and not lost_node):
+            why = found[0][0] if found else "no event says why"
+            return self._give_up(one, f"its pod did not start within {now - one.stuck_since:.0f} s: {why}")
+        return None
+
+    def _give_up(self, one: _Running, what: str) -> Ended:
+        self._delete(one)
+        failure = Failure(
+            Reason.CANNOT_START, what, next_step=f"correct that (kubectl describe job {one.job}), then launcher retry RUN"
+        )
+        return self._end(one, failure.exit_code, failure)
+
+    def _create_if_alone(self, one: _Running) -> None:
+        """Create the Job once no other Job of this run and stage is alive: never two on one checkpoint."""
+        labels = {RUN_LABEL: self.plan.run_id, STAGE_LABEL: one.stage.name}
+        others = [job for job in self.cluster.list("Job", labels=labels) if job["metadata"]["name"] != one.job]
+        for job in others:
+            if not of.job_has_ended(job) and not job["metadata"].get("deletionTimestamp"):
+                self.cluster.delete("Job", job["metadata"]["name"])
+        busy = [
+            pod
+            for pod in self.cluster.list("Pod", labels=labels)
+            if pod["metadata"].get("labels", {}).get(_JOB_NAME_LABEL) != one.job and not of.pod_has_ended(pod)
+        ]
+        if busy:
+            self.notes[one.stage.name] = f"waiting for {busy[0]['metadata']['name']} to end"
+            return
+        manifest = of_try(self.jobs[one.stage.name], one.number)
+        manifest = {**manifest, "metadata": {**manifest["metadata"], "ownerReferences": [self.owner]}}
+        self.notes.pop(one.stage.name, None)
+        try:
+            self.cluster.create(manifest)
+        except Conflict:
+            pass  # made by a conductor that was lost before it knew
+        except Failure as failure:
+            one.refusal = failure
+            return
+        one.created_at = self.clock()
+
+    def _pods_told(self, one: _Running) -> bool:
+        return bool(one.pods) and all(of.pod_has_ended(pod) for pod in one.pods.values())
+
+    def _delete(self, one: _Running) -> None:
+        if not one.deleted:
+            one.deleted = True
+            self.cluster.delete("Job", one.job)
+
+    def _events(self, one: _Running, waiting: list[Object]) -> list[Object]:
+        about = waiting[0]["metadata"]["name"] if waiting else one.job
+        return self.cluster.list("Event", fields=f"involvedObject.name={about}")
+
+    def _end(self, one: _Running, code: int, failure: Failure | None) -> Ended:
+        reason = failure.reason if failure else Reason.SUCCEEDED
+        started = [pod for pod in one.pods.values() if of.terminated(pod)]
+        if failure is not None and started:
+            self.keep_log(one.stage.name, one.number, started[-1]["metadata"]["name"])
+        times = of.times(list(one.pods.values()), self.clock())
+        return Ended(one.stage.name, code, reason, failure, pods=times)
+
+    def _memory_advice(self, stage: Stage) -> str:
+        """What gives a stage more memory."""
+        subject = re.sub(r"-s\d+$", "", stage.name.removeprefix(f"{stage.kind}-"))
+        for contender in self.plan.experiment.get("contenders", []):
+            if contender.get("name") == subject and stage.resources.memory_gib > 0:
+                part = "rehearsed" if contender.get("kind") == "hosted" else "hardware"
+                more = 2 * stage.resources.memory_gib
+                return f"give it more memory: --set contenders[{subject}].{part}.memory_gib={more}"
+        return "give it more memory: --overlay with resources of the container 'stage'"
+
+
+def live_conductors(cluster: Cluster, run_id: str) -> list[Object]:
+    """The run's conductor Jobs that have not ended."""
+    labels = {RUN_LABEL: run_id, COMPONENT_LABEL: CONDUCTOR}
+    return [job for job in cluster.list("Job", labels=labels) if not of.job_has_ended(job)]
+
+
+def _not_started(pod: Object) -> bool:
+    return pod.get("status", {}).get("phase", "Pending") == "Pending"

@@ -1,0 +1,228 @@
+"""The conductor's pod: `python -m launcher.cluster.conduct`, started by the run's conductor Job alone.
+
+It carries one attempt to its end with Jobs as its backend. It may die at any moment: the Job starts it
+again and it finds everything in the API and the store. Exit codes: the attempt's own once it is closed;
+143 after SIGTERM; 75 where the store or the API stayed away, for the Job to try again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import time
+import traceback
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from launcher import closing
+from launcher.cluster import pods as of
+from launcher.cluster.backend import ClusterBackend, live_conductors
+from launcher.cluster.client import Cluster
+from launcher.conductor import Conductor
+from launcher.outcome import DISPOSITIONS, Failure, Reason
+from launcher.plan import Plan, parse
+from launcher.runs import BEAT_INTERVAL_S, Attempt
+from launcher.store import Store, open_store
+
+#: sysexits.h: temporary failure.
+_TRY_AGAIN = 75
+_TERMINATED = DISPOSITIONS[Reason.TERMINATED].exit_code
+#: What may be gone for a while without anything being wrong with the run.
+_AWAY = (Reason.STORE_FAILED, Reason.NETWORK)
+_AWAY_LIMIT_S = 600.0
+_AWAY_PAUSE_S = 3.0
+
+
+class _Pod:
+    """This process: whether it was asked to stop, and whom to tell."""
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self.conductor: Conductor | None = None
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, self._stop)
+
+    def _stop(self, *_: object) -> None:
+        self.stopping = True
+        if self.conductor is not None:
+            self.conductor.request_stop()
+
+
+def conduct(arguments: argparse.Namespace) -> int:
+    """Carry the attempt to its end, through absences of the store and the API."""
+    process, away_since = _Pod(), 0.0
+    while True:
+        try:
+            return _conduct_once(arguments, process)
+        except Failure as failure:
+            print(failure.text(), file=sys.stderr, flush=True)
+            if failure.reason not in _AWAY:
+                return _broken(arguments, failure)
+            now = time.monotonic()
+            away_since = away_since if away_since and now - away_since < 2 * _AWAY_LIMIT_S else now
+            if process.stopping:
+                return _TERMINATED
+            if now - away_since > _AWAY_LIMIT_S:
+                return _TRY_AGAIN
+            time.sleep(_AWAY_PAUSE_S)
+        except Exception as error:
+            traceback.print_exc()
+            internal = Failure(
+                Reason.INTERNAL,
+                f"the conductor failed: {type(error).__name__}: {error}",
+                where=arguments.job,
+                next_step=f"read its log: kubectl logs job/{arguments.job}",
+            )
+            return _broken(arguments, internal)
+
+
+def _conduct_once(arguments: argparse.Namespace, process: _Pod) -> int:
+    plan = parse((arguments.run / "plan.json").read_bytes(), "plan.json")
+    store = open_store(arguments.store)
+    attempt = open_attempt(plan, store, arguments.attempt, json.loads((arguments.run / "request.json").read_bytes()))
+    if attempt.outcome is not None:
+        return _exit_code(attempt)
+    cluster = Cluster.connect(namespace=arguments.namespace)
+    own = cluster.get("Job", arguments.job)
+    if own is None or process.stopping:
+        return _TERMINATED  # deleted: everything that hangs on it goes as well
+    _take_over(cluster, plan, own)
+    jobs = {
+        stage.name: json.loads((arguments.run / f"job-{stage.name}.json").read_bytes()) for stage in plan.stages
+    }
+    backend = ClusterBackend(
+        plan,
+        cluster,
+        jobs,
+        _owner(own),
+        start_timeout_s=arguments.start_timeout_s,
+        keep_log=partial(_keep_log, cluster, attempt),
+    )
+    try:
+        return _walk(plan, store, attempt, backend, process)
+    finally:
+        backend.close()
+        print(f"requests to the API: {cluster.requests}", flush=True)
+
+
+def _walk(plan: Plan, store: Store, attempt: Attempt, backend: ClusterBackend, process: _Pod) -> int:
+    beat = _Beat(attempt, backend)
+
+    def sleep(seconds: float) -> None:
+        backend.wait(seconds)
+        beat.if_due()
+
+    beat.now()
+    process.conductor = conductor = Conductor(plan, store, attempt, backend, sleep=sleep)
+    if process.stopping:
+        conductor.request_stop()
+    outcome = conductor.run()
+    if outcome is not None:
+        closing.close(plan, store, attempt, outcome)
+    elif attempt.outcome is not None:
+        closing.settle(plan, store, attempt)
+    else:
+        return _TERMINATED
+    attempt.beat({}, left=True)
+    return _exit_code(attempt)
+
+
+def _keep_log(cluster: Cluster, attempt: Attempt, stage: str, number: int, pod: str) -> None:
+    """Store what the API still has of a log that its pod could not store itself (SIGKILL, no memory)."""
+    try:
+        if attempt.log(stage, number) is not None:
+            return
+        path = attempt.log_path(stage, number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cluster.pod_log(pod, "stage"))
+        attempt.store.publish(attempt.path(f"logs/{path.name}"))
+    except Failure as failure:
+        # The log is a help to people; the run goes on without it.
+        print(f"warning: the log of {stage} was not stored: {failure.what}", file=sys.stderr, flush=True)
+
+
+class _Beat:
+    """Says now and then that the conductor lives, and at once when what it has to say changes."""
+
+    def __init__(self, attempt: Attempt, backend: ClusterBackend) -> None:
+        self._attempt = attempt
+        self._backend = backend
+        self._said: dict[str, str] = {}
+        self._at = 0.0
+
+    def if_due(self) -> None:
+        if self._backend.notes != self._said or time.monotonic() - self._at > BEAT_INTERVAL_S:
+            self.now()
+
+    def now(self) -> None:
+        self._said = dict(self._backend.notes)
+        self._at = time.monotonic()
+        for stage, note in self._said.items():
+            print(f"{stage}: {note}", flush=True)
+        self._attempt.beat(self._said)
+
+
+def open_attempt(plan: Plan, store: Store, number: int, request: dict[str, Any]) -> Attempt:
+    """The attempt that this conductor's ConfigMap speaks of; under GitOps nobody has opened it before."""
+    store.put_json(f"runs/{plan.run_id}/plan.json", plan.model_dump(mode="json"))
+    attempt = Attempt(store, plan.run_id, number)
+    attempt.put("request.json", {**request, "opened_at": time.time()})
+    return attempt
+
+
+def _take_over(cluster: Cluster, plan: Plan, own: dict[str, Any]) -> None:
+    """End older conductors of this run (another placement, an earlier attempt), and with them their stages."""
+    created_at = of.seconds_of(own["metadata"].get("creationTimestamp")) or 0.0
+    for job in live_conductors(cluster, plan.run_id):
+        other_at = of.seconds_of(job["metadata"].get("creationTimestamp")) or 0.0
+        if job["metadata"]["name"] != own["metadata"]["name"] and other_at <= created_at:
+            print(f"taking over from {job['metadata']['name']}", flush=True)
+            cluster.delete("Job", job["metadata"]["name"])
+
+
+def _owner(job: dict[str, Any]) -> dict[str, Any]:
+    """A reference that lets the garbage collector, and nobody else, follow it (Kueue takes controlled children)."""
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "name": job["metadata"]["name"],
+        "uid": job["metadata"]["uid"],
+        "controller": False,
+        "blockOwnerDeletion": False,
+    }
+
+
+def _exit_code(attempt: Attempt) -> int:
+    return DISPOSITIONS[Reason((attempt.outcome or {})["reason"])].exit_code
+
+
+def _broken(arguments: argparse.Namespace, failure: Failure) -> int:
+    """Close the attempt with what broke its conductor; where even that cannot be said, let the Job try again."""
+    try:
+        plan = parse((arguments.run / "plan.json").read_bytes(), "plan.json")
+        store = open_store(arguments.store)
+        closing.close_broken(Attempt(store, plan.run_id, arguments.attempt), failure)
+    except Failure as other:
+        print(other.text(), file=sys.stderr, flush=True)
+        return failure.exit_code if other.reason not in _AWAY else _TRY_AGAIN
+    return failure.exit_code
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m launcher.cluster.conduct", description="Conduct one attempt at a run in a cluster."
+    )
+    parser.add_argument("--run", type=Path, required=True, help="directory of the run's ConfigMap")
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--attempt", type=int, required=True)
+    parser.add_argument("--job", required=True, help="name of the Job that this is a pod of")
+    parser.add_argument("--namespace", required=True)
+    parser.add_argument("--start-timeout-s", type=float, default=900.0)
+    return conduct(parser.parse_args())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

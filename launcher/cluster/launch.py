@@ -1,0 +1,77 @@
+"""From a rendered run to a conductor in the cluster, and an eye on it from outside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from launcher.cluster import pods as of
+from launcher.cluster.client import Cluster
+from launcher.cluster.preflight import preflight
+from launcher.outcome import Failure, Reason
+from launcher.plan import Plan
+from launcher.render import Rendered
+from launcher.runs import Attempt
+from launcher.site import Site
+
+#: How often somebody who waits for a run looks at its conductor's Job.
+_LOOK_INTERVAL_S = 5.0
+
+
+def launch(cluster: Cluster, rendered: Rendered, site: Site, plan: Plan, say: Callable[[str], None]) -> None:
+    """Try everything on the server, then apply it. Raises Failure with every problem; then nothing was applied.
+
+    Safe to call twice, also at once: the same plan on the same site has the same names and bytes.
+    """
+    for warning in preflight(cluster, rendered, site, plan):
+        say(f"warning: {warning}")
+    for manifest in rendered.objects:
+        cluster.apply(manifest)
+
+
+class Supervision:
+    """Whoever waits for an attempt looks at its conductor's Job: nobody shall wait for one that is gone."""
+
+    def __init__(self, attempt: Attempt, cluster: Cluster, job: str, say: Callable[[str], None]) -> None:
+        self.attempt = attempt
+        self.cluster = cluster
+        self.job = job
+        self.say = say
+        self._said = ""
+        self._looked_at = 0.0
+
+    def look(self) -> None:
+        """Say why the conductor's pod does not start; raise Failure(KILLED) where its Job is gone or has given up."""
+        if time.monotonic() < self._looked_at + _LOOK_INTERVAL_S:
+            return
+        self._looked_at = time.monotonic()
+        job = self.cluster.get("Job", self.job)
+        if self.attempt.outcome is not None:
+            return
+        if job is None:
+            raise Failure(
+                Reason.KILLED,
+                "the conductor's Job was deleted",
+                where=self.job,
+                next_step="submit again: finished stages are kept",
+            )
+        pods = self.cluster.list("Pod", labels={"batch.kubernetes.io/job-name": self.job})
+        if of.condition(job, "Failed"):
+            _, why = of.failure_of(job, pods, memory_advice="give it more memory: --overlay")
+            raise Failure(
+                why.reason,
+                f"the conductor's Job has failed: {why.what}",
+                where=self.job,
+                next_step=f"kubectl logs job/{self.job}; launcher cancel {self.attempt.run_id}, then launcher retry",
+            )
+        self._say_obstacle(pods)
+
+    def _say_obstacle(self, pods: list[of.Object]) -> None:
+        alive = [pod for pod in pods if not of.pod_has_ended(pod)]
+        if not alive or all(pod.get("status", {}).get("phase") == "Running" for pod in alive):
+            return
+        events = self.cluster.list("Event", fields=f"involvedObject.name={alive[0]['metadata']['name']}")
+        found = of.obstacle(alive[0], events, time.time())
+        if found and found[0] != self._said:
+            self._said = found[0]
+            self.say(f"the conductor's pod does not start yet: {found[0]}")
