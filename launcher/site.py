@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from launcher import catalog
 from launcher.catalog import GpuPrice, HostedPrice, Prices
@@ -31,8 +31,15 @@ ImageReference = Annotated[str, AfterValidator(_by_digest)]
 
 
 def _kubernetes_name(name: str) -> str:
-    if len(name) > 253 or not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", name):
-        raise ValueError("the name of a Secret: a-z, 0-9, '-' and '.'")
+    label = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+    if len(name) > 253 or not re.fullmatch(rf"{label}(\.{label})*", name):
+        raise ValueError("the name of a Secret or other object: a-z, 0-9, '-' and '.'")
+    return name
+
+
+def _label(name: str) -> str:
+    if len(name) > 63 or not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name):
+        raise ValueError("at most 63 of a-z, 0-9 and '-', neither first nor last '-'")
     return name
 
 
@@ -40,7 +47,7 @@ class SecretKey(Strict):
     """One key of one Secret. A value can be given nowhere in this file."""
 
     secret: Annotated[str, AfterValidator(_kubernetes_name)]
-    key: str
+    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=253)]
 
 
 class StoreAddresses(Strict):
@@ -65,18 +72,39 @@ class Secrets(Strict):
     openai_api_key: SecretKey | None = None
 
 
+class ServiceAccount(Strict):
+    """Who the pods are. By default each run makes its own; a platform team may give one instead."""
+
+    create: bool = True
+    #: An existing one for the conductor, with `create: false`.
+    name: Annotated[str, AfterValidator(_kubernetes_name)] | None = None
+    #: False: the rights are given already, and no Role or RoleBinding is made.
+    create_role: bool = True
+    #: An existing one for stage pods, whose identity the store knows. They have no token either way.
+    stages: Annotated[str, AfterValidator(_kubernetes_name)] | None = None
+
+    @model_validator(mode="after")
+    def _named_or_made(self) -> ServiceAccount:
+        if self.create == (self.name is not None):
+            raise ValueError("name one with create: false, or leave the name out and create: true")
+        return self
+
+
 class Site(Strict):
     """Facts of one namespace (or of one laptop: then only `store.outside` matters)."""
 
     format: Literal[1] = 1
-    namespace: str | None = None
+    namespace: Annotated[str, AfterValidator(_label)] | None = None
     store: StoreAddresses = StoreAddresses()
     images: Images = Images()
     secrets: Secrets = Secrets()
-    pull_secrets: list[str] = []
-    queue: str | None = None
-    certificate_authority_config_map: str | None = None
-    cache_claim: str | None = None
+    service_account: ServiceAccount = ServiceAccount()
+    pull_secrets: list[Annotated[str, AfterValidator(_kubernetes_name)]] = []
+    queue: Annotated[str, AfterValidator(_label)] | None = None
+    certificate_authority_config_map: Annotated[str, AfterValidator(_kubernetes_name)] | None = None
+    cache_claim: Annotated[str, AfterValidator(_kubernetes_name)] | None = None
+    #: How long a stage's pod may take to start: images, volumes, a free GPU.
+    start_timeout_s: Annotated[int, Field(ge=1, le=86400)] = 900
     gpu_hour_usd: list[GpuPrice] = []
     hosted_per_million_tokens_usd: list[HostedPrice] = []
 
