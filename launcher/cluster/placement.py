@@ -1,0 +1,80 @@
+"""Could any node ever take this pod? From nodes' allocatable, labels and taints; pure.
+
+Not covered: what other pods use at the moment (the scheduler waits for that), affinities, volumes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+from kubernetes.utils.quantity import parse_quantity
+
+GPU = "nvidia.com/gpu"
+_NAMED_NODES = 6
+
+
+def requests_of(pod_spec: dict[str, Any]) -> dict[str, Decimal]:
+    """What the pod asks of a node, by resource: the sum over its containers; a limit counts as a request."""
+    total: dict[str, Decimal] = {}
+    for container in pod_spec.get("containers") or ():
+        resources = container.get("resources") or {}
+        asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+        for name, amount in asked.items():
+            total[name] = total.get(name, Decimal(0)) + Decimal(parse_quantity(amount))
+    return total
+
+
+def why_nowhere(pod_spec: dict[str, Any], nodes: Iterable[dict[str, Any]]) -> str | None:
+    """None where some node could take the pod; else which nodes there are, and what each lacks."""
+    asked = requests_of(pod_spec)
+    lacking: dict[str, list[str]] = {}
+    for node in nodes:
+        why = _why_not(pod_spec, asked, node)
+        if why is None:
+            return None
+        lacking.setdefault(why, []).append(node["metadata"]["name"])
+    if not lacking:
+        return "the cluster has no nodes"
+    return "; ".join(f"{_names(names)}: {why}" for why, names in lacking.items())
+
+
+def _why_not(pod_spec: dict[str, Any], asked: dict[str, Decimal], node: dict[str, Any]) -> str | None:
+    labels = node["metadata"].get("labels") or {}
+    for name, wanted in (pod_spec.get("nodeSelector") or {}).items():
+        if labels.get(name) != wanted:
+            has = f"is {labels[name]}" if name in labels else "is not set"
+            return f"label {name} {has}, wanted {wanted}"
+    spec, status = node.get("spec") or {}, node.get("status") or {}
+    for taint in spec.get("taints") or ():
+        tolerated = any(_tolerates(t, taint) for t in pod_spec.get("tolerations") or ())
+        if taint["effect"] in ("NoSchedule", "NoExecute") and not tolerated:
+            return f"taint {taint['key']} is not tolerated"
+    allocatable = status.get("allocatable") or {}
+    short = []
+    for name, amount in asked.items():
+        offered = allocatable.get(name, "0")
+        if amount > parse_quantity(offered):
+            short.append(f"{name}: {_readable(name, amount)} asked, {offered} allocatable")
+    return ", ".join(short) or None
+
+
+def _tolerates(toleration: dict[str, Any], taint: dict[str, Any]) -> bool:
+    if toleration.get("effect") not in (None, "", taint["effect"]):
+        return False
+    if toleration.get("operator") == "Exists":
+        return toleration.get("key") in (None, "", taint["key"])
+    return toleration.get("key") == taint["key"] and toleration.get("value", "") == taint.get("value", "")
+
+
+def _readable(name: str, amount: Decimal) -> str:
+    if name in ("memory", "ephemeral-storage"):
+        return f"{amount / 1024**3:.4g}Gi"
+    return f"{amount.normalize():f}"
+
+
+def _names(names: list[str]) -> str:
+    shown = ", ".join(names[:_NAMED_NODES])
+    more = f" and {len(names) - _NAMED_NODES} more" if len(names) > _NAMED_NODES else ""
+    return f"node{'s' if len(names) > 1 else ''} {shown}{more}"
