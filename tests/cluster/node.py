@@ -1,0 +1,277 @@
+"""The cluster as a whole: up, down, its state, and the faults that tests put to it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from . import build, certificates, components, containers, images, network, places, processes
+from .api import JSON_PATCH, Api, Refused
+from .components import NODE, Components, Programs
+from .network import Network
+from .places import State
+from .processes import ClusterError
+
+GPU_PRODUCT = "NVIDIA-A40"
+BUCKET = "tuneyard"
+# The order of starting; ending goes backwards.
+PROCESSES = (
+    "etcd",
+    "api-server",
+    "controller-manager",
+    "scheduler",
+    "containerd",
+    "kubelet",
+    "kube-proxy",
+    "coredns",
+    "s3",
+)
+
+
+@dataclass(frozen=True)
+class S3:
+    """The S3 server: one address for this machine and for pods."""
+
+    address: str
+    bucket: str
+    access_key: str
+    secret_key: str
+
+
+def up(gpus: int | None = None) -> State:
+    """Bring the cluster up and return its state; nothing happens where it is up and whole.
+
+    What is left of one that is half dead is cleared away first. `gpus`: how many the node pretends
+    to have; None leaves that as it is. Raises ClusterError.
+    """
+    if os.geteuid() != 0 or os.uname().sysname != "Linux":
+        raise ClusterError("the cluster needs root on Linux; or set TUNEYARD_TEST_KUBECONFIG")
+    state = places.state()
+    with _locked():
+        if not whole(state):
+            _down(state)
+            _up(state)
+        if gpus is not None:
+            set_gpus(gpus, state=state)
+    return state
+
+
+def down() -> None:
+    """Remove every trace of the cluster but the programs and images that were built for it."""
+    with _locked():
+        _down(places.state())
+
+
+def whole(state: State) -> bool:
+    """Whether the cluster is up: every process alive and the API server ready."""
+    alive = all(processes.running(state, name) is not None for name in PROCESSES)
+    return state.facts.exists() and alive and Api(state.kubeconfig).ready()
+
+
+def s3(state: State) -> S3:
+    """Where the S3 server is and the keys to it."""
+    return S3(**json.loads(state.s3_keys.read_text()))
+
+
+def set_gpus(count: int, product: str = GPU_PRODUCT, state: State | None = None) -> None:
+    """Let the node pretend to have `count` GPUs; 0 takes them away, its label too. Returns when it counts."""
+    api = Api((state or places.state()).kubeconfig)
+    path = f"/api/v1/nodes/{NODE}"
+    label = {"metadata": {"labels": {"nvidia.com/gpu.product": product if count else None}}}
+    api.patch(path, label)
+    present = "nvidia.com/gpu" in api.get(path)["status"]["capacity"]
+    if count or present:
+        operation = {"op": "add", "path": "/status/capacity/nvidia.com~1gpu", "value": str(count)}
+        api.patch(f"{path}/status", [operation], JSON_PATCH)
+
+    def counted() -> bool:
+        return int(api.get(path)["status"]["allocatable"].get("nvidia.com/gpu", 0)) == count
+
+    processes.wait_for(f"{count} GPUs allocatable", counted, 60)
+
+
+def stop_apiserver(state: State | None = None) -> None:
+    processes.stop(state or places.state(), "api-server", patience_s=30)
+
+
+def start_apiserver(state: State | None = None) -> None:
+    """Start it and wait until it is ready."""
+    chosen = state or places.state()
+    api = Api(chosen.kubeconfig)
+    processes.start(chosen, "api-server", _components(chosen).api_server())
+    processes.await_ready(chosen, "api-server", api.ready, 120)
+
+
+def restart_apiserver(state: State | None = None) -> None:
+    stop_apiserver(state)
+    start_apiserver(state)
+
+
+def stop_s3(state: State | None = None) -> None:
+    processes.stop(state or places.state(), "s3", patience_s=5)
+
+
+def start_s3(state: State | None = None) -> None:
+    """Start the S3 server on the data it had."""
+    chosen = state or places.state()
+    server = s3(chosen)
+    keys = {"ROOT_ACCESS_KEY_ID": server.access_key, "ROOT_SECRET_ACCESS_KEY": server.secret_key}
+    processes.start(chosen, "s3", _components(chosen).versitygw(), keys)
+    processes.await_ready(chosen, "s3", lambda: _answers(server.address), 30)
+
+
+def kill_all_containers(namespace: str | None = None, state: State | None = None) -> int:
+    """SIGKILL every container of the node (of one namespace's pods), as a crash would; how many."""
+    return containers.kill_all(state or places.state(), namespace)
+
+
+def _up(state: State) -> None:
+    build.debian_packages()
+    if containers.pods_of_others():
+        raise ClusterError(
+            "another kubelet runs pods on this machine: set TUNEYARD_TEST_KUBECONFIG to use it"
+        )
+    state.directory.mkdir(parents=True, mode=0o700)
+    chosen = network.choose()
+    facts = chosen.to_json()
+    (state.directory / "network.json").write_text(json.dumps(facts))
+    network.up(chosen, state)
+    parts = _components(state)
+    parts.write(certificates.create(state.certificates))
+    api = Api(state.kubeconfig)
+
+    processes.start(state, "etcd", parts.etcd())
+    processes.start(state, "containerd", parts.containerd())
+    processes.await_ready(
+        state, "etcd", lambda: _answers(f"http://127.0.0.1:{components.ETCD_PORT}/health"), 60
+    )
+    processes.start(state, "api-server", parts.api_server())
+    processes.await_ready(state, "containerd", lambda: containers.answers(state), 60)
+    images.load(state, images.pause_image())
+    processes.await_ready(state, "api-server", api.ready, 120)
+    processes.start(state, "controller-manager", parts.controller_manager())
+    processes.start(state, "scheduler", parts.scheduler())
+    processes.start(state, "kubelet", parts.kubelet())
+    processes.start(state, "kube-proxy", parts.kube_proxy())
+    _allow_name_server(api)
+    processes.start(state, "coredns", parts.coredns())
+    _make_s3(state, parts)
+    processes.await_ready(state, "kubelet", lambda: _node_ready(api), 120)
+    ready = f"http://127.0.0.1:{components.DNS_READY_PORT}/ready"
+    processes.await_ready(state, "coredns", lambda: _answers(ready), 60)
+    processes.await_ready(state, "kube-proxy", lambda: _service_reachable(chosen.kubernetes_service), 60)
+    state.facts.write_text(
+        json.dumps({"kubeconfig": str(state.kubeconfig), "node": str(chosen.node), **facts})
+    )
+
+
+def _down(state: State) -> None:
+    for name in reversed(PROCESSES):
+        processes.stop(state, name)
+    containers.clear(state)
+    try:
+        facts = json.loads((state.directory / "network.json").read_text())
+    except (OSError, ValueError):  # None was brought up, or only as far as its directory.
+        facts = None
+    network.down(None if facts is None else Network.from_json(facts))
+    if state.directory.exists():
+        shutil.rmtree(state.directory)
+
+
+def _components(state: State) -> Components:
+    facts = json.loads((state.directory / "network.json").read_text())
+    programs = Programs(build.kube(), build.coredns(), build.versitygw())
+    return Components(state, Network.from_json(facts), programs)
+
+
+def _make_s3(state: State, parts: Components) -> None:
+    """Keys, the server, and the bucket."""
+    (state.directory / "s3").mkdir()
+    server = S3(parts.s3_address, BUCKET, secrets.token_hex(10), secrets.token_hex(20))
+    state.s3_keys.touch(mode=0o600)
+    state.s3_keys.write_text(json.dumps(server.__dict__))
+    start_s3(state)
+    import boto3
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=server.address,
+        region_name="us-east-1",
+        aws_access_key_id=server.access_key,
+        aws_secret_access_key=server.secret_key,
+    )
+    client.create_bucket(Bucket=BUCKET)
+
+
+def _allow_name_server(api: Api) -> None:
+    group = "rbac.authorization.k8s.io"
+    reading = ["list", "watch"]
+    role = {
+        "apiVersion": f"{group}/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": "system:coredns"},
+        "rules": [
+            {"apiGroups": [""], "resources": ["services", "pods", "namespaces"], "verbs": reading},
+            {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": reading},
+        ],
+    }
+    binding = {
+        "apiVersion": f"{group}/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "system:coredns"},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "system:coredns"},
+        "subjects": [{"kind": "User", "apiGroup": group, "name": "system:coredns"}],
+    }
+    api.apply(f"/apis/{group}/v1/clusterroles/system:coredns", role)
+    api.apply(f"/apis/{group}/v1/clusterrolebindings/system:coredns", binding)
+
+
+def _node_ready(api: Api) -> bool:
+    try:
+        conditions = api.get(f"/api/v1/nodes/{NODE}")["status"].get("conditions", [])
+        api.get("/api/v1/namespaces/default/serviceaccounts/default")
+    except Refused:
+        return False
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def _service_reachable(address: IPv4Address) -> bool:
+    """Whether the `kubernetes` Service's address leads to the API server."""
+    import socket
+
+    try:
+        with socket.create_connection((str(address), 443), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def _answers(url: str) -> bool:
+    """Whether something answers there by HTTP, whatever it says below 500."""
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code < 500
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _locked() -> Iterator[None]:
+    """One at a time, on this machine, brings the cluster up or down."""
+    place: Path = places.lock_file()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
