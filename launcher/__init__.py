@@ -10,6 +10,7 @@ Importing this package imports nothing heavy.
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from launcher.experiment import Experiment
     from launcher.plan import Plan
     from launcher.runs import Attempt
+    from launcher.targets import Target
 
 __all__ = ["Run", "load", "make_plan", "submit"]
 
@@ -41,8 +43,9 @@ def make_plan(experiment: Experiment, *, data: Path | None = None) -> Plan:
 class Run:
     """A submitted run. `verdict` is None until it has succeeded."""
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: Attempt, place: Target) -> None:
         self._attempt = attempt
+        self._place = place
 
     @property
     def id(self) -> str:
@@ -59,10 +62,9 @@ class Run:
 
     def wait(self, timeout_s: float | None = None) -> dict[str, Any]:
         """Wait until the attempt is closed and return its outcome. Raises TimeoutError, or Failure where it failed."""
-        from launcher.local import Supervision
         from launcher.outcome import Failure, Reason
 
-        supervision = Supervision(self._attempt)
+        supervision = self._place.supervise(self._attempt)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while (outcome := self.outcome) is None:
             if deadline is not None and time.monotonic() > deadline:
@@ -75,28 +77,29 @@ class Run:
 
 
 def submit(
-    experiment: Experiment, *, target: str = "local", data: Path | None = None, store: str | None = None
+    experiment: Experiment,
+    *,
+    target: str = "local",
+    data: Path | None = None,
+    store: str | None = None,
+    site: Path | None = None,
 ) -> Run:
-    """Start a run on this machine, or join it where it is under way; returns at once.
-
-    Raises Failure(UNSUPPORTED) for other targets than `local`.
-    """
-    from launcher import site, submission
+    """Start a run, or join it where it is under way; returns at once. `site` is the path of a site file."""
+    from launcher import site as sites
+    from launcher import submission, targets
     from launcher.cli.options import open_named_store
-    from launcher.outcome import Failure, Reason
     from launcher.plan import plan
     from launcher.resolve import resolve
 
-    if target != "local":
-        raise Failure(Reason.UNSUPPORTED, "only target 'local' is built", where=f"target '{target}'")
     resolution = resolve(experiment, data_directory=data)
     made = plan(resolution.experiment, resolution.lock)
-    opened = open_named_store(store, None, writable=True)
-    facts = site.load(None)
-    submission.preflight_local(made, opened, facts.prices())
+    opened = open_named_store(store, site, writable=True)
+    facts = sites.load(site)
+    place = targets.target(target, facts, say=lambda text: print(text, file=sys.stderr))
+    place.check(made, opened, submission.newest_attempt(opened, made.run_id).number, experiment.budget_usd)
     submission.push_inputs(made, opened, resolution.locations)
     attempt = submission.open_attempt(
         made, opened, target=target, site=facts, budget_usd=experiment.budget_usd
     )
-    submission.start_local(attempt)
-    return Run(attempt)
+    place.start(attempt)
+    return Run(attempt, place)

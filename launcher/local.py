@@ -62,7 +62,7 @@ class LocalBackend:
         self._started_at: dict[str, float] = {}
         self._stopped_at: float | None = None
         self._prepare_child = _die_with_parent()
-        self._plan_path = _plan_on_this_machine(plan, store)
+        self._plan_path = _plan_on_this_machine(plan, attempt)
 
     @property
     def outlives_conductor(self) -> bool:
@@ -169,9 +169,9 @@ def _environment(stage: Stage, store: Store) -> dict[str, str]:
     }
 
 
-def _plan_on_this_machine(plan: Plan, store: Store) -> Path:
+def _plan_on_this_machine(plan: Plan, attempt: Attempt) -> Path:
     """A file with the plan for the stages to read: the store's own, or a copy where the store is elsewhere."""
-    path = store.local_path(f"runs/{plan.run_id}/plan.json")
+    path = attempt.store.local_path(attempt.path("plan.json"))
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         staged = path.with_name(f".{path.name}-{os.getpid()}")
@@ -253,7 +253,7 @@ def conduct(store: Store, run_id: str, number: int) -> int:
         if not any(_tries_to_hold(stack, store, run_id)):
             return 0
         store.local_path(lock_path(run_id)).write_text(str(number), encoding="ascii")
-        plan = read_plan(store, run_id)
+        plan = read_plan(store, run_id, number)
         attempt = Attempt(store, run_id, number)
         if attempt.outcome is not None:
             return 0

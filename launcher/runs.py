@@ -87,6 +87,19 @@ class Attempt:
         value = self.get("outcome.json")
         return value if isinstance(value, dict) else None
 
+    def record(self, plan: Plan, request: dict[str, Any]) -> None:
+        """Open the attempt with a plan and what is asked besides; one that is open takes another placement."""
+        document = plan.model_dump(mode="json")
+        self.store.put_json(f"runs/{self.run_id}/plan.json", document)
+        if self.outcome is None:
+            self.put("plan.json", document, create_once=False)
+        self.put("request.json", request)
+
+    @property
+    def plan(self) -> Plan:
+        """The plan with this attempt's placement."""
+        return read_plan(self.store, self.run_id, self.number)
+
     @property
     def target(self) -> str:
         """`local` or `cluster`: where the attempt is carried out."""
@@ -192,10 +205,16 @@ def conducted_attempt(store: Store, run_id: str) -> int | None:
     return int(text) if text.isdigit() else 0
 
 
-def read_plan(store: Store, run_id: str) -> Plan:
-    """Raises Failure(NOT_FOUND) where the run has no plan in this store."""
-    path = f"runs/{run_id}/plan.json"
-    value = store.get_json(path)
+def read_plan(store: Store, run_id: str, number: int | None = None) -> Plan:
+    """The run's plan, with the placement that attempt `number` was opened with.
+
+    Raises Failure(NOT_FOUND) where the run has no plan in this store.
+    """
+    path = Attempt(store, run_id, number).path("plan.json") if number else ""
+    value = store.get_json(path) if path else None
+    if value is None:
+        path = f"runs/{run_id}/plan.json"
+        value = store.get_json(path)
     if value is None:
         raise Failure(Reason.NOT_FOUND, f"no run '{run_id}'", where=store.address)
     return parse(encode(value), f"{store.address}: {path}")
@@ -203,8 +222,8 @@ def read_plan(store: Store, run_id: str) -> Plan:
 
 def view(store: Store, run_id: str, number: int | None = None) -> RunView:
     """The run's newest attempt (or attempt `number`), stage by stage."""
-    plan = read_plan(store, run_id)
     known = attempts(store, run_id)
+    plan = read_plan(store, run_id, number or (known[-1] if known else 1))
     if number is not None and number not in known:
         raise Failure(Reason.NOT_FOUND, f"no attempt {number}; there are {known}", where=run_id)
     attempt = Attempt(store, run_id, number or (known[-1] if known else 1))

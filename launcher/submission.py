@@ -14,6 +14,7 @@ from launcher.catalog import Prices
 from launcher.estimate import estimate
 from launcher.hosted import hosted_problem
 from launcher.outcome import Failure, Reason
+from launcher.placement import placed
 from launcher.plan import Plan, Stage
 from launcher.runs import Attempt, attempts, read_plan
 from launcher.site import Site
@@ -130,23 +131,33 @@ def open_attempt(
     plan: Plan, store: Store, *, target: str, site: Site, budget_usd: float | None = None
 ) -> Attempt:
     """The newest attempt at the run, open or closed; the first is opened here. Safe to call twice at once."""
-    store.put_json(f"runs/{plan.run_id}/plan.json", plan.model_dump(mode="json"))
-    known = attempts(store, plan.run_id)
-    attempt = Attempt(store, plan.run_id, known[-1] if known else 1)
-    attempt.put("request.json", _request(target, site, budget_usd))
+    attempt = newest_attempt(store, plan.run_id)
+    attempt.record(plan, _request(target, site, budget_usd))
     return attempt
 
 
+def newest_attempt(store: Store, run_id: str) -> Attempt:
+    """The newest attempt, or the first one where there is none yet."""
+    known = attempts(store, run_id)
+    return Attempt(store, run_id, known[-1] if known else 1)
+
+
 def open_next_attempt(
-    store: Store, run_id: str, *, target: str, site: Site, budget_usd: float | None = None
+    store: Store,
+    run_id: str,
+    *,
+    site: Site,
+    target: str | None = None,
+    budget_usd: float | None = None,
+    sets: tuple[str, ...] = (),
 ) -> Attempt:
     """Another attempt at a run whose last one is closed without success.
 
-    The cap is the last attempt's, unless `budget_usd` names another; what was spent before counts.
+    Target and cap are the last attempt's, unless others are named; what was spent before counts. `sets` give
+    the stages another placement (see `launcher.placement`).
     Raises Failure(USAGE) where the last attempt is still open or has succeeded.
     """
-    known = attempts(store, run_id)
-    last = Attempt(store, run_id, known[-1] if known else 1)
+    last = newest_attempt(store, run_id)
     outcome = last.outcome
     if outcome is None:
         raise Failure(
@@ -161,14 +172,15 @@ def open_next_attempt(
         )
     attempt = Attempt(store, run_id, last.number + 1)
     cap = budget.budget_usd(last) if budget_usd is None else budget_usd
-    attempt.put("request.json", _request(target, site, cap))
+    plan = placed(read_plan(store, run_id, last.number), sets)
+    attempt.record(plan, _request(target or last.target, site, cap))
     return attempt
 
 
 def start_local(attempt: Attempt) -> None:
     """Make sure that a conductor carries on the attempt, if it is open."""
     if attempt.outcome is None:
-        plan = read_plan(attempt.store, attempt.run_id)
+        plan = read_plan(attempt.store, attempt.run_id, attempt.number)
         preflight_local(plan, attempt.store, budget.prices_of(attempt))
         local.ensure_conductor(attempt.store, attempt.run_id, attempt.number)
 

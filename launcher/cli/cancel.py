@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import click
 
 from launcher import closing
 from launcher.cli.options import open_named_store, store_options
-from launcher.local import GRACE_S
-from launcher.outcome import Failure, Reason
-from launcher.runs import Attempt, attempts, conductor_alive, find
+from launcher.runs import find
+from launcher.submission import newest_attempt
+from launcher.targets import wait_until_left
 
 
 @click.command("cancel")
@@ -21,20 +20,13 @@ def command(run: str, store_address: str | None, site_path: Path | None) -> int:
     """Stop RUN: its stages save their progress and end, its attempt is closed. Finished stages are kept."""
     store = open_named_store(store_address, site_path, writable=True)
     run_id = find(store, run)
-    known = attempts(store, run_id)
-    attempt = Attempt(store, run_id, known[-1] if known else 1)
+    attempt = newest_attempt(store, run_id)
     if not closing.cancel(attempt):
         outcome = attempt.outcome or {}
         click.echo(
             f"{run_id}: attempt {attempt.number} has ended already ({outcome.get('reason')})", err=True
         )
         return 0
-    deadline = time.monotonic() + GRACE_S + 10
-    while conductor_alive(store, run_id):
-        if time.monotonic() > deadline:
-            raise Failure(
-                Reason.INTERNAL, "it is still stopping", where=run_id, next_step=f"launcher status {run_id}"
-            )
-        time.sleep(0.05)
+    wait_until_left(attempt)
     click.echo(f"{run_id}: cancelled (launcher retry {run_id} goes on from here)", err=True)
     return 0

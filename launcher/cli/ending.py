@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from launcher.cli.show import duration, emit
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.runs import Attempt
-
-
-def refuse_cluster() -> NoReturn:
-    """Runs on Kubernetes are not built yet: say so before anything is planned."""
-    raise Failure(
-        Reason.UNSUPPORTED,
-        "runs on Kubernetes are not built yet",
-        where="--target cluster",
-        next_step="run it on this machine: --target local",
-    )
 
 
 def report_end(attempt: Attempt, outcome: dict[str, Any], output: str) -> int:

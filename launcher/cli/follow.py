@@ -8,23 +8,22 @@ from typing import Any
 
 import click
 
-from launcher import local
 from launcher.cli.show import duration, is_terminal, one_line
-from launcher.runs import Attempt, RunView, StageStatus, view
 from launcher.closing import cancel
+from launcher.runs import Attempt, RunView, StageStatus, view
+from launcher.targets import Supervision
 
 _POLL_S = 0.3
 #: In a pipe, a running stage says how far it is this often.
 _PLAIN_INTERVAL_S = 10.0
 
 
-def follow(attempt: Attempt) -> dict[str, Any]:
+def follow(attempt: Attempt, supervision: Supervision) -> dict[str, Any]:
     """Show progress until the attempt is closed, and return its outcome.
 
     Ctrl-C on a terminal asks whether to stop the run or to leave it running.
     """
     screen: _Live | _Plain = _Live() if is_terminal() else _Plain()
-    supervision = local.Supervision(attempt)
     with screen.context():
         while True:
             try:

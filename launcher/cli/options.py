@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 import click
 
 from launcher import site
+from launcher.documents import read_mapping
 from launcher.experiment import Experiment, load
 from launcher.outcome import Failure, Reason
 from launcher.plan import Plan, plan
 from launcher.resolve import Resolution, choose_source, read_lock, resolve
 from launcher.store import Store, open_store
+from launcher.targets import Target, target
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -41,6 +43,30 @@ def store_options(function: Function) -> Function:
         type=click.Path(path_type=Path, dir_okay=False),
         help="Facts of a namespace.  [default: tuneyard/site.yaml in the user's config directory, if there]",
     )(function)
+
+
+def cluster_options(function: Function) -> Function:
+    """--overlay and --context."""
+    function = click.option(
+        "--context", help="Context of the kubeconfig, for a cluster.  [default: the current one]"
+    )(function)
+    return overlay_option(function)
+
+
+def overlay_option(function: Function) -> Function:
+    """--overlay."""
+    return click.option(
+        "--overlay",
+        "overlay_path",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="YAML merged over the template of every pod (strategic merge), for a cluster.  [default: none]",
+    )(function)
+
+
+def chosen_target(name: str, facts: site.Site, overlay_path: Path | None, context: str | None) -> Target:
+    """The target of that name, with what the options say of it. Raises Failure for an overlay that cannot be read."""
+    overlay = read_mapping(overlay_path) if overlay_path is not None else None
+    return target(name, facts, overlay=overlay, context=context, say=lambda text: click.echo(text, err=True))
 
 
 def output_option(*formats: str) -> Callable[[Function], Function]:

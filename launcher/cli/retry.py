@@ -9,7 +9,13 @@ import click
 from launcher import site, submission
 from launcher.cli import ending
 from launcher.cli.follow import follow
-from launcher.cli.options import open_named_store, output_option, store_options
+from launcher.cli.options import (
+    chosen_target,
+    cluster_options,
+    open_named_store,
+    output_option,
+    store_options,
+)
 from launcher.runs import find
 
 
@@ -20,12 +26,29 @@ from launcher.runs import find
     type=click.FloatRange(min=0),
     help="Another spend cap, dollars over all attempts.  [default: the one of before]",
 )
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Another placement, for example contenders[lora].hardware.memory_gib=16. Can be repeated.",
+)
+@click.option(
+    "--target",
+    type=click.Choice(["local", "cluster"]),
+    help="Where the attempt goes.  [default: where the last one went]",
+)
+@cluster_options
 @click.option("--detach", is_flag=True, help="Start the attempt, print the run's id and return.")
 @store_options
 @output_option("text", "json", "yaml", "name")
 def command(
     run: str,
     budget_usd: float | None,
+    sets: tuple[str, ...],
+    target: str | None,
+    overlay_path: Path | None,
+    context: str | None,
     detach: bool,
     store_address: str | None,
     site_path: Path | None,
@@ -33,12 +56,15 @@ def command(
 ) -> int:
     """Open another attempt at RUN, whose last one failed or was cancelled. Finished stages are kept."""
     store = open_named_store(store_address, site_path, writable=True)
+    facts = site.load(site_path)
     attempt = submission.open_next_attempt(
-        store, find(store, run), target="local", site=site.load(site_path), budget_usd=budget_usd
+        store, find(store, run), target=target, site=facts, budget_usd=budget_usd, sets=sets
     )
+    place = chosen_target(attempt.target, facts, overlay_path, context)
     click.echo(f"run {attempt.run_id}, attempt {attempt.number}", err=True)
-    submission.start_local(attempt)
+    place.check(attempt.plan, store, attempt.number, budget_usd)
+    place.start(attempt)
     if detach or output == "name":
         click.echo(attempt.run_id)
         return 0
-    return ending.report_end(attempt, follow(attempt), output)
+    return ending.report_end(attempt, follow(attempt, place.supervise(attempt)), output)

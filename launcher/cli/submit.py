@@ -11,6 +11,8 @@ from launcher import site, submission
 from launcher.cli import ending
 from launcher.cli.follow import follow
 from launcher.cli.options import (
+    chosen_target,
+    cluster_options,
     experiment_options,
     make_study,
     open_named_store,
@@ -28,11 +30,19 @@ from launcher.cli.options import (
     show_default=True,
     help="Where the run goes: this machine or the cluster of the current kubeconfig context.",
 )
+@cluster_options
 @click.option("--detach", is_flag=True, help="Start the run, print its id and return.")
 @store_options
 @output_option("text", "json", "yaml", "name")
 def command(
-    store_address: str | None, site_path: Path | None, target: str, detach: bool, output: str, **study: Any
+    store_address: str | None,
+    site_path: Path | None,
+    target: str,
+    overlay_path: Path | None,
+    context: str | None,
+    detach: bool,
+    output: str,
+    **study: Any,
 ) -> int:
     """Run EXPERIMENT (a built-in name or a YAML file) and print the verdict.
 
@@ -41,26 +51,24 @@ def command(
     stdout; the exit code is 0 only if the run succeeded.
 
     \b
+    launcher submit sql --site site.yaml
     launcher submit sql --target local
     launcher submit viggo --target local --data ~/data -o json
     launcher submit mine.yaml --set contenders[lora].training.steps=50
     """
-    if target == "cluster":
-        ending.refuse_cluster()
     made = make_study(**study)
-    plan = made.plan
+    plan, budget_usd = made.plan, made.experiment.budget_usd
     store = open_named_store(store_address, site_path, writable=True)
     facts = site.load(site_path)
-    submission.preflight_local(plan, store, facts.prices())
+    place = chosen_target(target, facts, overlay_path, context)
+    place.check(plan, store, submission.newest_attempt(store, plan.run_id).number, budget_usd)
     submission.push_inputs(plan, store, made.resolution.locations)
-    attempt = submission.open_attempt(
-        plan, store, target=target, site=facts, budget_usd=made.experiment.budget_usd
-    )
+    attempt = submission.open_attempt(plan, store, target=target, site=facts, budget_usd=budget_usd)
     click.echo(
         f"run {plan.run_id}, attempt {attempt.number}, {len(plan.stages)} stages, {store.address}", err=True
     )
-    submission.start_local(attempt)
+    place.start(attempt)
     if detach or output == "name":
         click.echo(plan.run_id)
         return 0
-    return ending.report_end(attempt, follow(attempt), output)
+    return ending.report_end(attempt, follow(attempt, place.supervise(attempt)), output)

@@ -17,7 +17,7 @@ from launcher.cluster.client import Cluster, Conflict
 from launcher.conductor import Ended
 from launcher.outcome import Failure, Reason
 from launcher.plan import Plan, Stage
-from launcher.render import CONDUCTOR, COMPONENT_LABEL, RUN_LABEL, STAGE_LABEL, of_try
+from launcher.render import COMPONENT_LABEL, CONDUCTOR, RUN_LABEL, STAGE_LABEL, of_try
 
 Object = dict[str, Any]
 #: A Job that was created and is not in the picture for so long is gone.
@@ -168,7 +168,10 @@ class ClusterBackend:
             # The Job may say so before the picture has its pod's last state.
             if not self._pods_told(one) and now - one.failed_at < _SETTLE_S:
                 return None
-            return self._end(one, *of.failure_of(job, list(one.pods.values()), memory_advice=self._memory_advice(one.stage)))
+            return self._end(
+                one,
+                *of.failure_of(job, list(one.pods.values()), memory_advice=self._memory_advice(one.stage)),
+            )
         return self._look_at_start(one, now)
 
     def _gone(self, one: _Running) -> Ended | None:
@@ -178,13 +181,17 @@ class ClusterBackend:
             return None
         if one.refusal is None and self._stopping:
             return self._end(one, 143, Failure(Reason.TERMINATED, "stopped on request; progress is saved"))
-        code, failure = of.failure_of(None, list(one.pods.values()), memory_advice=self._memory_advice(one.stage))
+        code, failure = of.failure_of(
+            None, list(one.pods.values()), memory_advice=self._memory_advice(one.stage)
+        )
         return self._end(one, code, failure)
 
-    def _look_at_start(self, one: _Running, now: float) -> None | Ended:
+    def _look_at_start(self, one: _Running, now: float) -> Ended | None:
         """Note why its pod does not start; give it up where that is hopeless or has lasted too long."""
         current = [pod for pod in one.pods.values() if pod["metadata"]["name"] in self._pods_seen.objects()]
-        waiting = [pod for pod in current if (of.obstacle(pod, one.events, now)) is not None or _not_started(pod)]
+        waiting = [
+            pod for pod in current if (of.obstacle(pod, one.events, now)) is not None or _not_started(pod)
+        ]
         if current and not waiting:
             one.stuck_since = None
             self.notes.pop(one.stage.name, None)
@@ -208,14 +215,18 @@ class ClusterBackend:
     def _give_up(self, one: _Running, what: str) -> Ended:
         self._delete(one)
         failure = Failure(
-            Reason.CANNOT_START, what, next_step=f"correct that (kubectl describe job {one.job}), then launcher retry RUN"
+            Reason.CANNOT_START,
+            what,
+            next_step=f"correct that (kubectl describe job {one.job}), then launcher retry RUN",
         )
         return self._end(one, failure.exit_code, failure)
 
     def _create_if_alone(self, one: _Running) -> None:
         """Create the Job once no other Job of this run and stage is alive: never two on one checkpoint."""
         labels = {RUN_LABEL: self.plan.run_id, STAGE_LABEL: one.stage.name}
-        others = [job for job in self.cluster.list("Job", labels=labels) if job["metadata"]["name"] != one.job]
+        others = [
+            job for job in self.cluster.list("Job", labels=labels) if job["metadata"]["name"] != one.job
+        ]
         for job in others:
             if not of.job_has_ended(job) and not job["metadata"].get("deletionTimestamp"):
                 self.cluster.delete("Job", job["metadata"]["name"])
@@ -260,14 +271,17 @@ class ClusterBackend:
         return Ended(one.stage.name, code, reason, failure, pods=times)
 
     def _memory_advice(self, stage: Stage) -> str:
-        """What gives a stage more memory."""
+        """What gives a stage more memory. A rehearsal's memory is part of what is asked: for it the overlay."""
         subject = re.sub(r"-s\d+$", "", stage.name.removeprefix(f"{stage.kind}-"))
         for contender in self.plan.experiment.get("contenders", []):
-            if contender.get("name") == subject and stage.resources.memory_gib > 0:
-                part = "rehearsed" if contender.get("kind") == "hosted" else "hardware"
+            if (
+                contender.get("name") == subject
+                and contender.get("hardware")
+                and stage.kind in ("train", "predict")
+            ):
                 more = 2 * stage.resources.memory_gib
-                return f"give it more memory: --set contenders[{subject}].{part}.memory_gib={more}"
-        return "give it more memory: --overlay with resources of the container 'stage'"
+                return f"launcher retry RUN --set contenders[{subject}].hardware.memory_gib={more}"
+        return "launcher retry RUN --overlay FILE, with more memory for the container 'stage'"
 
 
 def live_conductors(cluster: Cluster, run_id: str) -> list[Object]:

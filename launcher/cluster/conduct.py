@@ -82,7 +82,9 @@ def conduct(arguments: argparse.Namespace) -> int:
 def _conduct_once(arguments: argparse.Namespace, process: _Pod) -> int:
     plan = parse((arguments.run / "plan.json").read_bytes(), "plan.json")
     store = open_store(arguments.store)
-    attempt = open_attempt(plan, store, arguments.attempt, json.loads((arguments.run / "request.json").read_bytes()))
+    attempt = open_attempt(
+        plan, store, arguments.attempt, json.loads((arguments.run / "request.json").read_bytes())
+    )
     if attempt.outcome is not None:
         return _exit_code(attempt)
     cluster = Cluster.connect(namespace=arguments.namespace)
@@ -91,7 +93,8 @@ def _conduct_once(arguments: argparse.Namespace, process: _Pod) -> int:
         return _TERMINATED  # deleted: everything that hangs on it goes as well
     _take_over(cluster, plan, own)
     jobs = {
-        stage.name: json.loads((arguments.run / f"job-{stage.name}.json").read_bytes()) for stage in plan.stages
+        stage.name: json.loads((arguments.run / f"job-{stage.name}.json").read_bytes())
+        for stage in plan.stages
     }
     backend = ClusterBackend(
         plan,
@@ -167,9 +170,8 @@ class _Beat:
 
 def open_attempt(plan: Plan, store: Store, number: int, request: dict[str, Any]) -> Attempt:
     """The attempt that this conductor's ConfigMap speaks of; under GitOps nobody has opened it before."""
-    store.put_json(f"runs/{plan.run_id}/plan.json", plan.model_dump(mode="json"))
     attempt = Attempt(store, plan.run_id, number)
-    attempt.put("request.json", {**request, "opened_at": time.time()})
+    attempt.record(plan, {**request, "opened_at": time.time()})
     return attempt
 
 

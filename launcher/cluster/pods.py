@@ -68,7 +68,9 @@ def failure_of(job: Object | None, pods: list[Object], *, memory_advice: str) ->
     for pod in sorted(pods, key=_ended_at, reverse=True):
         state = terminated(pod)
         if pod.get("status", {}).get("reason") == "Evicted" and not condition(pod, "DisruptionTarget"):
-            return 137, Failure(Reason.KILLED, _first_line(pod["status"].get("message", "the pod was evicted")))
+            return 137, Failure(
+                Reason.KILLED, _first_line(pod["status"].get("message", "the pod was evicted"))
+            )
         if state is None or state.get("exitCode", 0) == 0:
             continue
         return _container_failure(pod, state, memory_advice)
@@ -94,7 +96,9 @@ def _container_failure(pod: Object, state: Object, memory_advice: str) -> tuple[
     except (ValueError, KeyError, TypeError):
         pass  # killed before it could say anything: the exit code speaks
     if state.get("reason") in ("ContainerCannotRun", "StartError"):
-        return code, Failure(Reason.CANNOT_START, _first_line(state.get("message", "the container cannot run")))
+        return code, Failure(
+            Reason.CANNOT_START, _first_line(state.get("message", "the container cannot run"))
+        )
     reason = from_exit_code(code)
     lost = condition(pod, "DisruptionTarget")
     why = f": {_first_line(lost.get('message', ''))}" if lost else ""
@@ -133,12 +137,12 @@ def _overdue(pod: Object, now: float) -> tuple[str, bool] | None:
     if now - deleted_at < 30:
         return None
     node = pod.get("spec", {}).get("nodeName", "?")
-    return (
+    text = (
         f"node lost: {node} does not answer, so the pod cannot be replaced; once it is sure that the node is down: "
         f"kubectl delete node {node}, or kubectl taint node {node} "
-        "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
-        False,
+        "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
     )
+    return text, False
 
 
 def times(pods: list[Object], now: float) -> tuple[dict[str, Any], ...]:
@@ -187,4 +191,3 @@ def _memory_limit(pod: Object) -> str:
 
 def _first_line(text: str) -> str:
     return " ".join(text.split())[:500]
-

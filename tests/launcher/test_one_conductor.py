@@ -295,7 +295,7 @@ def test_the_python_api_says_the_same(tmp_path: Path, monkeypatch: pytest.Monkey
     assert run.wait(timeout_s=60)["reason"] == "succeeded"
     assert run.verdict is not None
     assert run.verdict["run_id"] == plan.run_id
-    with pytest.raises(Failure, match="only target 'local'"):
+    with pytest.raises(Failure, match="pods cannot reach"):
         launcher.submit(loaded, target="cluster")
 
 

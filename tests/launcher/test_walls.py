@@ -38,13 +38,15 @@ LAYERS = [
     {"stages", "catalog"},
     {"lock", "site"},
     {"plan", "resolve"},
-    {"results", "hosted", "estimate", "render", "heavy"},
+    {"results", "hosted", "estimate", "heavy", "placement", "chart_values", "overlay", "helm"},
+    {"render"},
     {"runs"},
     {"accounting"},
     {"budget", "receipt", "verdict", "conductor", "lifecycle"},
     {"closing"},
-    {"local", "cluster", "helm"},
+    {"local", "cluster"},
     {"submission"},
+    {"targets"},
     {"cli"},
 ]
 

@@ -1,4 +1,4 @@
-"""From a rendered run to a conductor in the cluster, and an eye on it from outside."""
+"""An eye on a run's conductor in the cluster, from outside."""
 
 from __future__ import annotations
 
@@ -7,26 +7,11 @@ from collections.abc import Callable
 
 from launcher.cluster import pods as of
 from launcher.cluster.client import Cluster
-from launcher.cluster.preflight import preflight
 from launcher.outcome import Failure, Reason
-from launcher.plan import Plan
-from launcher.render import Rendered
 from launcher.runs import Attempt
-from launcher.site import Site
 
 #: How often somebody who waits for a run looks at its conductor's Job.
 _LOOK_INTERVAL_S = 5.0
-
-
-def launch(cluster: Cluster, rendered: Rendered, site: Site, plan: Plan, say: Callable[[str], None]) -> None:
-    """Try everything on the server, then apply it. Raises Failure with every problem; then nothing was applied.
-
-    Safe to call twice, also at once: the same plan on the same site has the same names and bytes.
-    """
-    for warning in preflight(cluster, rendered, site, plan):
-        say(f"warning: {warning}")
-    for manifest in rendered.objects:
-        cluster.apply(manifest)
 
 
 class Supervision:

@@ -1,0 +1,158 @@
+"""Where a run goes: this machine, or Jobs in a cluster. What every verb asks of either is the same."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from launcher import budget, local, submission
+from launcher.outcome import Failure, Reason
+from launcher.plan import Plan
+from launcher.runs import Attempt
+from launcher.site import Site
+from launcher.store import Store
+
+if TYPE_CHECKING:
+    from launcher.cluster.client import Cluster
+    from launcher.render import Rendered
+
+_LEAVING_S = 10.0
+
+
+class Supervision(Protocol):
+    """Looks after an attempt's conductor on behalf of somebody who waits."""
+
+    def look(self) -> None: ...
+
+
+class Target(Protocol):
+    """A place to carry runs out."""
+
+    @property
+    def name(self) -> str: ...
+
+    def check(self, plan: Plan, store: Store, number: int, budget_usd: float | None) -> None:
+        """Refuse before anything is written or spent what cannot end well there; all problems at once."""
+        ...
+
+    def start(self, attempt: Attempt) -> None:
+        """Make sure that a conductor carries on an open attempt."""
+        ...
+
+    def supervise(self, attempt: Attempt) -> Supervision: ...
+
+
+def target(
+    name: str,
+    site: Site,
+    *,
+    overlay: dict[str, Any] | None = None,
+    context: str | None = None,
+    say: Callable[[str], None],
+) -> Target:
+    """The target of that name. `overlay`, `context` (of the kubeconfig) and `say` matter to a cluster only."""
+    return Local(site) if name == "local" else InCluster(site, overlay, context, say)
+
+
+class Local:
+    """Subprocesses of a detached conductor on this machine."""
+
+    name = "local"
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    def check(self, plan: Plan, store: Store, number: int, budget_usd: float | None) -> None:
+        submission.preflight_local(plan, store, self.site.prices())
+
+    def start(self, attempt: Attempt) -> None:
+        submission.start_local(attempt)
+
+    def supervise(self, attempt: Attempt) -> Supervision:
+        return local.Supervision(attempt)
+
+
+class InCluster:
+    """Jobs in the site's namespace."""
+
+    name = "cluster"
+
+    def __init__(
+        self,
+        site: Site,
+        overlay: dict[str, Any] | None,
+        context: str | None,
+        say: Callable[[str], None],
+    ) -> None:
+        self.site = site
+        self.overlay = overlay
+        self.context = context
+        self.say = say
+        self._cluster: Cluster | None = None
+
+    @property
+    def cluster(self) -> Cluster:
+        """Connected on first use: an attempt that has ended needs none."""
+        from launcher.cluster.client import Cluster
+
+        if self._cluster is None:
+            self._cluster = Cluster.connect(self.site.namespace, self.context)
+        return self._cluster
+
+    def check(self, plan: Plan, store: Store, number: int, budget_usd: float | None) -> None:
+        from launcher.cluster.preflight import preflight
+
+        if Attempt(store, plan.run_id, number).outcome is not None:
+            return
+        if not store.address.startswith("s3:"):
+            raise Failure(
+                Reason.UNSUPPORTED,
+                "pods cannot reach a directory of this machine",
+                where=f"--store {store.address}",
+                next_step="name a store that both see, store.outside and store.inside (s3://…) in the site file; "
+                "or run it on this machine: --target local",
+            )
+        rendered = self._render(plan, number, budget_usd)
+        for warning in preflight(self.cluster, rendered, self.site, plan):
+            self.say(f"warning: {warning}")
+
+    def start(self, attempt: Attempt) -> None:
+        if attempt.outcome is None:
+            for manifest in self._rendered(attempt).objects:
+                self.cluster.apply(manifest)
+
+    def supervise(self, attempt: Attempt) -> Supervision:
+        from launcher.cluster.supervision import Supervision as OfItsJob
+
+        if attempt.outcome is not None:
+            return _Nothing()
+        return OfItsJob(attempt, self.cluster, self._rendered(attempt).conductor_job, self.say)
+
+    def _rendered(self, attempt: Attempt) -> Rendered:
+        return self._render(attempt.plan, attempt.number, budget.budget_usd(attempt))
+
+    def _render(self, plan: Plan, number: int, budget_usd: float | None) -> Rendered:
+        from launcher.render import render
+
+        return render(plan, self.site, attempt=number, budget_usd=budget_usd, overlay=self.overlay)
+
+
+class _Nothing:
+    """An attempt that has ended needs nobody to look after it."""
+
+    def look(self) -> None: ...
+
+
+def wait_until_left(attempt: Attempt) -> None:
+    """After an attempt was closed: until its conductor has stopped the stages and left. Raises Failure(INTERNAL)."""
+    deadline = time.monotonic() + local.GRACE_S + _LEAVING_S
+    while attempt.conducted:
+        if time.monotonic() > deadline:
+            raise Failure(
+                Reason.INTERNAL,
+                "it is still stopping",
+                where=attempt.run_id,
+                next_step=f"launcher status {attempt.run_id}",
+            )
+        time.sleep(max(0.05, attempt.store.poll_interval_s))
