@@ -92,7 +92,8 @@ def by_sdk(chart: Path, *, release: str, namespace: str, values: dict[str, Any])
             made = config.install(str(chart), release, values, namespace=namespace, dry_run="client")
     except helm_python.HelmError as error:
         raise _refused(str(error), chart) from None
-    return str(made["manifest"])
+    # The program trims what it prints as well.
+    return str(made["manifest"]).strip() + "\n"
 
 
 def _refused(words: str, chart: Path) -> Failure:

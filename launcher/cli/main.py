@@ -13,6 +13,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
     "Run": {
         "plan": ("launcher.cli.plan", "Show stages, inputs and estimates before anything runs."),
         "submit": ("launcher.cli.submit", "Run an experiment, or continue it, and print the verdict."),
+        "render": ("launcher.cli.render", "Print the Kubernetes objects of a run, for review or for Git."),
         "retry": ("launcher.cli.retry", "Open another attempt at a run that failed or was cancelled."),
         "cancel": ("launcher.cli.cancel", "Stop a run and close its attempt."),
     },
