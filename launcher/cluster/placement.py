@@ -15,6 +15,11 @@ GPU = "nvidia.com/gpu"
 _NAMED_NODES = 6
 
 
+def quantity(text: str | int) -> Decimal:
+    """The number that Kubernetes writes as "500m", "16Gi" or "4"."""
+    return Decimal(parse_quantity(text))
+
+
 def requests_of(pod_spec: dict[str, Any]) -> dict[str, Decimal]:
     """What the pod asks of a node, by resource: the sum over its containers; a limit counts as a request."""
     total: dict[str, Decimal] = {}
@@ -22,7 +27,7 @@ def requests_of(pod_spec: dict[str, Any]) -> dict[str, Decimal]:
         resources = container.get("resources") or {}
         asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
         for name, amount in asked.items():
-            total[name] = total.get(name, Decimal(0)) + Decimal(parse_quantity(amount))
+            total[name] = total.get(name, Decimal(0)) + quantity(amount)
     return total
 
 
@@ -55,7 +60,7 @@ def _why_not(pod_spec: dict[str, Any], asked: dict[str, Decimal], node: dict[str
     short = []
     for name, amount in asked.items():
         offered = allocatable.get(name, "0")
-        if amount > parse_quantity(offered):
+        if amount > quantity(offered):
             short.append(f"{name}: {_readable(name, amount)} asked, {offered} allocatable")
     return ", ".join(short) or None
 
@@ -65,7 +70,8 @@ def _tolerates(toleration: dict[str, Any], taint: dict[str, Any]) -> bool:
         return False
     if toleration.get("operator") == "Exists":
         return toleration.get("key") in (None, "", taint["key"])
-    return toleration.get("key") == taint["key"] and toleration.get("value", "") == taint.get("value", "")
+    same_key: bool = toleration.get("key") == taint["key"]
+    return same_key and bool(toleration.get("value", "") == taint.get("value", ""))
 
 
 def _readable(name: str, amount: Decimal) -> str:

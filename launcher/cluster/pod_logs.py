@@ -65,7 +65,8 @@ def follow(
     """Write the lines of all pods with these labels, pod after pod in order of their creation, as they come.
 
     Returns when every pod is read to its end and `ended()` (asked only then) says that no other will
-    come, or soon after `stop` is set. `write` gets whole lines. Pods that run side by side are read one after the other: give labels that tell them apart.
+    come, or soon after `stop` is set. `write` gets whole lines. Pods that run side by side are read one after the
+    other: give labels that tell them apart.
     Raises Failure where pods may not be listed or logs not be read.
     """
     stop = stop or Stop()

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from kubernetes.utils.quantity import parse_quantity
-
 from launcher.cluster import placement, references
 from launcher.cluster.client import Applied, Cluster, Conflict
 from launcher.cluster.refusals import Refusal
@@ -160,7 +158,7 @@ def _fits_an_empty_quota(message: str) -> bool:
         for name in ("requested", "limited")
     )
     return bool(asked) and all(
-        name in limited and parse_quantity(amount) <= parse_quantity(limited[name])
+        name in limited and placement.quantity(amount) <= placement.quantity(limited[name])
         for name, amount in asked.items()
     )
 
