@@ -8,10 +8,13 @@ is asked: both render as for a first installation, without hooks.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,21 @@ def find_binary() -> str | None:
             next_step="unset HELM_BIN: the launcher brings Helm's SDK along",
         )
     return found
+
+
+def load_ahead() -> None:
+    """Start loading the SDK, where it will be needed, beside whatever the caller does next.
+
+    It is a library of 85 MB with a runtime of its own, whose start takes longer than all the rendering.
+    """
+    if not os.environ.get("HELM_BIN") and shutil.which("helm") is None:
+        threading.Thread(target=_load_sdk, name="load-helm", daemon=True).start()
+
+
+def _load_sdk() -> None:
+    # Whatever is wrong with it is said where it is needed.
+    with contextlib.suppress(ImportError, OSError, RuntimeError):
+        importlib.import_module("helm_python")
 
 
 def by_binary(binary: str, chart: Path, *, release: str, namespace: str, values: dict[str, Any]) -> str:

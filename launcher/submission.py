@@ -16,6 +16,7 @@ from launcher.hosted import hosted_problem
 from launcher.outcome import Failure, Reason
 from launcher.placement import placed
 from launcher.plan import Plan, Stage
+from launcher.render import request
 from launcher.runs import Attempt, attempts, read_plan
 from launcher.site import Site
 from launcher.stages import FetchSettings, HostedPredictSettings, HubModel, PackagedModel, TuneSettings
@@ -186,14 +187,4 @@ def start_local(attempt: Attempt) -> None:
 
 
 def _request(target: str, site: Site, budget_usd: float | None) -> dict[str, Any]:
-    """What an attempt is asked for besides its plan: place, prices and cap, never hashed."""
-    return {
-        "format": 1,
-        "target": target,
-        "opened_at": time.time(),
-        "gpu_hour_usd": [price.model_dump(mode="json") for price in site.gpu_hour_usd],
-        "hosted_per_million_tokens_usd": [
-            price.model_dump(mode="json") for price in site.hosted_per_million_tokens_usd
-        ],
-        "budget_usd": budget_usd,
-    }
+    return {**request(site, budget_usd), "target": target, "opened_at": time.time()}

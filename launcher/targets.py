@@ -114,7 +114,7 @@ class InCluster:
                 "or run it on this machine: --target local",
             )
         rendered = self._render(plan, number, budget_usd)
-        for warning in preflight(self.cluster, rendered, self.site, plan):
+        for warning in preflight(self.cluster, rendered, self.site):
             self.say(f"warning: {warning}")
 
     def start(self, attempt: Attempt) -> None:

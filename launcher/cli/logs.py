@@ -8,9 +8,11 @@ from pathlib import Path
 
 import click
 
+from launcher import site
 from launcher.cli.options import open_named_store, store_options
 from launcher.outcome import Failure, Reason
 from launcher.runs import RunView, StageStatus, find, view
+from launcher.site import Site
 
 
 @click.command("logs")
@@ -20,22 +22,28 @@ from launcher.runs import RunView, StageStatus, find, view
 )
 @click.option("--try", "number", type=int, help="Which try of the stage.  [default: the last]")
 @click.option("--follow", "-f", is_flag=True, help="Go on printing until the stage has ended.")
+@click.option("--context", help="Context of the kubeconfig, for a cluster.  [default: the current one]")
 @store_options
 def command(
     run: str,
     stage_name: str | None,
     number: int | None,
     follow: bool,
+    context: str | None,
     store_address: str | None,
     site_path: Path | None,
 ) -> int:
-    """Print the log of a stage of RUN."""
+    """Print the log of a stage of RUN: from the store, or from its pod while that runs."""
     store = open_named_store(store_address, site_path)
     seen = view(store, find(store, run))
     status = _choose(seen, stage_name)
     number = number or status.tries[-1].number
-    path = seen.attempt.log(status.stage.name, number)
+    in_pod = seen.attempt.target == "cluster" and _runs(seen, status.stage.name, number)
+    path = None if in_pod else seen.attempt.log(status.stage.name, number)
     click.echo(f"{seen.run_id} {status.stage.name}, try {number}", err=True)
+    if in_pod:
+        _print_pods(seen, status.stage.name, number, follow, site.load(site_path), context)
+        return 0
     if path is None:
         raise Failure(
             Reason.NOT_FOUND,
@@ -52,6 +60,39 @@ def command(
             if not (follow and running):
                 return 0
             time.sleep(0.2)
+
+
+def _print_pods(
+    seen: RunView, stage: str, number: int, follow: bool, facts: Site, context: str | None
+) -> None:
+    """What the pods of a try that runs have printed; with `follow`, until it has ended."""
+    from launcher.cluster import pod_logs
+    from launcher.cluster.client import Cluster
+    from launcher.render import ATTEMPT_LABEL, RUN_LABEL, STAGE_LABEL, TRY_LABEL
+
+    cluster = Cluster.connect(facts.namespace, context)
+    labels = {
+        RUN_LABEL: seen.run_id,
+        ATTEMPT_LABEL: str(seen.attempt.number),
+        STAGE_LABEL: stage,
+        TRY_LABEL: str(number),
+    }
+
+    def write(data: bytes) -> None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+    if follow:
+        pod_logs.follow(
+            cluster,
+            labels,
+            "stage",
+            write,
+            ended=lambda: not _runs(view(seen.store, seen.run_id), stage, number),
+        )
+        return
+    for pod in cluster.list("Pod", labels=labels):
+        write(pod_logs.whole(cluster, pod["metadata"]["name"], "stage"))
 
 
 def _choose(seen: RunView, name: str | None) -> StageStatus:

@@ -8,6 +8,11 @@ from typing import Any
 
 import click
 
+from launcher import helm
+
+helm.load_ahead()  # while the modules below are loaded, which takes as long
+
+# ruff: noqa: E402
 from launcher import site
 from launcher.cli.options import experiment_options, make_study
 from launcher.documents import read_mapping

@@ -50,9 +50,20 @@ def _explain(seen: RunView) -> tuple[str, str]:
     if state == Reason.CANCELLED.value:
         return f"{run_id} was cancelled.", f"launcher retry {run_id}"
     running = [status for status in seen.stages if status.state == "running"]
+    stuck = [status for status in running if status.note]
+    if stuck:
+        return (
+            one_line(f"{stuck[0].stage.name} does not get on: {stuck[0].note}"),
+            f"kubectl describe pods -l tuneyard.dev/run={run_id},tuneyard.dev/stage={stuck[0].stage.name}",
+        )
     if running:
         shown = ", ".join(f"{status.stage.name} ({detail(status) or 'starting'})" for status in running)
         return f"{run_id} is running: {shown}.", f"launcher logs {run_id} -f"
+    if state == "stopped" and seen.attempt.target == "cluster":
+        return (
+            f"{run_id}'s conductor has not been heard of for two minutes.",
+            f"kubectl get jobs,pods -l tuneyard.dev/run={run_id}; submit the same experiment again to go on",
+        )
     if state == "stopped":
         return (
             f"Nobody carries {run_id} on: its conductor was killed or stopped.",

@@ -17,7 +17,7 @@ from launcher.cluster.client import Cluster, Conflict
 from launcher.conductor import Ended
 from launcher.outcome import Failure, Reason
 from launcher.plan import Plan, Stage
-from launcher.render import COMPONENT_LABEL, CONDUCTOR, RUN_LABEL, STAGE_LABEL, of_try
+from launcher.render import RUN_LABEL, STAGE_LABEL, of_try
 
 Object = dict[str, Any]
 #: A Job that was created and is not in the picture for so long is gone.
@@ -286,9 +286,9 @@ class ClusterBackend:
 
 def live_conductors(cluster: Cluster, run_id: str) -> list[Object]:
     """The run's conductor Jobs that have not ended."""
-    labels = {RUN_LABEL: run_id, COMPONENT_LABEL: CONDUCTOR}
+    labels = {RUN_LABEL: run_id, "app.kubernetes.io/component": "conductor"}
     return [job for job in cluster.list("Job", labels=labels) if not of.job_has_ended(job)]
 
 
 def _not_started(pod: Object) -> bool:
-    return pod.get("status", {}).get("phase", "Pending") == "Pending"
+    return bool(pod.get("status", {}).get("phase", "Pending") == "Pending")

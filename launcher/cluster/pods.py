@@ -154,7 +154,7 @@ def times(pods: list[Object], now: float) -> tuple[dict[str, Any], ...]:
     for pod in sorted(pods, key=lambda one: one["metadata"].get("creationTimestamp") or ""):
         created = seconds_of(pod["metadata"].get("creationTimestamp")) or now
         state = terminated(pod) or {}
-        running = next(
+        running: Object = next(
             (
                 one["state"]["running"]
                 for one in pod.get("status", {}).get("containerStatuses") or []
