@@ -1,0 +1,329 @@
+"""The conductor with Jobs as its backend, on a cluster in memory: whatever a pod does, the run knows what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_cluster import FakeCluster
+from tiny import make_plan
+
+from launcher import closing
+from launcher.cluster.backend import ClusterBackend
+from launcher.conductor import Conductor
+from launcher.outcome import Failure, Reason
+from launcher.runs import Attempt
+from launcher.store import DirectoryStore
+
+START_TIMEOUT_S = 300.0
+Act = Callable[["Scene"], None]
+
+
+class Scene:
+    """One run on one store and one cluster; `acts` happen at ticks of a second each."""
+
+    def __init__(self, root: Path) -> None:
+        self.plan = make_plan()
+        self.store = DirectoryStore(root)
+        self.cluster = FakeCluster()
+        self.attempt = Attempt(self.store, self.plan.run_id, 1)
+        self.attempt.record(self.plan, {"format": 1, "target": "cluster", "opened_at": 0.0})
+        self.kept_logs: list[tuple[str, int]] = []
+        self.manifest = "aaaaa"
+        self.tick = 0
+        self.on_tick: Act = lambda scene: scene.finish_all()
+
+    def jobs(self) -> dict[str, dict[str, Any]]:
+        made = {}
+        for stage in self.plan.stages:
+            labels = {
+                "tuneyard.dev/run": self.plan.run_id,
+                "tuneyard.dev/stage": stage.name,
+                "tuneyard.dev/manifest": self.manifest,
+                "tuneyard.dev/try": "1",
+            }
+            made[stage.name] = {
+                "apiVersion": "batch/v1",
+                "kind": "Job",
+                "metadata": {"name": f"{stage.name}-{self.manifest}-t1", "labels": labels},
+                "spec": {"template": {"metadata": {"labels": dict(labels)}, "spec": {}}},
+            }
+        return made
+
+    def conduct(self) -> dict[str, Any] | None:
+        self.backend = ClusterBackend(
+            self.plan,
+            self.cluster,  # type: ignore[arg-type]
+            self.jobs(),
+            {"kind": "Job", "name": "conductor", "uid": "u"},
+            start_timeout_s=START_TIMEOUT_S,
+            keep_log=lambda stage, number, pod: self.kept_logs.append((stage, number)),
+            clock=lambda: self.cluster.now,
+        )
+        self.conductor = Conductor(
+            self.plan,
+            self.store,
+            self.attempt,
+            self.backend,
+            sleep=self._sleep,
+            clock=lambda: self.cluster.now,
+        )
+        return self.conductor.run()
+
+    def _sleep(self, _seconds: float) -> None:
+        self.tick += 1
+        assert self.tick < 2000, "the conductor does not end"
+        self.cluster.now += 1
+        self.on_tick(self)
+
+    # -- what happens ---------------------------------------------------------------------
+    def live(self) -> list[str]:
+        """Jobs that have not ended."""
+        return [name for name, job in self.cluster.things["Job"].items() if not job["status"]]
+
+    def finish(self, job: str) -> None:
+        name = self.stage_of(job)
+        directory = self.store.root / f"to-commit-{name}"
+        directory.mkdir()
+        (directory / "out").write_text(name)
+        self.store.commit(f"stages/{self.plan.stage(name).key}", directory, {"seconds": 3.0})
+        self.cluster.end(job, 0)
+
+    def finish_all(self) -> None:
+        for job in self.live():
+            self.finish(job)
+
+    def stage_of(self, job: str) -> str:
+        return str(self.cluster.things["Job"][job]["metadata"]["labels"]["tuneyard.dev/stage"])
+
+    def failing(self, stage: str, fail: Callable[[str], None], times: int = 1) -> None:
+        """Let `stage` fail as `fail` says that many times; everything else succeeds."""
+        left = [times]
+
+        def act(scene: Scene) -> None:
+            for job in scene.live():
+                if scene.stage_of(job) != stage or not left[0]:
+                    scene.finish(job)
+                else:
+                    left[0] -= 1
+                    fail(job)
+
+        self.on_tick = act
+
+    def failure(self, outcome: dict[str, Any] | None, stage: str) -> Failure:
+        assert outcome is not None
+        assert outcome["stages"][stage]["state"] == "failed", outcome["stages"]
+        return Failure.from_json(outcome["stages"][stage]["failure"])
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path / "store")
+
+
+def test_every_stage_is_one_job_and_a_child_of_the_conductors(scene: Scene) -> None:
+    outcome = scene.conduct()
+    assert outcome is not None
+    assert outcome["reason"] == "succeeded"
+    assert sorted(scene.cluster.created) == sorted(f"{s.name}-aaaaa-t1" for s in scene.plan.stages)
+    owners = [job["metadata"]["ownerReferences"] for job in scene.cluster.things["Job"].values()]
+    assert all(owner == [{"kind": "Job", "name": "conductor", "uid": "u"}] for owner in owners)
+
+
+def test_the_times_of_pods_are_kept_for_the_receipt(scene: Scene) -> None:
+    scene.conduct()
+    ends = {one.stage: one.end for one in scene.attempt.tries()}
+    pods = (ends["prepare"] or {})["pods"]
+    assert [(pod["running_s"], pod["exit_code"], pod["lost"]) for pod in pods] == [(5.0, 0, False)]
+    assert pods[0]["waiting_s"] == 1.0
+
+
+def test_a_memory_kill_is_permanent_and_names_the_flag(scene: Scene) -> None:
+    scene.failing("train-lora-s1", lambda job: scene.cluster.end(job, 137, reason="OOMKilled"))
+    outcome = scene.conduct()
+    failure = scene.failure(outcome, "train-lora-s1")
+    assert failure.reason is Reason.OUT_OF_MEMORY
+    assert "limit is 8Gi" in failure.what
+    assert (
+        failure.next_step
+        == f"launcher retry {scene.plan.run_id} --set contenders[lora].hardware.memory_gib=16"
+    )
+    assert outcome is not None
+    assert outcome["stages"]["report"] == {"state": "blocked", "blocked_by": "train-lora-s1"}
+
+
+@pytest.mark.parametrize("code", [137, 143])
+def test_a_pod_that_was_killed_or_asked_to_stop_is_tried_again(scene: Scene, code: int) -> None:
+    scene.failing("predict-untuned", lambda job: scene.cluster.end(job, code), times=3)
+    outcome = scene.conduct()
+    assert outcome is not None
+    assert outcome["reason"] == "succeeded"
+    assert [n for n in scene.cluster.created if n.startswith("predict-untuned")] == [
+        f"predict-untuned-aaaaa-t{number}" for number in (1, 2, 3, 4)
+    ]
+    assert ("predict-untuned", 1) in scene.kept_logs
+
+
+def test_the_termination_message_says_more_than_the_exit_code(scene: Scene) -> None:
+    told = Failure(Reason.BAD_DATA, "row 7 has no answer", where="prepare")
+    scene.failing("prepare", lambda job: scene.cluster.end(job, 11, message=told.termination_message()))
+    failure = scene.failure(scene.conduct(), "prepare")
+    assert (failure.reason, failure.what) == (Reason.BAD_DATA, "row 7 has no answer")
+
+
+def test_a_deleted_job_is_tried_again(scene: Scene) -> None:
+    scene.failing("prepare", lambda job: scene.cluster.delete("Job", job) and None)
+    outcome = scene.conduct()
+    assert outcome is not None
+    assert outcome["reason"] == "succeeded"
+    assert "prepare-aaaaa-t2" in scene.cluster.created
+
+
+def test_a_pod_that_vanished_without_an_exit_code_is_tried_again(scene: Scene) -> None:
+    def vanish(job: str) -> None:
+        scene.cluster.end(job, 1)
+        for pod in scene.cluster.pods_of(job):
+            del scene.cluster.things["Pod"][pod["metadata"]["name"]]
+
+    scene.failing("prepare", vanish)
+    outcome = scene.conduct()
+    assert outcome is not None
+    assert outcome["reason"] == "succeeded"
+
+
+def test_an_image_that_cannot_be_pulled_is_given_up_after_the_start_timeout(scene: Scene) -> None:
+    scene.on_tick = lambda s: (
+        [s.cluster.wait_for(job, "ImagePullBackOff", "Back-off pulling image") for job in s.live()] and None
+    )
+    failure = scene.failure(scene.conduct(), "prepare")
+    assert failure.reason is Reason.CANNOT_START
+    assert "ImagePullBackOff: Back-off pulling image" in failure.what
+    assert START_TIMEOUT_S <= scene.tick < START_TIMEOUT_S + 30
+    assert "prepare-aaaaa-t1" in scene.cluster.deleted
+
+
+def test_a_missing_secret_is_given_up_soon(scene: Scene) -> None:
+    scene.on_tick = lambda s: (
+        [
+            s.cluster.wait_for(job, "CreateContainerConfigError", 'secret "store" not found')
+            for job in s.live()
+        ]
+        and None
+    )
+    failure = scene.failure(scene.conduct(), "prepare")
+    assert 'secret "store" not found' in failure.what
+    assert scene.tick < 60
+
+
+def test_what_a_pod_waits_for_is_noted_while_it_waits(scene: Scene) -> None:
+    seen: list[str] = []
+
+    def act(scene: Scene) -> None:
+        if scene.tick < 5:
+            for job in scene.live():
+                for pod in scene.cluster.pods_of(job):
+                    pod["status"]["conditions"] = [
+                        {
+                            "type": "PodScheduled",
+                            "status": "False",
+                            "reason": "Unschedulable",
+                            "message": "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
+                        }
+                    ]
+            seen.extend(scene.backend.notes.values())
+        else:
+            scene.finish_all()
+
+    scene.on_tick = act
+    scene.conduct()
+    assert "Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu." in seen
+    assert scene.backend.notes == {}
+
+
+def test_a_manifest_that_the_server_refuses_fails_its_stage(scene: Scene) -> None:
+    scene.cluster.refusal = Failure(Reason.UNSUPPORTED, "exceeded quota: pods=10")
+    failure = scene.failure(scene.conduct(), "prepare")
+    assert failure.what == "exceeded quota: pods=10"
+
+
+class Lost(Exception):
+    """The conductor's pod is gone."""
+
+
+@pytest.mark.parametrize("tick", range(1, 8))
+def test_a_conductor_lost_at_any_tick_is_followed_by_one_that_adopts_its_jobs(
+    scene: Scene, tick: int
+) -> None:
+    def act(scene: Scene) -> None:
+        if scene.tick == tick:
+            raise Lost
+        if scene.tick % 2 == 0:
+            scene.finish_all()
+
+    scene.on_tick = act
+    with pytest.raises(Lost):
+        scene.conduct()
+    outcome = scene.conduct()
+    assert outcome is not None
+    assert outcome["reason"] == "succeeded"
+    assert all(name.endswith("-t1") for name in scene.cluster.created)
+    assert len(scene.cluster.created) == len(scene.plan.stages)
+
+
+def test_on_sigterm_the_stages_go_on_and_nothing_is_created(scene: Scene) -> None:
+    def act(scene: Scene) -> None:
+        scene.conductor.request_stop()
+        scene.finish_all()
+
+    scene.on_tick = act
+    assert scene.conduct() is None
+    assert scene.cluster.deleted == []
+    assert all(scene.plan.stage(scene.stage_of(name)).needs == {} for name in scene.cluster.created)
+
+
+def test_cancel_deletes_every_live_job(scene: Scene) -> None:
+    scene.on_tick = lambda s: closing.cancel(s.attempt) and None
+    assert scene.conduct() is None
+    assert sorted(scene.cluster.deleted) == sorted(scene.cluster.created)
+    assert scene.live() == []
+    assert {one.reason for one in scene.attempt.tries()} == {Reason.TERMINATED}
+
+
+def test_a_live_job_of_another_placement_is_ended_before_another_is_created(scene: Scene) -> None:
+    def lose(scene: Scene) -> None:
+        raise Lost
+
+    scene.on_tick = lose
+    with pytest.raises(Lost):
+        scene.conduct()
+    old = set(scene.cluster.created)
+    scene.manifest, scene.on_tick = "bbbbb", lambda s: s.finish_all()
+    outcome = scene.conduct()
+    assert outcome is not None
+    assert outcome["reason"] == "succeeded"
+    assert old == set(scene.cluster.deleted)
+    assert all("bbbbb" in name for name in scene.cluster.created if name not in old)
+
+
+def test_a_pod_on_a_lost_node_is_waited_for_and_the_advice_says_what_to_do(scene: Scene) -> None:
+    seen: set[str] = set()
+
+    def act(scene: Scene) -> None:
+        for job in scene.live():
+            if scene.stage_of(job) != "prepare":
+                scene.finish(job)
+            elif scene.tick < 400:
+                for pod in scene.cluster.pods_of(job):
+                    pod["status"]["phase"] = "Running"
+                    pod["metadata"].setdefault("deletionTimestamp", scene.cluster.stamp())
+                seen.update(scene.backend.notes.values())
+            else:
+                scene.finish(job)
+
+    scene.on_tick = act
+    outcome = scene.conduct()
+    assert outcome is not None
+    assert outcome["reason"] == "succeeded"
+    assert any(note.startswith("node lost: node-1") and "out-of-service" in note for note in seen)
