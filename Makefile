@@ -1,6 +1,9 @@
 # make demo   a small study on this machine, from nothing to a verdict
 # make test   formatting, lint, types and the fast test suite
 # make test-faults  the whole seeded fault matrices of storage and of the hosted side (long)
+# make test-cluster  the tests that need a Kubernetes, on a real node of this machine (root, Linux)
+# make cluster, make cluster-down  that node, to work with, and every trace of it gone again
+# make images  the three images of a run in a cluster, as OCI archives (needs buildah, skopeo, mmdebstrap)
 # make bench-score DATA=DIR  answers a second of the SQL scorer
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-faults bench-score lint constraints clean help
+.PHONY: images demo test test-faults test-cluster cluster cluster-down bench-score lint constraints clean help
 
 help:
 	@grep '^# make' Makefile | cut -c3-
@@ -23,6 +26,19 @@ test: lint
 
 test-faults: $(VENV)/.installed-test
 	$(BIN)/pytest -n 2 -m faults
+
+test-cluster: $(VENV)/.installed-test
+	TUNEYARD_CLUSTER_REQUIRED=1 $(BIN)/python -m tests.cluster during --gpus 4 -- \
+	  $(BIN)/pytest -n 2 --dist loadgroup -m cluster $(PYTEST_ARGUMENTS)
+
+cluster: $(VENV)/.installed-test
+	$(BIN)/python -m tests.cluster up --gpus 4
+
+cluster-down: $(VENV)/.installed-test
+	$(BIN)/python -m tests.cluster down
+
+images: $(VENV)/.installed-test
+	$(BIN)/python -m images
 
 bench-score: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/score_sql.py --data $(DATA)

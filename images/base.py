@@ -1,0 +1,45 @@
+"""A Debian base image of our own, for machines that reach no registry: `localhost/tuneyard/base:<packages>`.
+
+It stands where the Containerfiles' pinned bases would: same distribution, same steps on top. What it
+cannot show is the CUDA base itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+
+from images.commands import output, run
+
+_SUITE = "bookworm"
+_PACKAGES = ("ca-certificates",)
+_LEFT_OUT = ("/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*")
+
+
+def base_image(cache: Path) -> str:
+    """The base's name in buildah's storage, built where it is not there yet; about half a minute."""
+    options = [f"--dpkgopt=path-exclude={path}" for path in _LEFT_OUT]
+    made_by = [_SUITE, *_PACKAGES, *options]
+    key = hashlib.sha256("\n".join(made_by).encode()).hexdigest()[:12]
+    name = f"localhost/tuneyard/base:{key}"
+    if subprocess.run(["buildah", "inspect", "--type", "image", name], capture_output=True).returncode == 0:
+        return name
+    archive = cache / f"base-{key}.tar"
+    if not archive.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        staged = archive.with_suffix(f".{os.getpid()}.tar")
+        run(
+            ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(_PACKAGES)}"]
+            + [*options, _SUITE, str(staged)]
+        )
+        staged.replace(archive)
+    container = output(["buildah", "from", "scratch"])
+    try:
+        run(["buildah", "add", "--quiet", container, str(archive), "/"])
+        run(["buildah", "config", "--cmd", "/bin/sh", container])
+        run(["buildah", "commit", "--quiet", "--timestamp", "0", container, name])
+    finally:
+        run(["buildah", "rm", container])
+    return name

@@ -1,0 +1,139 @@
+"""Builds the images with buildah and leaves them as OCI archives, keyed by what they are made of.
+
+`<cache>/<name>-<key>/image.tar` with `built.json` beside it: an unchanged tree builds nothing, and a
+changed source leaves the layer with torch as it is (buildah's own layer cache).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from images.base import base_image
+from images.commands import output, require, run
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = ("conductor", "worker", "trainer")
+_SOURCES = ("launcher", "jobs")
+_FILES = ("pyproject.toml", "constraints.txt", "README.md", "images/requirements.py")
+_FILES += ("images/build-constraints.txt", ".containerignore")
+_HOST_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+
+
+@dataclass(frozen=True)
+class Built:
+    """One image. `archive` holds it as `reference`; sizes are bytes, uncompressed."""
+
+    name: str
+    key: str
+    reference: str
+    digest: str
+    archive: str
+    size_bytes: int
+    seconds: float
+
+
+def cache_directory() -> Path:
+    named = os.environ.get("TUNEYARD_BUILD_CACHE")
+    return Path(named or "~/.cache/tuneyard/build").expanduser() / "images"
+
+
+def build(names: tuple[str, ...] = NAMES, *, base: str | None = None, cache: Path | None = None) -> list[Built]:
+    """The images of this checkout, each built where it is not in the cache yet.
+
+    `base` is used for all of them; without one a Debian base is made here. Raises Failure(USAGE)
+    where a program is missing, Failure(INTERNAL) where a step fails.
+    """
+    where = cache or cache_directory()
+    keys = {name: _key(name, base) for name in names}
+    if not all((where / f"{name}-{key}" / "built.json").is_file() for name, key in keys.items()):
+        require("buildah", "skopeo", *(() if base else ("mmdebstrap",)))
+        base = base or base_image(where)
+    return [_find(where, name, key) or _build(where, name, key, base) for name, key in keys.items()]
+
+
+def _key(name: str, base: str | None) -> str:
+    """A digest of everything that `name` is made of."""
+    files = [ROOT / file for file in (*_FILES, f"images/{name}/Containerfile", "images/base.py")]
+    for source in _SOURCES:
+        files += [
+            path
+            for path in (ROOT / source).rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts
+        ]
+    sha = hashlib.sha256(f"{base or 'local'}\0".encode())
+    for file in sorted(files):
+        content = hashlib.sha256(file.read_bytes()).hexdigest()
+        sha.update(f"{file.relative_to(ROOT).as_posix()}\0{content}\0".encode())
+    return sha.hexdigest()[:16]
+
+
+def _find(where: Path, name: str, key: str) -> Built | None:
+    try:
+        return Built(**json.loads((where / f"{name}-{key}" / "built.json").read_bytes()))
+    except FileNotFoundError:
+        return None
+
+
+def _build(where: Path, name: str, key: str, base: str | None) -> Built:
+    assert base is not None
+    started = time.monotonic()
+    reference = f"localhost/tuneyard/{name}:{key}"
+    run(_command(name, reference, base), environment={**os.environ, "BUILDAH_FORMAT": "oci"})
+    directory = where / f"{name}-{key}"
+    _remove_older(where, name)
+    staged = directory.with_name(f".{directory.name}-{os.getpid()}")
+    staged.mkdir(parents=True)
+    archive = staged / "image.tar"
+    # As it is: compressing the trainer takes minutes, and nothing here goes over a network.
+    run(
+        ["skopeo", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers"]
+        + [f"containers-storage:{reference}", f"oci-archive:{archive}:{reference}"]
+    )
+    built = Built(
+        name=name,
+        key=key,
+        reference=reference,
+        digest=_digest(archive),
+        archive=str(directory / archive.name),
+        size_bytes=archive.stat().st_size,
+        seconds=round(time.monotonic() - started, 1),
+    )
+    (staged / "built.json").write_text(json.dumps(asdict(built), indent=2) + "\n")
+    staged.replace(directory)
+    return built
+
+
+def _digest(archive: Path) -> str:
+    """The digest of an archive's one image, as a node that imports it knows it."""
+    with tarfile.open(archive) as layout:
+        index = layout.extractfile("index.json")
+        assert index is not None
+        return str(json.load(index)["manifests"][0]["digest"])
+
+
+def _command(name: str, reference: str, base: str) -> list[str]:
+    command = ["buildah", "bud", "--isolation", "chroot", "--network", "host", "--layers"]
+    command += ["--timestamp", "0", "--build-arg", "SOURCE_DATE_EPOCH=0", "--build-arg", f"BASE_IMAGE={base}"]
+    if _HOST_CERTIFICATES.is_file():
+        # pip trusts whom this machine trusts; nothing of it stays in the image.
+        command += ["--volume", f"{_HOST_CERTIFICATES}:/run/host-certificates.crt:ro"]
+        command += ["--build-arg", "PIP_CERT=/run/host-certificates.crt"]
+    return [*command, "--tag", reference, "--file", str(ROOT / "images" / name / "Containerfile"), str(ROOT)]
+
+
+def _remove_older(where: Path, name: str) -> None:
+    """One archive of each image is kept: the trainer's alone is gigabytes."""
+    for old in where.glob(f"{name}-*"):
+        shutil.rmtree(old)
+
+
+def forget(built: Built) -> None:
+    """Remove an image from buildah's storage; its layers stay where another image shares them."""
+    output(["buildah", "rmi", "--force", built.reference])

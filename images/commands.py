@@ -1,0 +1,47 @@
+"""Commands that are run here, and what is said where one fails."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+
+from launcher.outcome import Failure, Reason
+
+_SHOWN_LINES = 30
+
+
+def run(command: list[str], *, environment: dict[str, str] | None = None) -> None:
+    """Run to the end, silently; raises Failure(INTERNAL) with the last lines of what it said."""
+    output(command, environment=environment, merged=True)
+
+
+def output(command: list[str], *, environment: dict[str, str] | None = None, merged: bool = False) -> str:
+    """What a command prints, stripped; with `merged` its errors too."""
+    result = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT if merged else subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    if result.returncode:
+        said = (result.stdout + (result.stderr or "")).splitlines()[-_SHOWN_LINES:]
+        print("\n".join(said), file=sys.stderr)
+        what = f"{shlex.join(command[:3])} … ended with code {result.returncode}"
+        raise Failure(Reason.INTERNAL, what, where="images")
+    return result.stdout.strip()
+
+
+def require(*programs: str) -> None:
+    """Raises Failure(USAGE) where a program is not installed, with what installs all of them."""
+    missing = [program for program in programs if shutil.which(program) is None]
+    if missing:
+        raise Failure(
+            Reason.USAGE,
+            f"not installed: {', '.join(missing)}",
+            where="images",
+            next_step=f"apt-get install {' '.join(missing)}",
+        )
