@@ -175,6 +175,9 @@ oom_score = 0
 [grpc]
   address = "{self.state.containerd_socket}"
 
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{self._file("containerd-opt")}"
+
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "localhost/tuneyard-pause:1"
   restrict_oom_score_adj = true
@@ -188,6 +191,7 @@ oom_score = 0
       runtime_type = "io.containerd.runc.v2"
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
         SystemdCgroup = false
+        Root = "{self._file("runc")}"
 """
 
     def _corefile(self) -> str:

@@ -53,6 +53,7 @@ def clear(state: State) -> None:
     Works from the files on disk, because containerd itself may be dead already.
     """
     namespaces = {path for bundle in _bundles(state) for path in _network_namespaces(bundle)}
+    sockets = {socket for bundle in _bundles(state) for socket in _shim_sockets(bundle)}
     if state.directory.exists():
         for pid in _in_pods():
             with contextlib.suppress(ProcessLookupError):
@@ -64,6 +65,8 @@ def clear(state: State) -> None:
     for path in namespaces:
         command("umount", "--lazy", path, check=False)
         Path(path).unlink(missing_ok=True)
+    for socket in sockets:
+        socket.unlink(missing_ok=True)
     for kubepods in _kubepods():
         _remove_cgroup(kubepods)
 
@@ -100,6 +103,14 @@ def _network_namespaces(bundle: Path) -> list[str]:
     listed = _settings(bundle).get("linux", {}).get("namespaces", [])
     paths = [one.get("path", "") for one in listed if one.get("type") == "network"]
     return [path for path in paths if path.startswith(("/var/run/netns/", "/run/netns/"))]
+
+
+def _shim_sockets(bundle: Path) -> list[Path]:
+    """A killed shim leaves its socket, at a place that containerd does not let one choose."""
+    try:
+        return [Path((bundle / "address").read_text().strip().removeprefix("unix://"))]
+    except OSError:
+        return []
 
 
 def _kubepods() -> list[Path]:

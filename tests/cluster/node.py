@@ -48,11 +48,11 @@ class S3:
     secret_key: str
 
 
-def up(gpus: int | None = None) -> State:
+def up(gpu_count: int | None = None) -> State:
     """Bring the cluster up and return its state; nothing happens where it is up and whole.
 
-    What is left of one that is half dead is cleared away first. `gpus`: how many the node pretends
-    to have; None leaves that as it is. Raises ClusterError.
+    What is left of one that is half dead is cleared away first. `gpu_count`: how many GPUs the node
+    pretends to have; None leaves that as it is. Raises ClusterError.
     """
     if os.geteuid() != 0 or os.uname().sysname != "Linux":
         raise ClusterError("the cluster needs root on Linux; or set TUNEYARD_TEST_KUBECONFIG")
@@ -61,8 +61,8 @@ def up(gpus: int | None = None) -> State:
         if not whole(state):
             _down(state)
             _up(state)
-        if gpus is not None:
-            set_gpus(gpus, state=state)
+        if gpu_count is not None:
+            set_gpus(gpu_count, state=state)
     return state
 
 
@@ -75,7 +75,7 @@ def down() -> None:
 def whole(state: State) -> bool:
     """Whether the cluster is up: every process alive and the API server ready."""
     alive = all(processes.running(state, name) is not None for name in PROCESSES)
-    return state.facts.exists() and alive and Api(state.kubeconfig).ready()
+    return state.complete.exists() and alive and Api(state.kubeconfig).ready()
 
 
 def s3(state: State) -> S3:
@@ -91,17 +91,16 @@ def set_gpus(count: int, product: str = GPU_PRODUCT, state: State | None = None)
     api.patch(path, label)
     present = "nvidia.com/gpu" in api.get(path)["status"]["capacity"]
     if count or present:
-        operation = {"op": "add", "path": "/status/capacity/nvidia.com~1gpu", "value": str(count)}
-        api.patch(f"{path}/status", [operation], JSON_PATCH)
-
-    def counted() -> bool:
-        return int(api.get(path)["status"]["allocatable"].get("nvidia.com/gpu", 0)) == count
-
-    processes.wait_for(f"{count} GPUs allocatable", counted, 60)
+        # The kubelet works out what is allocatable from the capacity too, but only every 10 s.
+        fields = [f"/status/{field}/nvidia.com~1gpu" for field in ("capacity", "allocatable")]
+        changes = [{"op": "add", "path": field, "value": str(count)} for field in fields]
+        api.patch(f"{path}/status", changes, JSON_PATCH)
+    processes.wait_for(f"{count} GPUs allocatable", lambda: gpus(state) == count, 60)
 
 
 def stop_apiserver(state: State | None = None) -> None:
-    processes.stop(state or places.state(), "api-server", patience_s=30)
+    """End it; a clean shutdown would wait for its clients' watches, so it gets 3 s."""
+    processes.stop(state or places.state(), "api-server", patience_s=3)
 
 
 def start_apiserver(state: State | None = None) -> None:
@@ -115,6 +114,12 @@ def start_apiserver(state: State | None = None) -> None:
 def restart_apiserver(state: State | None = None) -> None:
     stop_apiserver(state)
     start_apiserver(state)
+
+
+def gpus(state: State | None = None) -> int:
+    """How many GPUs the node pretends to have."""
+    node = Api((state or places.state()).kubeconfig).get(f"/api/v1/nodes/{NODE}")
+    return int(node["status"]["allocatable"].get("nvidia.com/gpu", 0))
 
 
 def stop_s3(state: State | None = None) -> None:
@@ -143,8 +148,8 @@ def _up(state: State) -> None:
         )
     state.directory.mkdir(parents=True, mode=0o700)
     chosen = network.choose()
-    facts = chosen.to_json()
-    (state.directory / "network.json").write_text(json.dumps(facts))
+    made = [str(path) for path in places.OUTSIDE if not path.exists()]
+    state.machine.write_text(json.dumps({"network": chosen.to_json(), "made": made}))
     network.up(chosen, state)
     parts = _components(state)
     parts.write(certificates.create(state.certificates))
@@ -170,9 +175,7 @@ def _up(state: State) -> None:
     ready = f"http://127.0.0.1:{components.DNS_READY_PORT}/ready"
     processes.await_ready(state, "coredns", lambda: _answers(ready), 60)
     processes.await_ready(state, "kube-proxy", lambda: _service_reachable(chosen.kubernetes_service), 60)
-    state.facts.write_text(
-        json.dumps({"kubeconfig": str(state.kubeconfig), "node": str(chosen.node), **facts})
-    )
+    state.complete.touch()
 
 
 def _down(state: State) -> None:
@@ -180,16 +183,18 @@ def _down(state: State) -> None:
         processes.stop(state, name)
     containers.clear(state)
     try:
-        facts = json.loads((state.directory / "network.json").read_text())
+        machine = json.loads(state.machine.read_text())
     except (OSError, ValueError):  # None was brought up, or only as far as its directory.
-        facts = None
-    network.down(None if facts is None else Network.from_json(facts))
+        machine = {"network": None, "made": []}
+    network.down(machine["network"] and Network.from_json(machine["network"]))
+    for path in machine["made"]:
+        shutil.rmtree(path, ignore_errors=True)
     if state.directory.exists():
         shutil.rmtree(state.directory)
 
 
 def _components(state: State) -> Components:
-    facts = json.loads((state.directory / "network.json").read_text())
+    facts = json.loads(state.machine.read_text())["network"]
     programs = Programs(build.kube(), build.coredns(), build.versitygw())
     return Components(state, Network.from_json(facts), programs)
 

@@ -7,6 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOURCES = Path(__file__).parent
+# Directories that containerd and the kubelet make wherever they are told to keep things.
+OUTSIDE = (
+    Path("/etc/cni"),
+    Path("/opt/containerd"),
+    Path("/run/containerd"),
+    Path("/run/netns"),
+    Path("/usr/libexec/kubernetes"),
+    Path("/var/lib/cni"),
+    Path("/var/lib/kubelet"),
+    Path("/var/log/containers"),
+)
 
 
 def build_cache() -> Path:
@@ -27,9 +38,14 @@ class State:
         return self.directory / "kubeconfig"
 
     @property
-    def facts(self) -> Path:
-        """Written last by `up`: the network and what else later commands need to know."""
-        return self.directory / "cluster.json"
+    def machine(self) -> Path:
+        """Written first by `up`: what it changes on the machine, so that `down` can undo it."""
+        return self.directory / "machine.json"
+
+    @property
+    def complete(self) -> Path:
+        """Written last by `up`."""
+        return self.directory / "complete"
 
     @property
     def certificates(self) -> Path:

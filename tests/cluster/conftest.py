@@ -1,0 +1,86 @@
+"""The cluster and what tests need of it. Only tests with the marker `cluster` ask for any of this."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from . import images, node
+from .api import Api
+from .places import State
+from .pods import Namespace
+from .processes import wait_for
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Kubernetes to test with."""
+
+    kubeconfig: Path
+    api: Api
+    # Of our own node; None where the user gave a kubeconfig.
+    state: State | None
+
+    def own(self) -> State:
+        """Our own node's state, for tests that reach below Kubernetes; skips where it is not ours."""
+        if self.state is None:
+            pytest.skip("needs the node of tests/cluster: unset TUNEYARD_TEST_KUBECONFIG")
+        return self.state
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """The user's cluster (TUNEYARD_TEST_KUBECONFIG), else a node on this machine, brought up if need be."""
+    given = os.environ.get("TUNEYARD_TEST_KUBECONFIG")
+    if given:
+        return Cluster(Path(given), Api(Path(given)), None)
+    if os.geteuid() != 0 or os.uname().sysname != "Linux":
+        missing = "a node needs root on Linux: set TUNEYARD_TEST_KUBECONFIG to use another cluster"
+        if os.environ.get("TUNEYARD_CLUSTER_REQUIRED") == "1":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    state = node.up()
+    return Cluster(state.kubeconfig, Api(state.kubeconfig), state)
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[Namespace]:
+    """A fresh namespace under the restricted Pod Security Standard, deleted with all in it afterwards."""
+    name = f"test-{secrets.token_hex(5)}"
+    labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+    cluster.api.create("/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
+    path = f"/api/v1/namespaces/{name}"
+    # Pods are refused until the namespace has this.
+    accounts = f"{path}/serviceaccounts?fieldSelector=metadata.name=default"
+    wait_for("the default service account", lambda: cluster.api.get(accounts)["items"], 60)
+    yield Namespace(cluster.api, name)
+    cluster.api.request("DELETE", f"{path}/pods", {"gracePeriodSeconds": 1})
+    cluster.api.delete(path)
+
+
+@pytest.fixture(scope="session")
+def s3(cluster: Cluster) -> node.S3:
+    """The S3 server beside the node: its address serves here and in pods."""
+    return node.s3(cluster.own())
+
+
+@pytest.fixture(scope="session")
+def base_image(cluster: Cluster) -> str:
+    """`name@digest` of the small Debian with Python on the node; TUNEYARD_TEST_IMAGE for another cluster."""
+    given = os.environ.get("TUNEYARD_TEST_IMAGE")
+    return given or images.load(cluster.own(), images.base_image())
+
+
+@pytest.fixture
+def one_gpu(cluster: Cluster) -> Iterator[None]:
+    """The node pretends to have one GPU. Tests that use it run in the group `node`, one at a time."""
+    state = cluster.own()
+    before = node.gpus(state)
+    node.set_gpus(1, state=state)
+    yield
+    node.set_gpus(before, state=state)
