@@ -42,6 +42,8 @@ class Limits:
     read_timeout_s: float = 60
     #: One call with all its retries; a part's bytes must have moved by then.
     call_timeout_s: float = 300
+    #: How long a server that has answered before is waited for when nothing listens at its address any more.
+    patience_s: float = 90
     #: Tries of one request (botocore's `standard` mode), waits between them growing to 20 s.
     attempts: int = 5
     #: Tries where the answer came and was wrong (bytes that do not match their digest).

@@ -112,6 +112,9 @@ _BROKEN = (
 )
 
 
+_AWAY_PAUSE_S = 1.0
+
+
 class Absent(Exception):
     """There is no such object (or upload)."""
 
@@ -153,6 +156,7 @@ class Client:
         #: Whether ETags of single writes are the MD5 of their bytes; None until it was tried.
         self.etag_is_md5: bool | None = None
         self._renewal = threading.Lock()
+        self._has_answered = False
         self._client = self._connect(hasty=False)
 
     @cached_property
@@ -217,13 +221,18 @@ class Client:
         Failure; returns botocore's answer.
         """
         allowed_s = self.limits.settle_s / 2 if hasty else self.limits.call_timeout_s
-        deadline = time.monotonic() + allowed_s
+        started = time.monotonic()
+        deadline = started + allowed_s
         renewed = False
-        for attempt in range(1, self.limits.wrong_answers + 1):
+        attempt = 0
+        while True:
+            attempt += 1
             client = self._hasty_client if hasty else self._client
             try:
                 perform = partial(_perform, client, operation, parameters, body)
-                return within(deadline - time.monotonic(), perform)
+                answer = within(deadline - time.monotonic(), perform)
+                self._has_answered = True
+                return answer
             except TimeoutError:
                 raise Failure(
                     Reason.NETWORK,
@@ -245,12 +254,23 @@ class Client:
                 if not again or attempt == self.limits.wrong_answers:
                     raise self._explain(error, operation, parameters) from None
             except _BROKEN as error:
+                if not hasty and self._is_away(error, started):
+                    attempt -= 1
+                    time.sleep(_AWAY_PAUSE_S)
+                    continue
                 # What broke while it was read, or could not be read at all.
                 if hasty or attempt == self.limits.wrong_answers or not _may_pass(error):
                     raise self._explain(error, operation, parameters) from None
             pause = min(0.05 * 2**attempt, 2.0, max(0.0, deadline - time.monotonic()))
             time.sleep(pause)
-        raise AssertionError("unreachable")
+
+    def _is_away(self, error: Exception, since: float) -> bool:
+        """Whether a server that was there is restarting, say, and worth waiting for."""
+        patience_s = min(self.limits.patience_s, self.limits.call_timeout_s / 2)
+        gone = isinstance(
+            error, botocore.exceptions.EndpointConnectionError | botocore.exceptions.ConnectTimeoutError
+        )
+        return gone and self._has_answered and time.monotonic() - since < patience_s
 
     def _renew(self, stale: Any) -> None:
         """Read the credentials anew: a profile, a role or a mounted file may have fresh ones by now."""
