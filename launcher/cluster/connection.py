@@ -218,12 +218,14 @@ def _warnings(response: Any) -> tuple[str, ...]:
 def _unreachable(error: Exception, host: str, where: str) -> Failure:
     if isinstance(error, urllib3.exceptions.NameResolutionError):
         why = "its name is not known"
+    elif "Connection refused" in str(error):
+        why = "connection refused"
+    elif isinstance(error, urllib3.exceptions.NewConnectionError):
+        why = "no way to it"
     elif isinstance(error, urllib3.exceptions.ConnectTimeoutError):
         why = "no connection in time"
     elif isinstance(error, urllib3.exceptions.TimeoutError):
         why = "no answer in time"
-    elif "refused" in str(error):
-        why = "connection refused"
     else:
         why = f"the connection was lost ({type(error).__name__})"
     return Failure(

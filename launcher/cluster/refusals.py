@@ -9,6 +9,9 @@ from typing import Any
 from launcher.outcome import Failure, Reason
 
 _LONGEST_CHARACTERS = 600
+#: Server-side apply's answers (status 500) to a manifest that is not valid: a field that the schema does not
+#: have, a quantity that is none.
+_NOT_VALID = re.compile(r"failed to create typed patch object|failed to convert new object")
 _POLICY = re.compile(r"admission webhook|ValidatingAdmissionPolicy|violates PodSecurity|denied the request")
 
 
@@ -42,8 +45,7 @@ def is_final(status: int, answer: dict[str, Any]) -> bool:
     if status in (429, 502, 503, 504):
         return False
     if status == 500:
-        # How server-side apply reports a field that the schema does not have.
-        return "typed patch object" in answer.get("message", "")
+        return bool(_NOT_VALID.search(answer.get("message") or ""))
     # A race inside the server (two writers of one quota, say), not an answer to our question.
     return not (status == 409 and answer.get("reason") == "Conflict" and not _held(answer))
 
@@ -74,7 +76,7 @@ def refusal(status: int, answer: dict[str, Any], *, doing: str, where: str) -> R
             cause="held",
             next_step="undo that change, or delete the object",
         )
-    if status in (400, 422) or "typed patch object" in message:
+    if status in (400, 422) or _NOT_VALID.search(message):
         return _invalid(status, answer, message, doing, where)
     busy = status == 429 or status >= 500
     return Refusal(
@@ -168,8 +170,8 @@ def _causes(answer: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _short(text: str) -> str:
-    """One line; an immutable field's message repeats the whole object."""
-    line = " ".join(text.split())
+    """One line; an immutable field's message repeats the whole object, which is left out."""
+    line = re.sub(r"Invalid value: .*: field is immutable", "field is immutable", " ".join(text.split()))
     if len(line) <= _LONGEST_CHARACTERS:
         return line
     return f"{line[: _LONGEST_CHARACTERS // 2]} … {line[-_LONGEST_CHARACTERS // 2 :]}"
