@@ -62,7 +62,7 @@ def load_ahead() -> None:
 
 def _load_sdk() -> None:
     # Whatever is wrong with it is said where it is needed.
-    with contextlib.suppress(ImportError, OSError, RuntimeError):
+    with contextlib.suppress(Exception):
         importlib.import_module("helm_python")
 
 
@@ -99,7 +99,7 @@ def by_sdk(chart: Path, *, release: str, namespace: str, values: dict[str, Any])
     """Rendered by the SDK: a dry run of an installation, on the client alone."""
     try:
         import helm_python
-    except (ImportError, OSError) as error:
+    except Exception as error:  # the library tells of its own troubles by exceptions of its own
         raise Failure(
             Reason.UNSUPPORTED,
             f"there is neither a helm program nor Helm's SDK: {error}",

@@ -1,0 +1,19 @@
+"""Renderings are made by Helm's SDK unless a test says otherwise: the same on every machine."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def no_helm_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    from launcher import helm
+
+    monkeypatch.delenv("HELM_BIN", raising=False)
+    monkeypatch.setattr(helm.shutil, "which", lambda name: None if name == "helm" else _which(name))
+
+
+def _which(name: str) -> str | None:
+    return name if os.access(name, os.X_OK) else None

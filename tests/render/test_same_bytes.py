@@ -1,0 +1,149 @@
+"""A rendering is what it was: as committed, on the second time, in another process, through Helm alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from render_scenarios import SCENARIOS, make_site, on_a40, parse_all, rendered
+from write_goldens import written
+
+from launcher import helm
+from launcher.chart_values import chart_directory
+from launcher.render import of_try, render
+
+ROOT = Path(__file__).parents[2]
+_REGENERATE = "read the difference, then: python -m tests.render.write_goldens"
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[Path, str]:
+    return written()
+
+
+def test_every_golden_schema_readme_and_values_file_is_what_the_code_makes(made: dict[Path, str]) -> None:
+    different = [
+        str(path.relative_to(ROOT))
+        for path, text in made.items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+    assert different == [], _REGENERATE
+
+
+def test_no_golden_is_left_of_a_scenario_that_is_gone(made: dict[Path, str]) -> None:
+    there = {*Path(__file__).parent.glob("goldens/*"), *chart_directory().glob("ci/*")}
+    assert there <= set(made), _REGENERATE
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_twice_is_the_same_bytes(name: str) -> None:
+    assert rendered(name).to_yaml() == rendered(name).to_yaml()
+
+
+_SCRIPT = """
+import sys, time
+time.time = lambda: 4102444800.0
+sys.path[:0] = [sys.argv[1]]
+from render_scenarios import rendered
+sys.stdout.buffer.write(rendered("rehearsal").to_yaml())
+"""
+
+
+def test_another_process_directory_hash_seed_and_date_give_the_same_bytes(tmp_path: Path) -> None:
+    (tmp_path / "broken").write_text("{not: [a kubeconfig")
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT, str(Path(__file__).parent)],
+        capture_output=True,
+        cwd=tmp_path,
+        env={
+            "PATH": "/nowhere",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONHASHSEED": "4242",
+            "TZ": "Asia/Kathmandu",
+            "LC_ALL": "C",
+            "HOME": str(tmp_path),
+            "KUBECONFIG": str(tmp_path / "broken"),
+            "HELM_NAMESPACE": "elsewhere",
+            "HELM_DEBUG": "true",
+        },
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout == rendered("rehearsal").to_yaml()
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_chart_alone_gives_the_same_objects_from_the_values(name: str) -> None:
+    one = rendered(name)
+    values = json.loads((chart_directory() / "ci" / f"{name}-values.yaml").read_text(encoding="utf-8"))
+    text = helm.template(chart_directory(), release=one.run_id, namespace=one.namespace, values=values)
+    assert sorted(parse_all(text), key=str) == sorted(one.objects, key=str)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_what_is_printed_is_read_back_as_the_objects(name: str) -> None:
+    one = rendered(name)
+    assert parse_all(one.to_yaml()) == list(one.objects)
+
+
+def test_text_that_another_yaml_reads_as_a_number_is_quoted() -> None:
+    for text in ("12e45", "2e-05", "0x1f", "1_000", "010", ".5", "+1", "yes", "null", "12:30", "~", "NaN"):
+        from launcher.render import object_yaml
+
+        shown = object_yaml({"label": text}).decode()
+        assert re.fullmatch(r"label: ('.*'|\"NaN\"|NaN)\n", shown), shown
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"namespace": "other"},
+        {"start_timeout_s": 5},
+        {"queue": "gpus"},
+        {"store": {"inside": "s3://other"}},
+        {"gpu_hour_usd": []},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_the_manifest_hash_changes_exactly_when_an_object_does(changes: dict[str, object]) -> None:
+    before, after = rendered("one-a40"), render(on_a40(1), make_site(**changes))
+    assert (before.manifest_hash != after.manifest_hash) == (changes != {"gpu_hour_usd": []})
+    assert before.run_id == after.run_id
+
+
+def test_another_attempt_is_another_object_of_the_same_run() -> None:
+    first, second = rendered("demo"), rendered("demo", attempt=2)
+    assert first.run_id == second.run_id
+    assert not {item["metadata"]["name"] for item in first.objects} & {
+        item["metadata"]["name"] for item in second.objects
+    }
+
+
+def test_a_later_try_differs_in_its_name_and_label_only() -> None:
+    job = rendered("demo").stage_jobs["train-lora-s1"]
+    third = of_try(job, 3)
+    assert third["metadata"]["name"].endswith("-t3")
+    assert job["metadata"]["name"].endswith("-t1")
+    assert json.dumps(third) == json.dumps(job).replace('-t1"', '-t3"').replace(
+        '"tuneyard.dev/try": "1"', '"tuneyard.dev/try": "3"'
+    )
+
+
+def test_helm_as_a_program_gives_the_same_bytes() -> None:
+    """Needs a helm program: HELM_BIN, or `helm` on PATH."""
+    search = os.pathsep.join(os.environ.get("PATH", "").split(os.pathsep))
+    binary = os.environ.get("TUNEYARD_TEST_HELM") or next(
+        (path for folder in search.split(os.pathsep) if os.access(path := f"{folder}/helm", os.X_OK)), None
+    )
+    if binary is None:
+        pytest.skip("there is no helm program")
+    for name in SCENARIOS:
+        one = rendered(name)
+        arguments = {"release": one.run_id, "namespace": one.namespace, "values": one.values}
+        by_sdk = helm.by_sdk(chart_directory(), **arguments)
+        assert helm.by_binary(binary, chart_directory(), **arguments) == by_sdk, name
