@@ -12,7 +12,9 @@ from launcher.outcome import Failure
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m images", description="Build the images of this checkout.")
+    parser = argparse.ArgumentParser(
+        prog="python -m images", description="Build the images of this checkout."
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all by default")
     parser.add_argument("--base", help="a base image for all, e.g. NAME@sha256:…; a local Debian by default")
     options = parser.parse_args()

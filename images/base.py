@@ -16,13 +16,17 @@ from images.commands import output, run
 _SUITE = "bookworm"
 _PACKAGES = ("ca-certificates",)
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*")
+_OPTIONS = [f"--dpkgopt=path-exclude={path}" for path in _LEFT_OUT]
+
+
+def base_key() -> str:
+    """A digest of how the base is made."""
+    return hashlib.sha256("\n".join([_SUITE, *_PACKAGES, *_OPTIONS]).encode()).hexdigest()[:12]
 
 
 def base_image(cache: Path) -> str:
     """The base's name in buildah's storage, built where it is not there yet; about half a minute."""
-    options = [f"--dpkgopt=path-exclude={path}" for path in _LEFT_OUT]
-    made_by = [_SUITE, *_PACKAGES, *options]
-    key = hashlib.sha256("\n".join(made_by).encode()).hexdigest()[:12]
+    key = base_key()
     name = f"localhost/tuneyard/base:{key}"
     if subprocess.run(["buildah", "inspect", "--type", "image", name], capture_output=True).returncode == 0:
         return name
@@ -31,8 +35,10 @@ def base_image(cache: Path) -> str:
         cache.mkdir(parents=True, exist_ok=True)
         staged = archive.with_suffix(f".{os.getpid()}.tar")
         run(
-            ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(_PACKAGES)}"]
-            + [*options, _SUITE, str(staged)]
+            [
+                *("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase"),
+                *(f"--include={','.join(_PACKAGES)}", *_OPTIONS, _SUITE, str(staged)),
+            ]
         )
         staged.replace(archive)
     container = output(["buildah", "from", "scratch"])

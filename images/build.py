@@ -11,17 +11,19 @@ import json
 import os
 import shutil
 import tarfile
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from images.base import base_image
+from images.base import base_image, base_key
 from images.commands import output, require, run
+from launcher.store.locking import locked
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("conductor", "worker", "trainer")
 _SOURCES = ("launcher", "jobs")
-_FILES = ("pyproject.toml", "constraints.txt", "README.md", "images/requirements.py")
+_FILES: tuple[str, ...] = ("pyproject.toml", "constraints.txt", "README.md", "images/requirements.py")
 _FILES += ("images/build-constraints.txt", ".containerignore")
 _HOST_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
@@ -44,33 +46,49 @@ def cache_directory() -> Path:
     return Path(named or "~/.cache/tuneyard/build").expanduser() / "images"
 
 
-def build(names: tuple[str, ...] = NAMES, *, base: str | None = None, cache: Path | None = None) -> list[Built]:
+def build(
+    names: tuple[str, ...] = NAMES, *, base: str | None = None, cache: Path | None = None
+) -> list[Built]:
     """The images of this checkout, each built where it is not in the cache yet.
 
     `base` is used for all of them; without one a Debian base is made here. Raises Failure(USAGE)
     where a program is missing, Failure(INTERNAL) where a step fails.
     """
     where = cache or cache_directory()
-    keys = {name: _key(name, base) for name in names}
-    if not all((where / f"{name}-{key}" / "built.json").is_file() for name, key in keys.items()):
-        require("buildah", "skopeo", *(() if base else ("mmdebstrap",)))
-        base = base or base_image(where)
-    return [_find(where, name, key) or _build(where, name, key, base) for name, key in keys.items()]
-
-
-def _key(name: str, base: str | None) -> str:
-    """A digest of everything that `name` is made of."""
-    files = [ROOT / file for file in (*_FILES, f"images/{name}/Containerfile", "images/base.py")]
-    for source in _SOURCES:
-        files += [
-            path
-            for path in (ROOT / source).rglob("*")
-            if path.is_file() and "__pycache__" not in path.parts
+    where.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="tuneyard-images-") as context, locked(where / "lock", wait=True):
+        # Built from a copy, so that what is edited meanwhile is in neither the key nor the image.
+        _copy_sources(Path(context))
+        keys = {name: _key(Path(context), name, base) for name in names}
+        if any(_find(where, name, key) is None for name, key in keys.items()):
+            require("buildah", "skopeo", *(() if base else ("mmdebstrap",)))
+            base = base or base_image(where)
+        return [
+            _find(where, name, key) or _build(where, Path(context), name, key, str(base))
+            for name, key in keys.items()
         ]
-    sha = hashlib.sha256(f"{base or 'local'}\0".encode())
-    for file in sorted(files):
-        content = hashlib.sha256(file.read_bytes()).hexdigest()
-        sha.update(f"{file.relative_to(ROOT).as_posix()}\0{content}\0".encode())
+
+
+def _copy_sources(context: Path) -> None:
+    containerfiles = [f"images/{name}/Containerfile" for name in NAMES]
+    for file in (*_FILES, *containerfiles):
+        (context / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / file, context / file)
+    for source in _SOURCES:
+        left_out = shutil.ignore_patterns("__pycache__", ".*")
+        shutil.copytree(ROOT / source, context / source, ignore=left_out, copy_function=shutil.copyfile)
+    for path in context.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def _key(context: Path, name: str, base: str | None) -> str:
+    """A digest of everything that `name` is made of."""
+    others = {f"images/{other}/Containerfile" for other in NAMES if other != name}
+    sha = hashlib.sha256(f"{base or base_key()}\0".encode())
+    for file in sorted(path for path in context.rglob("*") if path.is_file()):
+        relative = file.relative_to(context).as_posix()
+        if relative not in others:
+            sha.update(f"{relative}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\0".encode())
     return sha.hexdigest()[:16]
 
 
@@ -81,20 +99,21 @@ def _find(where: Path, name: str, key: str) -> Built | None:
         return None
 
 
-def _build(where: Path, name: str, key: str, base: str | None) -> Built:
-    assert base is not None
+def _build(where: Path, context: Path, name: str, key: str, base: str) -> Built:
     started = time.monotonic()
     reference = f"localhost/tuneyard/{name}:{key}"
-    run(_command(name, reference, base), environment={**os.environ, "BUILDAH_FORMAT": "oci"})
+    run(_command(context, name, reference, base), environment={**os.environ, "BUILDAH_FORMAT": "oci"})
     directory = where / f"{name}-{key}"
-    _remove_older(where, name)
+    _remove_older(where, name, reference)
     staged = directory.with_name(f".{directory.name}-{os.getpid()}")
     staged.mkdir(parents=True)
     archive = staged / "image.tar"
     # As it is: compressing the trainer takes minutes, and nothing here goes over a network.
     run(
-        ["skopeo", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers"]
-        + [f"containers-storage:{reference}", f"oci-archive:{archive}:{reference}"]
+        [
+            *("skopeo", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers"),
+            *(f"containers-storage:{reference}", f"oci-archive:{archive}:{reference}"),
+        ]
     )
     built = Built(
         name=name,
@@ -118,22 +137,28 @@ def _digest(archive: Path) -> str:
         return str(json.load(index)["manifests"][0]["digest"])
 
 
-def _command(name: str, reference: str, base: str) -> list[str]:
+def _command(context: Path, name: str, reference: str, base: str) -> list[str]:
     command = ["buildah", "bud", "--isolation", "chroot", "--network", "host", "--layers"]
     command += ["--timestamp", "0", "--build-arg", "SOURCE_DATE_EPOCH=0", "--build-arg", f"BASE_IMAGE={base}"]
     if _HOST_CERTIFICATES.is_file():
         # pip trusts whom this machine trusts; nothing of it stays in the image.
         command += ["--volume", f"{_HOST_CERTIFICATES}:/run/host-certificates.crt:ro"]
         command += ["--build-arg", "PIP_CERT=/run/host-certificates.crt"]
-    return [*command, "--tag", reference, "--file", str(ROOT / "images" / name / "Containerfile"), str(ROOT)]
+    return [
+        *command,
+        "--tag",
+        reference,
+        "--file",
+        str(context / "images" / name / "Containerfile"),
+        str(context),
+    ]
 
 
-def _remove_older(where: Path, name: str) -> None:
+def _remove_older(where: Path, name: str, keep: str) -> None:
     """One archive of each image is kept: the trainer's alone is gigabytes."""
     for old in where.glob(f"{name}-*"):
         shutil.rmtree(old)
-
-
-def forget(built: Built) -> None:
-    """Remove an image from buildah's storage; its layers stay where another image shares them."""
-    output(["buildah", "rmi", "--force", built.reference])
+    ours = output(["buildah", "images", "--format", "{{.Name}}:{{.Tag}}"]).splitlines()
+    for reference in ours:
+        if reference.startswith(f"localhost/tuneyard/{name}:") and reference != keep:
+            run(["buildah", "rmi", "--force", reference])

@@ -1,6 +1,7 @@
 """What an extra of pyproject.toml requires, one requirement a line, sorted.
 
-`requirements.py pyproject.toml jobs -kubernetes` lists the extra `jobs`, without a package that the image never imports.
+`requirements.py pyproject.toml jobs -kubernetes` lists the extra `jobs`, without a package
+that the image never imports.
 
 Dependencies are installed from this list before the source is there, so that a changed source
 installs nothing anew. Runs with any Python from 3.11 on and nothing installed.
