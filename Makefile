@@ -29,7 +29,7 @@ test-faults: $(VENV)/.installed-test
 
 test-cluster: $(VENV)/.installed-test
 	TUNEYARD_CLUSTER_REQUIRED=1 $(BIN)/python -m tests.cluster during --gpus 4 -- \
-	  $(BIN)/pytest -n 2 --dist loadgroup -m cluster $(PYTEST_ARGUMENTS)
+	  $(BIN)/pytest -m cluster $(PYTEST_ARGUMENTS)
 
 cluster: $(VENV)/.installed-test
 	$(BIN)/python -m tests.cluster up --gpus 4

@@ -7,11 +7,12 @@ could not see its mistakes.
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
-from kubernetes import config
-from kubernetes.client.exceptions import ApiException
+from kubernetes import client, config
+from urllib3.exceptions import HTTPError, NewConnectionError
 
 JSON_PATCH = "application/json-patch+json"
 
@@ -25,11 +26,18 @@ class Refused(Exception):
 
 
 class Api:
-    """Requests by path (`/api/v1/…`), answers as dictionaries. Connection errors pass unchanged."""
+    """Requests by path (`/api/v1/…`), answers as dictionaries.
 
-    def __init__(self, kubeconfig: Path) -> None:
-        self._client = config.new_client_from_config(str(kubeconfig))
-        self._client.configuration.retries = 0
+    A server that is just not there is asked again for `patience_s`; then urllib3's error passes.
+    """
+
+    def __init__(self, kubeconfig: Path, patience_s: float = 30) -> None:
+        settings = client.Configuration()
+        config.load_kube_config(str(kubeconfig), client_configuration=settings)
+        settings.retries = False
+        self._client = client.ApiClient(settings)
+        self._host = settings.host.rstrip("/")
+        self._patience_s = patience_s
 
     def request(
         self,
@@ -39,21 +47,25 @@ class Api:
         content_type: str = "application/json",
         timeout_s: float = 30,
     ) -> bytes:
-        headers = {"Accept": "*/*", "Content-Type": content_type}
-        auth = self._client.configuration.auth_settings().get("BearerToken")
-        if auth:
-            headers[auth["key"]] = auth["value"]
+        """One request's answer. Raises Refused."""
         if not content_type.endswith("json"):
             body = json.dumps(body)
-        url = self._client.configuration.host.rstrip("/") + path
-        try:
-            answer = self._client.call_api(method, url, headers, body=body, _request_timeout=timeout_s)
-        except ApiException as error:
-            raise Refused(error.status or 0, str(error.body)[:2000]) from None
-        data: bytes = answer.read()
-        if not 200 <= answer.status <= 299:
-            raise Refused(answer.status, data.decode(errors="replace")[:2000])
-        return data
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                status, data = self._send(method, path, body, content_type, timeout_s)
+            except (HTTPError, OSError) as error:
+                # What changes something is sent again only where it cannot have arrived.
+                if not (method == "GET" or isinstance(error, NewConnectionError)):
+                    raise
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                if 200 <= status <= 299:
+                    return data
+                if status not in (429, 503) or time.monotonic() > deadline:
+                    raise Refused(status, data.decode(errors="replace")[:2000])
+            time.sleep(0.2)
 
     def get(self, path: str) -> Any:
         return json.loads(self.request("GET", path))
@@ -78,8 +90,20 @@ class Api:
                 raise
 
     def ready(self) -> bool:
-        """Whether the API server answers that it is ready."""
+        """Whether the API server answers that it is ready, now."""
         try:
-            return self.request("GET", "/readyz", timeout_s=2) == b"ok"
-        except Exception:  # Whatever a server says or does not say while it starts: not ready.
+            return self._send("GET", "/readyz", None, "application/json", 2) == (200, b"ok")
+        except (HTTPError, OSError):
             return False
+
+    def _send(
+        self, method: str, path: str, body: Any, content_type: str, timeout_s: float
+    ) -> tuple[int, bytes]:
+        headers = {"Accept": "*/*", "Content-Type": content_type}
+        token = self._client.configuration.auth_settings().get("BearerToken")
+        if token:
+            headers[token["key"]] = token["value"]
+        answer = self._client.call_api(
+            method, self._host + path, headers, body=body, _request_timeout=timeout_s
+        )
+        return answer.status, answer.read()

@@ -1,4 +1,7 @@
-"""The cluster and what tests need of it. Only tests with the marker `cluster` ask for any of this."""
+"""The cluster and what tests need of it. Only tests with the marker `cluster` ask for any of this.
+
+They run one after the other: some restart the API server or the S3 server, or change the node.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +19,7 @@ from .api import Api
 from .places import State
 from .pods import Namespace
 from .processes import wait_for
+from .studies import ClusterUser, MakeUser
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,42 @@ def base_image(cluster: Cluster) -> str:
 
 @pytest.fixture
 def one_gpu(cluster: Cluster) -> Iterator[None]:
-    """The node pretends to have one GPU. Tests that use it run in the group `node`, one at a time."""
+    """The node pretends to have one GPU, then again what it had."""
     state = cluster.own()
     before = node.gpus(state)
     node.set_gpus(1, state=state)
     yield
     node.set_gpus(before, state=state)
+
+
+@pytest.fixture(scope="session")
+def project_images(cluster: Cluster) -> dict[str, str]:
+    """Name -> `name@digest` of the project's own images on the node, built from this checkout where need be."""
+    from images.build import build
+
+    return {one.name: images.load(cluster.own(), Path(one.archive)) for one in build()}
+
+
+@pytest.fixture
+def make_user(
+    cluster: Cluster,
+    namespace: Namespace,
+    s3: node.S3,
+    project_images: dict[str, str],
+    tmp_path: Path,
+) -> Iterator[MakeUser]:
+    """Makes the user of one namespace; `prepare`'s keywords go to the site file."""
+    users: list[ClusterUser] = []
+
+    def make(**site: Any) -> ClusterUser:
+        user = ClusterUser(tmp_path / "home", namespace=namespace, kubeconfig=cluster.kubeconfig, s3=s3)
+        user.home.mkdir()
+        user.prepare(project_images, **site)
+        users.append(user)
+        return user
+
+    yield make
+    for user in users:
+        for process in user.started:
+            process.kill()
+            process.wait()

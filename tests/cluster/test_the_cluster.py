@@ -63,7 +63,6 @@ def test_a_memory_kill_is_reported_as_one(namespace: Namespace, base_image: str)
     assert (ended["reason"], ended["exitCode"]) == ("OOMKilled", 137)
 
 
-@pytest.mark.xdist_group("node")
 @pytest.mark.usefixtures("one_gpu")
 def test_a_second_pod_waits_for_the_only_gpu(namespace: Namespace, base_image: str) -> None:
     for name in ("first", "second"):
@@ -107,7 +106,6 @@ def test_a_pod_reads_from_s3_what_was_written_here(
     assert namespace.output(restricted_pod("reader", base_image, read)) == "from outside\n"
 
 
-@pytest.mark.xdist_group("node")
 def test_what_s3_keeps_outlives_the_server(cluster: Cluster, s3: node.S3) -> None:
     state = cluster.own()
     client = _client(s3)
@@ -117,7 +115,6 @@ def test_what_s3_keeps_outlives_the_server(cluster: Cluster, s3: node.S3) -> Non
     assert client.get_object(Bucket=s3.bucket, Key="kept")["Body"].read() == b"still here"
 
 
-@pytest.mark.xdist_group("node")
 def test_pods_outlive_a_restart_of_the_api_server(
     cluster: Cluster, namespace: Namespace, base_image: str
 ) -> None:

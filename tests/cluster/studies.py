@@ -1,0 +1,149 @@
+"""A user of the launcher with a namespace, a bucket's prefix and the project's images: runs as people start them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from launching import Launcher
+
+from .node import S3
+from .pods import Namespace
+from .processes import wait_for
+
+#: A whole run of the smoke profile takes about a minute and a half here; the machine may be busy.
+RUN_LIMIT_S = 600.0
+
+
+@dataclass
+class ClusterUser(Launcher):
+    """The launcher with a kubeconfig, the store's keys and a site file."""
+
+    namespace: Namespace | None = None
+    kubeconfig: Path = Path()
+    s3: S3 | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        assert self.s3 is not None
+        mine = super().environment
+        del mine["TUNEYARD_STORE"]
+        return {
+            **mine,
+            "KUBECONFIG": str(self.kubeconfig),
+            "AWS_ACCESS_KEY_ID": self.s3.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.s3.secret_key,
+        }
+
+    @property
+    def space(self) -> Namespace:
+        assert self.namespace is not None
+        return self.namespace
+
+    @property
+    def site(self) -> Path:
+        return self.home / ".config" / "tuneyard" / "site.yaml"
+
+    def prepare(self, images: dict[str, str], **more: Any) -> None:
+        """Write the site file and the Secret that it names."""
+        assert self.s3 is not None
+        keys = {"access_key": self.s3.access_key, "secret_key": self.s3.secret_key}
+        self.space.create(
+            "secrets",
+            {
+                "metadata": {"name": "store"},
+                "data": {name: base64.b64encode(text.encode()).decode() for name, text in keys.items()},
+            },
+        )
+        address = (
+            f"s3://{self.s3.bucket}/{self.space.name}"
+            f"?endpoint_url={self.s3.address}&region=us-east-1&allow_http=true"
+        )
+        site = {
+            "format": 1,
+            "namespace": self.space.name,
+            "store": {"outside": address, "inside": address},
+            "images": images,
+            "secrets": {
+                "store_access_key": {"secret": "store", "key": "access_key"},
+                "store_secret_key": {"secret": "store", "key": "secret_key"},
+            },
+            **more,
+        }
+        self.site.parent.mkdir(parents=True)
+        self.site.write_text(yaml.safe_dump(site))
+
+    # -- what is in the cluster -----------------------------------------------------------
+    def objects(self, kind: str, group: str = "api/v1", labels: str = "") -> list[dict[str, Any]]:
+        path = f"/{group}/namespaces/{self.space.name}/{kind}"
+        found: list[dict[str, Any]] = self.space.api.get(path + (f"?labelSelector={labels}" if labels else ""))[
+            "items"
+        ]
+        return found
+
+    def jobs(self, labels: str = "") -> list[dict[str, Any]]:
+        return self.objects("jobs", "apis/batch/v1", labels)
+
+    def pods(self, labels: str = "") -> list[dict[str, Any]]:
+        return self.objects("pods", labels=labels)
+
+    def running_pod(self, stage: str, timeout_s: float = RUN_LIMIT_S) -> str:
+        """The name of a pod of `stage` whose program has started; waits for one."""
+        found: list[str] = []
+
+        def started() -> bool:
+            found[:] = [
+                pod["metadata"]["name"]
+                for pod in self.pods(f"tuneyard.dev/stage={stage}")
+                if pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
+            ]
+            return bool(found)
+
+        wait_for(f"a running pod of {stage}", started, timeout_s)
+        return found[0]
+
+    def conductor_pod(self, timeout_s: float = 120) -> str:
+        found: list[str] = []
+
+        def started() -> bool:
+            found[:] = [
+                pod["metadata"]["name"]
+                for pod in self.pods("app.kubernetes.io/component=conductor")
+                if pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
+            ]
+            return bool(found)
+
+        wait_for("a running conductor", started, timeout_s)
+        return found[0]
+
+    def finish(self, process: subprocess.Popen[str], timeout_s: float = RUN_LIMIT_S) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr of something started in the background."""
+        out, err = process.communicate(timeout=timeout_s)
+        return process.returncode, out, err
+
+    def verdict(self, process: subprocess.Popen[str]) -> dict[str, Any]:
+        code, out, err = self.finish(process)
+        assert code == 0, f"{err}\n{self.describe()}"
+        verdict: dict[str, Any] = json.loads(out)
+        return verdict
+
+    def describe(self) -> str:
+        """What a person would look at first when a run went wrong."""
+        lines = []
+        for pod in self.pods():
+            lines.append(f"{pod['metadata']['name']}: {json.dumps(pod['status'])[:1500]}")
+        for pod in self.pods("app.kubernetes.io/component=conductor"):
+            try:
+                lines.append(self.space.log(pod["metadata"]["name"])[-3000:])
+            except Exception as error:
+                lines.append(f"no log: {error}")
+        return "\n".join(lines)
+
+
+MakeUser = Callable[..., ClusterUser]
