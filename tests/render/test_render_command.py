@@ -1,0 +1,171 @@
+"""`launcher render`, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from render_scenarios import experiment, hosted_only, image, make_site, parse_all
+
+from launcher.cli.render import command
+from launcher.lock import Lock
+from launcher.outcome import Failure, Reason
+from launcher.plan import plan
+from launcher.render import render
+
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture
+def site_file(tmp_path: Path) -> Path:
+    path = tmp_path / "site.yaml"
+    path.write_text(yaml.safe_dump(make_site().model_dump(mode="json", exclude_defaults=True)))
+    return path
+
+
+@pytest.fixture
+def invoke(site_file: Path) -> Invoke:
+    def run(*arguments: str, site: Path | None = site_file) -> Result:
+        named = ["--site", str(site)] if site else []
+        done = CliRunner().invoke(
+            command, ["sql", "--profile", "smoke", *named, *arguments], standalone_mode=False
+        )
+        if isinstance(done.exception, Failure):
+            raise done.exception
+        return done
+
+    return run
+
+
+def test_stdout_is_the_objects_and_nothing_else(invoke: Invoke) -> None:
+    done = invoke()
+    kinds = [item["kind"] for item in parse_all(done.stdout)]
+    assert kinds == ["ServiceAccount", "Role", "RoleBinding", "ConfigMap", "Job"]
+    assert done.stderr == ""
+    assert invoke().stdout == done.stdout
+
+
+def test_a_directory_gets_a_file_per_object_and_a_kustomization(invoke: Invoke, tmp_path: Path) -> None:
+    directory = tmp_path / "runs" / "sql"
+    done = invoke("-o", str(directory))
+    assert done.stdout == ""
+    kustomization = yaml.safe_load((directory / "kustomization.yaml").read_text())
+    assert kustomization["kind"] == "Kustomization"
+    written = [yaml.safe_load((directory / name).read_text()) for name in kustomization["resources"]]
+    assert written == parse_all(invoke().stdout)
+    assert {path.name for path in directory.iterdir()} == {*kustomization["resources"], "kustomization.yaml"}
+
+
+def test_rendering_into_the_same_directory_leaves_no_service_of_before(
+    invoke: Invoke, tmp_path: Path
+) -> None:
+    directory = tmp_path / "sql"
+    sets = [f"--set=contenders[lora].hardware.{key}" for key in ("device=NVIDIA-A40", "nodes=2")]
+    invoke(*sets, "-o", str(directory))
+    assert (directory / "service-train-lora-s1.yaml").exists()
+    (directory / "note.md").write_text("ours")
+    invoke("-o", str(directory))
+    assert not (directory / "service-train-lora-s1.yaml").exists()
+    assert (directory / "note.md").exists()
+
+
+def test_values_are_printed_as_json_for_helm_alone(invoke: Invoke) -> None:
+    values = json.loads(invoke("--values").stdout)
+    assert values["run"]["id"].startswith("sql-")
+    assert json.loads(values["plan"])["run_id"] == values["run"]["id"]
+
+
+def test_values_with_an_overlay_are_refused(invoke: Invoke, tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("spec: {priorityClassName: low}")
+    assert "give neither" in str(invoke("--values", "--overlay", str(overlay)).exception)
+
+
+def test_an_overlay_file_reaches_the_pods(invoke: Invoke, tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("stages: {spec: {priorityClassName: batch}}")
+    objects = parse_all(invoke("--overlay", str(overlay)).stdout)
+    data = next(item for item in objects if item["kind"] == "ConfigMap")["data"]
+    jobs = [json.loads(text) for key, text in data.items() if key.startswith("job-")]
+    assert {job["spec"]["template"]["spec"]["priorityClassName"] for job in jobs} == {"batch"}
+
+
+def test_an_attempt_is_said_in_git(invoke: Invoke) -> None:
+    job = parse_all(invoke("--attempt", "3").stdout)[-1]
+    arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert arguments[arguments.index("--attempt") + 1] == "3"
+    assert job["metadata"]["labels"]["tuneyard.dev/attempt"] == "3"
+
+
+def test_everything_the_site_lacks_is_told_at_once_with_an_example(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    with pytest.raises(Failure) as caught:
+        invoke(site=None)
+    text = caught.value.text()
+    for part in ("namespace:", "store.inside:", "images.trainer:", "images.worker:", "images.conductor:"):
+        assert part in text
+    assert "train-lora-s1" in text
+    assert "for example\n" in text
+    assert caught.value.reason is Reason.BAD_EXPERIMENT
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"store": {"inside": "file:///data"}}, "store.inside: must be s3://"),
+        (
+            {"secrets": {"store_access_key": {"secret": "s", "key": "k"}}},
+            "store_access_key and store_secret_key are given both or not at all",
+        ),
+        ({"images": {"worker": image("w"), "conductor": image("c")}}, "images.trainer: not given; needed by"),
+    ],
+    ids=["directory", "half a credential", "no trainer"],
+)
+def test_a_site_that_cannot_do_is_refused(
+    invoke: Invoke, tmp_path: Path, changes: dict[str, Any], problem: str
+) -> None:
+    path = tmp_path / "other.yaml"
+    path.write_text(yaml.safe_dump(make_site(**changes).model_dump(mode="json", exclude_defaults=True)))
+    with pytest.raises(Failure) as caught:
+        invoke(site=path)
+    assert problem in caught.value.text()
+
+
+def test_a_hosted_contender_needs_the_key_s_name() -> None:
+    with pytest.raises(Failure) as caught:
+        render(hosted_only(), make_site(secrets={}))
+    assert caught.value.problems == (
+        "secrets.openai_api_key: not given; needed by tune-gpt35-s1, predict-gpt35-s1",
+    )
+
+
+def test_a_name_that_is_too_long_for_kubernetes_is_refused() -> None:
+    contender = {"name": "abcdefghijkl", "kind": "hosted", "model": "gpt-3.5-turbo-0613"}
+    made = plan(experiment(contender, name="a" * 16, seeds=[2**32 - 1]), Lock())
+    with pytest.raises(Failure, match="the site does not say") as caught:
+        render(made, make_site())
+    assert "predict-abcdefghijkl-s4294967295: its Job's name would be 8 characters too long" in str(
+        caught.value.problems
+    )
+
+
+def test_more_than_a_config_map_holds_is_refused() -> None:
+    contender = {"name": "gpt35", "kind": "hosted", "model": "gpt-3.5-turbo-0613"}
+    made = plan(experiment(contender, seeds=list(range(40))), Lock())
+    with pytest.raises(Failure, match="a ConfigMap may hold 240"):
+        render(made, make_site())
+
+
+def test_a_secret_in_the_site_is_refused_and_not_repeated(invoke: Invoke, tmp_path: Path) -> None:
+    path = tmp_path / "other.yaml"
+    path.write_text("namespace: tuning\nsecrets: {openai_api_key: sk-12345}\n")
+    with pytest.raises(Failure) as caught:
+        invoke(site=path)
+    assert "sk-12345" not in caught.value.text()
