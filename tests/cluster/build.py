@@ -23,7 +23,6 @@ DEBIAN_PACKAGES = {
     "nft": "nftables",
     "iptables": "iptables",
     "ip": "iproute2",
-    "conntrack": "conntrack",
     "mmdebstrap": "mmdebstrap",
     "buildah": "buildah",
 }

@@ -8,12 +8,15 @@ import json
 import os
 import secrets
 import shutil
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
+
+import boto3
 
 from . import build, certificates, components, containers, images, network, places, processes
 from .api import JSON_PATCH, Api, Refused
@@ -58,7 +61,7 @@ def up(gpu_count: int | None = None) -> State:
         raise ClusterError("the cluster needs root on Linux; or set TUNEYARD_TEST_KUBECONFIG")
     state = places.state()
     with _locked():
-        if not whole(state):
+        if not whole(state) and not _mended(state):
             _down(state)
             _up(state)
         if gpu_count is not None:
@@ -112,8 +115,10 @@ def start_apiserver(state: State | None = None) -> None:
 
 
 def restart_apiserver(state: State | None = None) -> None:
-    stop_apiserver(state)
-    start_apiserver(state)
+    """Nobody who brings the cluster up meanwhile takes it for half dead."""
+    with _locked():
+        stop_apiserver(state)
+        start_apiserver(state)
 
 
 def gpus(state: State | None = None) -> int:
@@ -140,8 +145,15 @@ def kill_all_containers(namespace: str | None = None, state: State | None = None
     return containers.kill_all(state or places.state(), namespace)
 
 
-def _up(state: State) -> None:
+def prepare() -> Path:
+    """Install and build whatever is not there yet; the archive of the image that every pod needs."""
     build.debian_packages()
+    _programs()
+    return images.pause_image()
+
+
+def _up(state: State) -> None:
+    pause = prepare()
     if containers.pods_of_others():
         raise ClusterError(
             "another kubelet runs pods on this machine: set TUNEYARD_TEST_KUBECONFIG to use it"
@@ -162,7 +174,7 @@ def _up(state: State) -> None:
     )
     processes.start(state, "api-server", parts.api_server())
     processes.await_ready(state, "containerd", lambda: containers.answers(state), 60)
-    images.load(state, images.pause_image())
+    images.load(state, pause)
     processes.await_ready(state, "api-server", api.ready, 120)
     processes.start(state, "controller-manager", parts.controller_manager())
     processes.start(state, "scheduler", parts.scheduler())
@@ -176,6 +188,18 @@ def _up(state: State) -> None:
     processes.await_ready(state, "coredns", lambda: _answers(ready), 60)
     processes.await_ready(state, "kube-proxy", lambda: _service_reachable(chosen.kubernetes_service), 60)
     state.complete.touch()
+
+
+def _mended(state: State) -> bool:
+    """Start again what a test stopped and did not start, where nothing else is missing."""
+    missing = {name for name in PROCESSES if processes.running(state, name) is None}
+    if not state.complete.exists() or not missing <= {"api-server", "s3"}:
+        return False
+    if "api-server" in missing:
+        start_apiserver(state)
+    if "s3" in missing:
+        start_s3(state)
+    return whole(state)
 
 
 def _down(state: State) -> None:
@@ -195,8 +219,11 @@ def _down(state: State) -> None:
 
 def _components(state: State) -> Components:
     facts = json.loads(state.machine.read_text())["network"]
-    programs = Programs(build.kube(), build.coredns(), build.versitygw())
-    return Components(state, Network.from_json(facts), programs)
+    return Components(state, Network.from_json(facts), _programs())
+
+
+def _programs() -> Programs:
+    return Programs(build.kube(), build.coredns(), build.versitygw())
 
 
 def _make_s3(state: State, parts: Components) -> None:
@@ -206,8 +233,6 @@ def _make_s3(state: State, parts: Components) -> None:
     state.s3_keys.touch(mode=0o600)
     state.s3_keys.write_text(json.dumps(server.__dict__))
     start_s3(state)
-    import boto3
-
     client = boto3.client(
         "s3",
         endpoint_url=server.address,
@@ -252,8 +277,6 @@ def _node_ready(api: Api) -> bool:
 
 def _service_reachable(address: IPv4Address) -> bool:
     """Whether the `kubernetes` Service's address leads to the API server."""
-    import socket
-
     try:
         with socket.create_connection((str(address), 443), timeout=1):
             return True

@@ -82,9 +82,9 @@ class ClusterUser(Launcher):
     # -- what is in the cluster -----------------------------------------------------------
     def objects(self, kind: str, group: str = "api/v1", labels: str = "") -> list[dict[str, Any]]:
         path = f"/{group}/namespaces/{self.space.name}/{kind}"
-        found: list[dict[str, Any]] = self.space.api.get(path + (f"?labelSelector={labels}" if labels else ""))[
-            "items"
-        ]
+        found: list[dict[str, Any]] = self.space.api.get(
+            path + (f"?labelSelector={labels}" if labels else "")
+        )["items"]
         return found
 
     def jobs(self, labels: str = "") -> list[dict[str, Any]]:
