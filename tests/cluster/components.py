@@ -196,14 +196,15 @@ oom_score = 0
 
     def _corefile(self) -> str:
         # No cache for the cluster's own names: a trainer asks for its peer before the peer is there.
-        node = self.network.node
+        # Pods' own addresses are asked for backwards by torchrun: answered here, not far away.
+        node, own = self.network.node, f"cluster.local {self.network.pods} {self.network.services}"
         return f"""\
-cluster.local {{
+{own} {{
   bind {node}
   errors
   health 127.0.0.1:{DNS_HEALTH_PORT}
   ready 127.0.0.1:{DNS_READY_PORT}
-  kubernetes cluster.local {{
+  kubernetes {own} {{
     kubeconfig {self._file("coredns.kubeconfig")} tuneyard
     ttl 1
   }}
