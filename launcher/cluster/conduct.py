@@ -30,10 +30,10 @@ from launcher.store import Store, open_store
 #: sysexits.h: temporary failure.
 _TRY_AGAIN = 75
 _TERMINATED = DISPOSITIONS[Reason.TERMINATED].exit_code
-#: What may be gone for a while without anything being wrong with the run.
-_AWAY = (Reason.STORE_FAILED, Reason.NETWORK)
-_AWAY_LIMIT_S = 600.0
+#: What may pass without anything being wrong with the run, and for how many seconds it is waited for here.
+_AWAY = {Reason.NETWORK: 600.0, Reason.STORE_FAILED: 60.0}
 _AWAY_PAUSE_S = 3.0
+_TERMINATION_LOG = Path("/dev/termination-log")
 
 
 class _Pod:
@@ -62,11 +62,11 @@ def conduct(arguments: argparse.Namespace) -> int:
             if failure.reason not in _AWAY:
                 return _broken(arguments, failure)
             now = time.monotonic()
-            away_since = away_since if away_since and now - away_since < 2 * _AWAY_LIMIT_S else now
+            away_since = away_since if away_since and now - away_since < 2 * max(_AWAY.values()) else now
             if process.stopping:
                 return _TERMINATED
-            if now - away_since > _AWAY_LIMIT_S:
-                return _TRY_AGAIN
+            if now - away_since > _AWAY[failure.reason]:
+                return _end(_TRY_AGAIN, failure)
             time.sleep(_AWAY_PAUSE_S)
         except Exception as error:
             traceback.print_exc()
@@ -209,8 +209,16 @@ def _broken(arguments: argparse.Namespace, failure: Failure) -> int:
         closing.close_broken(Attempt(store, plan.run_id, arguments.attempt), failure)
     except Failure as other:
         print(other.text(), file=sys.stderr, flush=True)
-        return failure.exit_code if other.reason not in _AWAY else _TRY_AGAIN
-    return failure.exit_code
+        if other.reason in _AWAY:
+            return _end(_TRY_AGAIN, failure)
+    return _end(failure.exit_code, failure)
+
+
+def _end(code: int, failure: Failure) -> int:
+    """Leave the reason where `kubectl describe pod` and whoever waits for the run find it."""
+    if _TERMINATION_LOG.exists():
+        _TERMINATION_LOG.write_text(failure.termination_message(), encoding="ascii")
+    return code
 
 
 def main() -> int:

@@ -23,6 +23,7 @@ class Supervision:
         self.job = job
         self.say = say
         self._said = ""
+        self._told: set[str] = set()
         self._looked_at = 0.0
 
     def look(self) -> None:
@@ -49,7 +50,20 @@ class Supervision:
                 where=self.job,
                 next_step=f"kubectl logs job/{self.job}; launcher cancel {self.attempt.run_id}, then launcher retry",
             )
+        self._say_ends(pods)
         self._say_obstacle(pods)
+
+    def _say_ends(self, pods: list[of.Object]) -> None:
+        """A conductor that ended is started again by its Job; its reason may be one that only people can cure."""
+        for pod in pods:
+            name = pod["metadata"]["name"]
+            if of.pod_has_ended(pod) and name not in self._told:
+                self._told.add(name)
+                if (of.terminated(pod) or {}).get("exitCode") == 0:
+                    continue
+                _, why = of.failure_of(None, [pod], memory_advice="give it more memory: --overlay")
+                if why.reason is not Reason.TERMINATED:
+                    self.say(f"the conductor's pod {name} has ended, another follows: {why.text()}")
 
     def _say_obstacle(self, pods: list[of.Object]) -> None:
         alive = [pod for pod in pods if not of.pod_has_ended(pod)]
