@@ -87,8 +87,6 @@ def merge(original: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
         elif isinstance(value, dict):
             old = merged.get(key)
             merged[key] = merge(old if isinstance(old, dict) else {}, value)
-            if value.get("$patch") == "delete":
-                merged.pop(key)
         elif isinstance(value, list) and key in MERGE_KEYS:
             merged[key] = _merge_list(merged.get(key) or [], value, MERGE_KEYS[key])
         else:
@@ -97,18 +95,26 @@ def merge(original: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
 
 
 def _merge_list(original: list[Any], patch: list[Any], merge_key: str) -> list[Any]:
-    """Items with the same key merge; new ones go to the end; `$patch: replace` as an item empties the list."""
+    """Items with the same key merge, in the order that Kubernetes gives them: a new item stands before
+    the untouched ones that follow. `{$patch: replace}` alone as an item: the other items are the list."""
     items = [item for item in patch if set(item) != {"$patch"}]
-    kept = [] if len(items) < len(patch) else copy.deepcopy(original)
-    for item in items:
-        places = [place for place, old in enumerate(kept) if old.get(merge_key) == item[merge_key]]
-        if item.get("$patch") == "delete":
-            kept = [old for place, old in enumerate(kept) if place not in places]
-        elif places:
-            kept[places[0]] = merge(kept[places[0]], item)
-        else:
-            kept.append(merge({}, item))
-    return kept
+    if len(items) < len(patch):
+        return [merge({}, item) for item in items]
+    places = {item.get(merge_key): place for place, item in enumerate(original)}
+    named = {item[merge_key] for item in items}
+    changed = [
+        (places.get(item[merge_key]), merge(original[places[item[merge_key]]], item))
+        if item[merge_key] in places
+        else (None, merge({}, item))
+        for item in items
+        if item.get("$patch") != "delete"
+    ]
+    untouched = [(place, old) for place, old in enumerate(original) if old.get(merge_key) not in named]
+    merged = []
+    while untouched and changed:
+        before = changed[0][0] is not None and untouched[0][0] < changed[0][0]
+        merged.append((untouched if before else changed).pop(0))
+    return [copy.deepcopy(item) for _, item in [*merged, *untouched, *changed]]
 
 
 def template_problems(where: str, before: dict[str, Any], after: dict[str, Any], container: str) -> list[str]:
@@ -201,6 +207,9 @@ def _node_problems(where: str, node: Any, field: str) -> Iterator[str]:
                 continue
             if field in MERGE_KEYS and set(item) != {"$patch"} and MERGE_KEYS[field] not in item:
                 yield f"{where}[{place}]: has no '{MERGE_KEYS[field]}', by which items are told apart"
+            if isinstance(item, dict) and item.get("$patch") == "replace" and len(item) > 1:
+                # Kubernetes drops such an item and all that is not in the patch, which nobody means.
+                yield f"{where}[{place}].$patch: replace stands alone; the items beside it are then the list"
             yield from _node_problems(f"{where}[{place}]", item, field)
 
 

@@ -32,21 +32,16 @@ MERGES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "a mapping merges": ({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}}, {"a": {"b": 1, "c": 3}}),
     "null deletes a key": ({"a": 1, "b": 2}, {"a": None}, {"b": 2}),
     "a mapping is replaced": ({"a": {"b": 1}}, {"a": {"$patch": "replace", "c": 2}}, {"a": {"c": 2}}),
-    "a mapping is deleted": ({"a": {"b": 1}, "c": 1}, {"a": {"$patch": "delete"}}, {"c": 1}),
+    "a mapping is emptied": ({"a": {"b": 1}, "c": 1}, {"a": {"$patch": "delete"}}, {"a": {}, "c": 1}),
     "containers merge by name": (
         {"containers": [{"name": "a", "image": "x"}, {"name": "b"}]},
         {"containers": [{"name": "a", "tty": True}, {"name": "c"}]},
-        {"containers": [{"name": "a", "image": "x", "tty": True}, {"name": "b"}, {"name": "c"}]},
+        {"containers": [{"name": "a", "image": "x", "tty": True}, {"name": "c"}, {"name": "b"}]},
     ),
     "an item is deleted": (
         {"volumes": [{"name": "a"}, {"name": "b"}]},
         {"volumes": [{"name": "a", "$patch": "delete"}]},
         {"volumes": [{"name": "b"}]},
-    ),
-    "an item is replaced": (
-        {"volumes": [{"name": "a", "emptyDir": {}}]},
-        {"volumes": [{"name": "a", "$patch": "replace", "secret": {}}]},
-        {"volumes": [{"name": "a", "secret": {}}]},
     ),
     "a list is replaced": (
         {"volumes": [{"name": "a"}]},
@@ -61,7 +56,12 @@ MERGES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "environment merges by name": (
         {"env": [{"name": "A", "value": "1"}]},
         {"env": [{"name": "B", "value": "2"}, {"name": "A", "value": "3"}]},
-        {"env": [{"name": "A", "value": "3"}, {"name": "B", "value": "2"}]},
+        {"env": [{"name": "B", "value": "2"}, {"name": "A", "value": "3"}]},
+    ),
+    "untouched items keep their place": (
+        {"env": [{"name": "A"}, {"name": "B"}, {"name": "C"}]},
+        {"env": [{"name": "B", "value": "2"}]},
+        {"env": [{"name": "A"}, {"name": "B", "value": "2"}, {"name": "C"}]},
     ),
     "tolerations have no key": ({"tolerations": [{"key": "a"}]}, {"tolerations": []}, {"tolerations": []}),
     "arguments are replaced": ({"args": ["a", "b"]}, {"args": ["c"]}, {"args": ["c"]}),
@@ -150,7 +150,10 @@ def test_all_problems_are_told_at_once() -> None:
             "kinds": {"training": {}},
             "names": {"train-x": {}},
             "stages": {"backoffLimit": 3, "spec": {"containers": [{"image": "x"}]}},
-            "spec": {"volumes": [{"name": "a", "$patch": "remove"}], "$retainKeys": ["a"]},
+            "spec": {
+                "volumes": [{"name": "a", "$patch": "remove"}, {"name": "b", "$patch": "replace"}],
+                "$retainKeys": ["a"],
+            },
         }
     )
     for part in (
@@ -160,6 +163,7 @@ def test_all_problems_are_told_at_once() -> None:
         "stages.backoffLimit: a pod template has only",
         "stages.spec.containers[0]: has no 'name'",
         "spec.volumes[0].$patch: replace, delete or merge",
+        "spec.volumes[1].$patch: replace stands alone",
         "spec.$retainKeys: not supported",
     ):
         assert part in text
