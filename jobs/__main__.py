@@ -6,13 +6,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from jobs import stage
+from jobs import pod, stage
 from launcher.outcome import Failure
 from launcher.plan import parse
+from launcher.runs import Attempt
 from launcher.store import open_store
 
 
 def _run(arguments: list[str]) -> int:
+    pod.make_directories()
     parser = argparse.ArgumentParser(prog="python -m jobs run", description="Carry out one stage of a plan.")
     parser.add_argument("--plan", required=True, type=Path)
     parser.add_argument("--stage", required=True)
@@ -20,7 +22,9 @@ def _run(arguments: list[str]) -> int:
     parser.add_argument("--attempt", type=int, default=1)
     options = parser.parse_args(arguments)
     plan = parse(options.plan.read_bytes(), str(options.plan))
-    return stage.run_stage(plan, options.stage, open_store(options.store), options.attempt)
+    store = open_store(options.store)
+    with pod.log_kept(Attempt(store, plan.run_id, options.attempt), options.stage):
+        return stage.run_stage(plan, options.stage, store, options.attempt)
 
 
 def _score(arguments: list[str]) -> int:

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import openai
@@ -23,6 +24,8 @@ from launcher.outcome import Failure, Reason
 Result = TypeVar("Result")
 OPENAI_URL = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
+#: A file with the key, as a mounted Secret is.
+KEY_FILE_VARIABLE = "OPENAI_API_KEY_FILE"
 _SHOWN_CHARACTERS = 300
 _TICK_S = 0.1
 
@@ -45,8 +48,11 @@ LOCAL = Patience(tries=6, first_wait_s=0.1, longest_wait_s=5.0, timeout_s=600.0,
 
 
 def outside(base_url: str | None) -> Connection:
-    """A service outside; the key is in the environment. Raises Failure(UNAUTHORIZED) where there is none."""
-    key = os.environ.get(KEY_VARIABLE, "").strip()
+    """A service outside; the key is in the environment, or in a file it names.
+
+    Raises Failure(UNAUTHORIZED) where there is none.
+    """
+    key = os.environ.get(KEY_VARIABLE, "").strip() or _key_in_file()
     if not key:
         raise Failure(
             Reason.UNAUTHORIZED,
@@ -54,6 +60,21 @@ def outside(base_url: str | None) -> Connection:
             next_step=f"export {KEY_VARIABLE}=… and submit again",
         )
     return Connection(base_url or OPENAI_URL, key)
+
+
+def _key_in_file() -> str:
+    path = os.environ.get(KEY_FILE_VARIABLE)
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        raise Failure(
+            Reason.UNAUTHORIZED,
+            f"the file that {KEY_FILE_VARIABLE} names cannot be read",
+            where=path,
+            next_step="give the Secret that the site's configuration names the key api_key",
+        ) from None
 
 
 class Service:

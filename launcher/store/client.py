@@ -27,6 +27,7 @@ import urllib3.exceptions
 from botocore.config import Config
 
 from launcher.outcome import Failure, Reason
+from launcher.store import mounted
 from launcher.store.address import S3Address, check_endpoint
 
 T = TypeVar("T")
@@ -67,6 +68,8 @@ _CODES: dict[str, tuple[Reason, str, str]] = {
 }
 _DENIED = ("AccessDenied", "403", "Forbidden", "AccountProblem", "UnauthorizedAccess")
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired", "InvalidToken")
+#: How a key shows itself that was valid when it was read and has been replaced since.
+_REPLACED = ("InvalidAccessKeyId", "XAdminUserNotFound", "SignatureDoesNotMatch", "AccessDenied", "403")
 _FULL = (
     "InsufficientStorage",
     "507",
@@ -156,6 +159,8 @@ class Client:
         #: Whether ETags of single writes are the MD5 of their bytes; None until it was tried.
         self.etag_is_md5: bool | None = None
         self._renewal = threading.Lock()
+        self._mounted = mounted.directory()
+        self._keys: mounted.Keys | None = None
         self._has_answered = False
         self._client = self._connect(hasty=False)
 
@@ -168,6 +173,9 @@ class Client:
         try:
             core = botocore.session.Session(profile=address.profile)
             core.register_component("data_loader", _service_models())
+            if self._mounted:
+                chain = core.get_component("credential_provider")
+                chain.providers.insert(0, mounted.Provider(self._read_mounted))
             session = boto3.session.Session(botocore_session=core, region_name=address.region)
             style = address.addressing
             if style != "auto":
@@ -242,7 +250,7 @@ class Client:
                 ) from None
             except botocore.exceptions.ClientError as error:
                 code = str(error.response.get("Error", {}).get("Code", ""))
-                if code in _EXPIRED and not renewed and not hasty:
+                if not renewed and not hasty and (code in _EXPIRED or self._replaced(code)):
                     renewed = True
                     self._renew(client)
                     continue
@@ -271,6 +279,17 @@ class Client:
             error, botocore.exceptions.EndpointConnectionError | botocore.exceptions.ConnectTimeoutError
         )
         return gone and self._has_answered and time.monotonic() - since < patience_s
+
+    def _read_mounted(self) -> mounted.Keys:
+        assert self._mounted is not None
+        self._keys = mounted.read(self._mounted)
+        return self._keys
+
+    def _replaced(self, code: str) -> bool:
+        """Whether the server refuses a mounted key that is another one by now."""
+        if self._mounted is None or code not in _REPLACED:
+            return False
+        return mounted.read(self._mounted) != self._keys
 
     def _renew(self, stale: Any) -> None:
         """Read the credentials anew: a profile, a role or a mounted file may have fresh ones by now."""
