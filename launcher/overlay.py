@@ -99,7 +99,7 @@ def _merge_list(original: list[Any], patch: list[Any], merge_key: str) -> list[A
     the untouched ones that follow. `{$patch: replace}` alone as an item: the other items are the list."""
     items = [item for item in patch if set(item) != {"$patch"}]
     if len(items) < len(patch):
-        return [merge({}, item) for item in items]
+        return [merge({}, item) for item in items if item.get("$patch") != "delete"]
     places = {item.get(merge_key): place for place, item in enumerate(original)}
     named = {item[merge_key] for item in items}
     changed = [
