@@ -7,6 +7,7 @@ A stage kind is a package `jobs/<kind>/` with `VERSION` and, in its `stage.py`,
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -23,6 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from jobs.nodes import node_index
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.plan import Plan, Stage
 from launcher.store import Artifact, Store
@@ -46,6 +48,10 @@ class StageContext:
         self.scratch = scratch
         self.out = scratch / "out"
         self.out.mkdir(parents=True)
+        #: Which of the stage's nodes this is; the first alone reports and commits.
+        self.node = node_index()
+        #: Left once the outputs are committed, or with the error that kept them from it.
+        self.until_commit = contextlib.ExitStack()
         #: Measured facts for the receipt (tokens, seconds, peak memory): kept in the manifest, never digested.
         self.meta: dict[str, Any] = {}
         self._stop = False
@@ -175,13 +181,16 @@ def _guarded(plan: Plan, stage: Stage, store: Store, attempt: int, prefix: str) 
             Reason.VERSION_MISMATCH,
             f"the plan wants {stage.kind} version {stage.version}, this is version {found}",
         )
-    with store.lock(f"runs/{plan.run_id}/work/{stage.name}/lock") as held:
+    area = f"runs/{plan.run_id}/work/{stage.name}"
+    # Nodes that share a file system have a lock and a scratch directory each.
+    node = f"-node-{node_index()}" if node_index() else ""
+    with store.lock(f"{area}/lock{node}") as held:
         if not held:
             raise Failure(
                 Reason.KILLED, "another process is carrying out this stage", next_step="wait for it"
             )
         # Scratch of a directory store lies in its file system, so that a commit is a rename.
-        base = store.local_path(f"runs/{plan.run_id}/work/{stage.name}/scratch")
+        base = store.local_path(f"{area}/scratch{node}")
         shutil.rmtree(base, ignore_errors=True)
         base.mkdir(parents=True)
         scratch = Path(tempfile.mkdtemp(dir=base))
@@ -190,23 +199,30 @@ def _guarded(plan: Plan, stage: Stage, store: Store, attempt: int, prefix: str) 
             signal.signal(signal.SIGTERM, context.request_stop)
             started = time.time()
             run: Callable[[StageContext], None] = importlib.import_module(f"jobs.{stage.kind}.stage").run
-            run(context)
-            meta = {
-                "stage": stage.name,
-                "kind": stage.kind,
-                "run": plan.run_id,
-                "attempt": attempt,
-                "started_at": started,
-                "seconds": round(time.time() - started, 3),
-                "peak_memory_bytes": _peak_memory_bytes(),
-                "device": plan.stage(stage.name).resources.device,
-                "versions": library_versions(),
-                **context.meta,
-            }
-            store.commit(prefix, context.out, meta)
+            with context.until_commit:
+                run(context)
+                if context.node == 0:
+                    store.commit(prefix, context.out, _meta(context, started))
         finally:
             shutil.rmtree(base, ignore_errors=True)
     return 0
+
+
+def _meta(context: StageContext, started: float) -> dict[str, Any]:
+    """What the manifest says of how the outputs came to be."""
+    stage = context.stage
+    return {
+        "stage": stage.name,
+        "kind": stage.kind,
+        "run": context.plan.run_id,
+        "attempt": context.attempt,
+        "started_at": started,
+        "seconds": round(time.time() - started, 3),
+        "peak_memory_bytes": _peak_memory_bytes(),
+        "device": stage.resources.device,
+        "versions": library_versions(),
+        **context.meta,
+    }
 
 
 def _peak_memory_bytes() -> int:

@@ -70,8 +70,12 @@ def committed(store: Store, work: str) -> list[str]:
 
 def commit(store: Store, work: str, directory: Path, step: int) -> None:
     """Commit `directory` as the checkpoint of `step`; only then delete older ones."""
-    kept = name(step)
-    store.commit(f"{work}/{kept}", directory, {"step": step})
+    store.commit(f"{work}/{name(step)}", directory, {"step": step})
+    remove_older(store, work, name(step))
+
+
+def remove_older(store: Store, work: str, kept: str) -> None:
+    """Delete the committed checkpoints before `kept`, which must be committed."""
     for older in committed(store, work):
         if older < kept:
             store.delete(f"{work}/{older}")

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import atexit
 import os
-from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from jobs.train.adapter import trainable
 from jobs.train.microbatches import IGNORED, Microbatch
@@ -42,8 +42,8 @@ def deepspeed_config(training: Training, workers: int) -> dict[str, Any]:
     }
 
 
-def join(rank: int, workers: int, rendezvous: Path, device: str) -> None:
-    """Join the group of workers of this machine, for the rest of this process; they meet in the file `rendezvous`.
+def join(rank: int, local_rank: int, workers: int, rendezvous: str, device: str) -> None:
+    """Join the group of workers for the rest of this process; they meet at `rendezvous`, a file:// or tcp:// URL.
 
     DeepSpeed remembers groups beyond their end, so a process that trains twice keeps its group.
     """
@@ -51,9 +51,10 @@ def join(rank: int, workers: int, rendezvous: Path, device: str) -> None:
 
     if torch.distributed.is_initialized():
         return
-    # A container's host name often resolves to nothing; workers of one machine meet on loopback.
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(workers))
+    if urlsplit(rendezvous).hostname in (None, "127.0.0.1", "localhost"):
+        # A container's host name often resolves to nothing; workers of one machine meet on loopback.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(local_rank), WORLD_SIZE=str(workers))
     import deepspeed
     import deepspeed.ops
 
@@ -66,7 +67,7 @@ def join(rank: int, workers: int, rendezvous: Path, device: str) -> None:
         dist_backend="gloo" if device == "cpu" else "nccl",
         auto_mpi_discovery=False,
         verbose=False,
-        init_method=f"file://{rendezvous}",
+        init_method=rendezvous,
         rank=rank,
         world_size=workers,
     )

@@ -30,7 +30,7 @@ from launcher.stages import TrainSettings
 
 @dataclass(frozen=True)
 class Job:
-    """Everything a worker needs to know; the same for all but `rank`."""
+    """Everything a worker needs to know; the same for all but the ranks."""
 
     settings: TrainSettings
     model: Path  # directories of verified files
@@ -40,6 +40,10 @@ class Job:
     checkpoint: Path | None  # where to continue, or None to begin
     base: dict[str, str]  # which model the adapter belongs to, for its config
     rank: int = 0
+    #: Among the workers of its machine.
+    local_rank: int = 0
+    #: Where workers of several nodes meet, as tcp://host:port; None where all are on this machine.
+    rendezvous: str | None = None
 
     @property
     def workers(self) -> int:
@@ -83,7 +87,8 @@ def train(job: Job, reporter: Reporter) -> None:
         )
     if job.rank == 0:
         _say_what_is_trained(training_part, validation_part)
-    join(job.rank, job.workers, job.scratch / "rendezvous", job.settings.device)
+    rendezvous = job.rendezvous or f"file://{job.scratch / 'rendezvous'}"
+    join(job.rank, job.local_rank, job.workers, rendezvous, job.settings.device)
     run = _Run(job, reporter, training_part, validation_part)
     run.steps()
     run.finish()
@@ -242,12 +247,12 @@ def _build_engine(job: Job, resumed: Checkpoint | None) -> tuple[Engine, int]:
     import torch
 
     training = job.settings.training
-    device = base_model.place(job.settings.device, job.rank)
+    device = base_model.place(job.settings.device, job.local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     partitioned = base_model.partitioned_loading(training, job.workers)
     model = base_model.load_model(
-        job.model, dtype=training.dtype, quantization=training.quantization, local_rank=job.rank
+        job.model, dtype=training.dtype, quantization=training.quantization, local_rank=job.local_rank
     )
     parameters = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
     if training.recompute:

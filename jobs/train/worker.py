@@ -1,4 +1,4 @@
-"""One of several workers: `python -m jobs.train.worker JOB RANK REPORT_FD`, started by workers.py alone."""
+"""One of several workers: `python -m jobs.train.worker JOB RANK LOCAL_RANK REPORT_FD`, started by workers.py alone."""
 
 from __future__ import annotations
 
@@ -49,8 +49,9 @@ class PipeReporter:
 
 
 def main() -> int:
-    job = from_json(Path(sys.argv[1]).read_text(encoding="utf-8"), rank=int(sys.argv[2]))
-    reporter = PipeReporter(int(sys.argv[3]))
+    description, rank, local_rank, descriptor = sys.argv[1:]
+    job = from_json(Path(description).read_text(encoding="utf-8"), int(rank), int(local_rank))
+    reporter = PipeReporter(int(descriptor))
     try:
         train(job, reporter)
     except StoppedAtStep:

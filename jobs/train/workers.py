@@ -1,8 +1,9 @@
-"""Several workers on this machine: started, listened to, and never outliving the stage.
+"""The workers on this machine: started, listened to, and never outliving the stage.
 
 The stage's process computes nothing itself. Each worker is a process of its own that the kernel
 kills when the stage's process dies, however it dies; where one worker fails, the others are
-killed, since they would wait for it forever. Workers find each other through a file, not a port.
+killed, since they would wait for it forever. Workers of one machine find each other through a file, not a
+port; those of several nodes as meeting.py says.
 
 The first worker says what happens as JSON lines on a pipe; only the stage's process touches the store.
 """
@@ -21,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.stage import StageContext
-from jobs.train import checkpoint
-from jobs.train.trainer import Job, StoppedAtStep
+from jobs.train.meeting import Peers, cause
+from jobs.train.trainer import Job, Reporter, StoppedAtStep
 from launcher.outcome import Failure, Reason, from_exit_code
 from launcher.stages import TrainSettings
 
@@ -32,18 +33,32 @@ _PR_SET_PDEATHSIG = 1
 STOPPED = 143
 
 
-def train_with_workers(job: Job, context: StageContext) -> None:
-    """Run `job` in `job.workers` processes. Raises what the first worker reports, or StoppedAtStep."""
+def train_with_workers(
+    job: Job,
+    context: StageContext,
+    reporter: Reporter,
+    *,
+    count: int,
+    first_rank: int = 0,
+    peers: Peers | None = None,
+) -> None:
+    """Run `count` of the job's workers here, from `first_rank` on, while the `peers` are there too.
+
+    Raises what a worker or a peer reports, or StoppedAtStep.
+    """
     description = context.scratch / "job.json"
     description.write_text(to_json(job), encoding="utf-8")
     read_end, write_end = os.pipe()
     workers: list[subprocess.Popen[bytes]] = []
     try:
-        for rank in range(job.workers):
-            workers.append(_start(description, rank, write_end))
+        for local_rank in range(count):
+            workers.append(_start(description, first_rank + local_rank, local_rank, write_end))
         os.close(write_end)
         with os.fdopen(read_end, "rb") as stream:
-            _Supervisor(workers, context).follow(stream)
+            try:
+                _Supervisor(workers, reporter, peers).follow(stream)
+            except Failure as failure:
+                raise (cause(failure, peers) if peers else failure) from None
     finally:
         for worker in workers:
             worker.kill()
@@ -51,7 +66,7 @@ def train_with_workers(job: Job, context: StageContext) -> None:
             worker.wait()
 
 
-def _start(description: Path, rank: int, write_end: int) -> subprocess.Popen[bytes]:
+def _start(description: Path, rank: int, local_rank: int, write_end: int) -> subprocess.Popen[bytes]:
     parent = os.getpid()
 
     def die_with_parent() -> None:
@@ -59,7 +74,8 @@ def _start(description: Path, rank: int, write_end: int) -> subprocess.Popen[byt
         if os.getppid() != parent:  # it died before this was asked for
             os._exit(STOPPED)
 
-    command = [sys.executable, "-m", "jobs.train.worker", str(description), str(rank), str(write_end)]
+    numbers = (str(rank), str(local_rank), str(write_end))
+    command = [sys.executable, "-m", "jobs.train.worker", str(description), *numbers]
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -71,11 +87,14 @@ def _start(description: Path, rank: int, write_end: int) -> subprocess.Popen[byt
 
 
 class _Supervisor:
-    """Carries the first worker's reports to the context and watches that all workers live or end well."""
+    """Carries the first worker's reports on and watches that all workers, here and elsewhere, live or end well."""
 
-    def __init__(self, workers: list[subprocess.Popen[bytes]], context: StageContext) -> None:
+    def __init__(
+        self, workers: list[subprocess.Popen[bytes]], reporter: Reporter, peers: Peers | None
+    ) -> None:
         self._workers = workers
-        self._context = context
+        self._reporter = reporter
+        self._peers = peers
         self._failure: Failure | None = None
         self._told_to_stop = False
 
@@ -89,6 +108,8 @@ class _Supervisor:
                 selector.select(_POLL_S)
                 pending = self._reports(pending + (stream.read() or b""))
                 self._pass_on_stop()
+                if self._peers:
+                    self._peers.check()
                 codes = [worker.poll() for worker in self._workers]
                 if all(code is not None for code in codes) or any(
                     code not in (None, 0, STOPPED) for code in codes
@@ -104,18 +125,17 @@ class _Supervisor:
             report = json.loads(line)
             kind = report.pop("kind")
             if kind == "heartbeat":
-                self._context.heartbeat(report["step"], report["total"], "step", **report["measures"])
+                self._reporter.heartbeat(report["step"], report["total"], report["measures"])
             elif kind == "checkpoint":
-                work = self._context.work_path("")
-                checkpoint.commit(self._context.store, work, Path(report["directory"]), report["step"])
+                self._reporter.checkpoint(Path(report["directory"]), report["step"])
             elif kind == "facts":
-                self._context.meta.update(report["measured"])
+                self._reporter.facts(report["measured"])
             elif kind == "failure":
                 self._failure = self._failure or Failure.from_json(report["failure"])
         return rest
 
     def _pass_on_stop(self) -> None:
-        if self._context.stop_requested and not self._told_to_stop:
+        if self._reporter.stop_requested and not self._told_to_stop:
             self._told_to_stop = True
             for worker in self._workers:
                 if worker.poll() is None:
@@ -143,8 +163,8 @@ def to_json(job: Job) -> str:
     return json.dumps(value, default=str)
 
 
-def from_json(text: str, rank: int) -> Job:
-    """The job in `text` as worker `rank` carries it out."""
+def from_json(text: str, rank: int, local_rank: int = 0) -> Job:
+    """The job in `text` as worker `rank` carries it out, which is number `local_rank` on its machine."""
     value = json.loads(text)
     paths = {name: Path(value[name]) for name in ("model", "data", "out", "scratch")}
     return Job(
@@ -152,5 +172,7 @@ def from_json(text: str, rank: int) -> Job:
         checkpoint=Path(value["checkpoint"]) if value["checkpoint"] else None,
         base=value["base"],
         rank=rank,
+        local_rank=local_rank,
+        rendezvous=value["rendezvous"],
         **paths,
     )
