@@ -145,9 +145,14 @@ def _judge(
 
 
 def _role_to_come(refused: Refusal, own: set[tuple[str, str]]) -> bool:
-    """A binding is looked up against its Role, which a dry run has not left behind."""
-    absent = re.search(r'roles\.rbac\.authorization\.k8s\.io "([^"]+)" not found', refused.what)
-    return absent is not None and ("Role", absent[1]) in own
+    """A binding is looked up against its Role, which a dry run has not left behind.
+
+    The server then calls the Role absent, or (1.34, on apply) the binding itself.
+    """
+    absent = re.search(
+        r'(?:roles|rolebindings)\.rbac\.authorization\.k8s\.io "[^"]+" not found', refused.what
+    )
+    return absent is not None and any(kind == "Role" for kind, _ in own)
 
 
 def _fits_an_empty_quota(message: str) -> bool:

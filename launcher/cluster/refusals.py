@@ -46,8 +46,10 @@ def is_final(status: int, answer: dict[str, Any]) -> bool:
         return False
     if status == 500:
         return bool(_NOT_VALID.search(answer.get("message") or ""))
-    # A race inside the server (two writers of one quota, say), not an answer to our question.
-    return not (status == 409 and answer.get("reason") == "Conflict" and not _held(answer))
+    if status == 409 and answer.get("reason") == "Conflict":
+        # Otherwise a race inside the server (two writers of one quota, say), not an answer to our question.
+        return _held(answer) or "precondition" in (answer.get("message") or "").lower()
+    return True
 
 
 def refusal(status: int, answer: dict[str, Any], *, doing: str, where: str) -> Refusal:

@@ -159,7 +159,9 @@ def test_a_missing_permission_is_named(
         bob.list("Node")
 
 
-def test_a_watch_and_a_log_outlive_the_api_server(cluster: Cluster, client: Client, base_image: str) -> None:
+def test_a_watch_and_a_log_outlive_the_api_server(
+    cluster: Cluster, client: Client, namespace: Namespace, base_image: str
+) -> None:
     program = "import time\nfor i in range(150): print('line', i); time.sleep(0.1)"
     client.apply(job("talks", base_image, program))
     written: list[bytes] = []
@@ -170,7 +172,9 @@ def test_a_watch_and_a_log_outlive_the_api_server(cluster: Cluster, client: Clie
         follower.start()
         wait_for("the first lines", lambda: len(written) > 10, 120)
         node.restart_apiserver(cluster.own())
-        client.apply(job("second", base_image, "print('done')"))
+        second = restricted_pod("second", base_image, "print('done')")
+        second["metadata"]["labels"][MANIFEST] = "3f9a1"
+        namespace.create("pods", second)
         wait_for("the watch to see what came after", lambda: len(pods.objects()) == 2, 60)
         follower.join(120)
         assert not follower.is_alive()
@@ -260,9 +264,12 @@ def test_preflight_with_only_a_namespaces_rights_says_what_it_did_not_check(
         rule("batch", ["jobs"], *everything),
         rule("rbac.authorization.k8s.io", ["roles", "rolebindings"], *everything),
     )
-    notes = preflight(bob, gpu_run(namespace.name, base_image), Site())
+    run = gpu_run(namespace.name, base_image)
+    notes = preflight(bob, run, Site())
     assert any("may not get secrets in namespace" in note for note in notes)
     assert any("may not list nodes in the whole cluster" in note for note in notes)
+    for manifest in run.objects:
+        bob.apply(manifest)
 
 
 def _api(client: Client) -> Any:

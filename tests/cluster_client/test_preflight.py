@@ -178,8 +178,9 @@ def test_what_may_not_be_read_is_a_note_and_no_problem(team: Team, connect: Conn
     assert "not checked whether Secret hub is there: bob may not get secrets in namespace team" in notes
 
 
-def test_a_binding_to_the_runs_own_role_is_no_problem(team: Team, connect: Connect) -> None:
-    message = 'roles.rbac.authorization.k8s.io "sql-1" not found'
+@pytest.mark.parametrize("resource", ["roles", "rolebindings"])
+def test_a_binding_to_the_runs_own_role_is_no_problem(team: Team, connect: Connect, resource: str) -> None:
+    message = f'{resource}.rbac.authorization.k8s.io "sql-1" not found'
     team.writes["rolebindings/sql-1"] = status(404, "NotFound", message)
     assert preflight(connect(), rendered(), SITE) == ()
 

@@ -140,6 +140,15 @@ def test_what_is_absent_is_none_and_not_an_error(server: ApiServer, connect: Con
     assert connect().delete("Job", "train") is False
 
 
+def test_an_object_with_another_uid_is_not_deleted(server: ApiServer, connect: Connect) -> None:
+    server.answer = scripted(
+        status(409, "Conflict", "Precondition failed: UID in precondition: u1, in object: u2")
+    )
+    assert connect().delete("Job", "train", uid="u1") is False
+    assert len(server.asked) == 1
+    assert server.asked[0].body == {"propagationPolicy": "Background", "preconditions": {"uid": "u1"}}
+
+
 def test_a_delete_whose_answer_was_lost_has_deleted(server: ApiServer, connect: Connect) -> None:
     server.answer = scripted(Reply(cut=True), MISSING)
     assert connect().delete("Job", "train") is True
