@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -16,7 +16,9 @@ from launcher.outcome import Failure, Reason
 from launcher.plan import Plan, plan
 from launcher.resolve import Resolution, choose_source, read_lock, resolve
 from launcher.store import Store, open_store
-from launcher.targets import Target, target
+
+if TYPE_CHECKING:
+    from launcher.targets import Target
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -66,6 +68,9 @@ def overlay_option(function: Function) -> Function:
 def chosen_target(name: str, facts: site.Site, overlay_path: Path | None, context: str | None) -> Target:
     """The target of that name, with what the options say of it. Raises Failure for an overlay that cannot be read."""
     overlay = read_mapping(overlay_path) if overlay_path is not None else None
+    # Here, because plan and render have no target and start without all that runs on one.
+    from launcher.targets import target
+
     return target(name, facts, overlay=overlay, context=context, say=lambda text: click.echo(text, err=True))
 
 
