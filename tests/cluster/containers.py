@@ -15,6 +15,7 @@ from .places import State
 from .processes import ClusterError, command, wait_for
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_CNI_RESULTS = Path("/var/lib/cni/results")
 
 
 def ctr(state: State, *words: str | Path) -> str:
@@ -53,6 +54,7 @@ def clear(state: State) -> None:
     Works from the files on disk, because containerd itself may be dead already.
     """
     namespaces = {path for bundle in _bundles(state) for path in _network_namespaces(bundle)}
+    results = [one for bundle in _bundles(state) for one in _CNI_RESULTS.glob(f"*-{bundle.name}-*")]
     sockets = {socket for bundle in _bundles(state) for socket in _shim_sockets(bundle)}
     if state.directory.exists():
         for pid in _in_pods():
@@ -65,8 +67,8 @@ def clear(state: State) -> None:
     for path in namespaces:
         command("umount", "--lazy", path, check=False)
         Path(path).unlink(missing_ok=True)
-    for socket in sockets:
-        socket.unlink(missing_ok=True)
+    for left in [*sockets, *results]:
+        left.unlink(missing_ok=True)
     for kubepods in _kubepods():
         _remove_cgroup(kubepods)
 

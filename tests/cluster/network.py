@@ -70,6 +70,8 @@ def up(network: Network, state: State) -> None:
     command("ip", "link", "add", BRIDGE, "mtu", str(mtu), "type", "bridge", "nf_call_iptables", "1")
     command("ip", "address", "add", f"{network.node}/{network.pods.prefixlen}", "dev", BRIDGE)
     command("ip", "link", "set", BRIDGE, "up")
+    # For this machine's own way to Services, where it has no default route.
+    command("ip", "route", "add", str(network.services), "dev", BRIDGE)
     _FORWARDING.write_text("1")
     rules = f"""
         table ip {TABLE} {{
@@ -92,8 +94,6 @@ def down(network: Network | None) -> None:
         command("ip", "link", "delete", BRIDGE)
     if network is not None:
         _FORWARDING.write_text(network.forwarding_before)
-    for left in Path("/var/lib/cni/results").glob(f"{CNI_NAME}-*"):
-        left.unlink()
 
 
 def name_servers() -> list[str]:

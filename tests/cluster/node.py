@@ -204,7 +204,7 @@ def _mended(state: State) -> bool:
 
 def _down(state: State) -> None:
     for name in reversed(PROCESSES):
-        processes.stop(state, name)
+        processes.stop(state, name, patience_s=2)  # Nothing of theirs is kept.
     containers.clear(state)
     try:
         machine = json.loads(state.machine.read_text())
