@@ -42,7 +42,8 @@ _NOTE = b"# Written by `launcher render`. Taking these files away cancels the ru
     "--overlay",
     "overlay_path",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="YAML merged over pod templates as Kubernetes merges (strategic merge); see docs/cluster.md.",
+    help="YAML merged over pod templates as Kubernetes merges (strategic merge); see docs/cluster.md.  "
+    "[default: nothing is merged]",
 )
 @click.option("--values", "as_values", is_flag=True, help="Print the chart's values in place of the objects.")
 @click.option(
