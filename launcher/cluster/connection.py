@@ -28,6 +28,9 @@ CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 40.0  # an admission webhook alone may take 30
 LONGEST_WAIT_S = 8.0
 RENEWED_AT_MOST_EVERY_S = 5.0
+#: An API server that comes back answers before it has read its roles and service accounts: for a
+#: moment it refuses those who have every right (seen for about a second with 1.34).
+SETTLING_S = 30.0
 #: Answers after which the request may nevertheless have been carried out.
 _AMBIGUOUS = (500, 502, 503, 504)
 
@@ -71,6 +74,12 @@ class Connection:
         self._lock = threading.Lock()
         self._rest = RESTClientObject(access.configuration)
         self._renewed_at = time.monotonic()
+        self._troubled_at = float("-inf")
+
+    @property
+    def settling(self) -> bool:
+        """Whether the server was out of reach a moment ago, and a refusal of rights may not be meant."""
+        return time.monotonic() - self._troubled_at < SETTLING_S
 
     @property
     def host(self) -> str:
@@ -79,8 +88,8 @@ class Connection:
     def ask(self, request: Request, *, patience_s: float | None = None, where: str = "") -> Answer:
         """The answer with a status below 400, or a final refusal as raised by `refusals.refusal`.
 
-        Lost connections, 429 and 5xx are retried for `patience_s`, at growing waits; 401 once, with
-        credentials read anew.
+        Lost connections, 429 and 5xx are retried for `patience_s`, at growing waits, and so is a missing
+        permission while the server is settling; 401 once, with credentials read anew.
         """
         patience_s = self.patience_s if patience_s is None else patience_s
         attempt, repeated, renewed, began = 0, False, False, time.monotonic()
@@ -90,7 +99,7 @@ class Connection:
                 response = self._send(request, READ_TIMEOUT_S, where)
                 body = bytes(response.data)
             except (urllib3.exceptions.HTTPError, OSError) as error:
-                ended: Failure = _unreachable(error, self.host, where)
+                ended: Failure = self._lost(error, where)
                 repeated = repeated or not isinstance(error, urllib3.exceptions.NewConnectionError)
             else:
                 if response.status < 400:
@@ -102,7 +111,10 @@ class Connection:
                 ended = failure = refusal(
                     response.status, answer, doing=request.doing, where=where or self.host
                 )
-                if is_final(response.status, answer):
+                if response.status >= 500 and not is_final(response.status, answer):
+                    self._troubled_at = time.monotonic()
+                unsettled = failure.cause in ("forbidden", "unauthorized") and self.settling
+                if is_final(response.status, answer) and not unsettled:
                     failure.repeated = repeated
                     raise failure
                 repeated = repeated or response.status in _AMBIGUOUS
@@ -124,8 +136,12 @@ class Connection:
                 answer = answer_of(bytes(response.data))
                 raise refusal(response.status, answer, doing=request.doing, where=where or self.host)
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise _unreachable(error, self.host, where) from None
-        return Stream(response, lambda error: _unreachable(error, self.host, where))
+            raise self._lost(error, where) from None
+        return Stream(response, lambda error: self._lost(error, where))
+
+    def _lost(self, error: Exception, where: str) -> Failure:
+        self._troubled_at = time.monotonic()
+        return _unreachable(error, self.host, where)
 
     def _send(self, request: Request, read_timeout_s: float, where: str) -> Any:
         with self._lock:

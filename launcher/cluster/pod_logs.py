@@ -148,7 +148,7 @@ class _Pod:
                 brought = self._read_to_end() if over else self._read_along()
             except Failure as failure:
                 cause = failure.cause if isinstance(failure, Refusal) else ""
-                if cause in ("forbidden", "unauthorized"):
+                if cause in ("forbidden", "unauthorized") and not self._cluster.connection.settling:
                     raise
                 if over or cause == "absent":
                     return  # the pod or its node is gone: what has been read is all there is

@@ -107,6 +107,14 @@ def created_despite_a_lost_answer(existing: dict[str, Any]) -> Callable[[Asked],
     return answer
 
 
+def test_a_server_that_just_came_back_may_not_know_our_rights_yet(
+    server: ApiServer, connect: Connect
+) -> None:
+    forbidden = status(403, "Forbidden", 'User "bob" cannot get resource "jobs" in API group "batch"')
+    server.answer = scripted(Reply(cut=True), forbidden, forbidden, Reply(200, JOB))
+    assert connect(10.0).get("Job", "train") == JOB
+
+
 def test_a_create_whose_answer_was_lost_finds_its_own_object(server: ApiServer, connect: Connect) -> None:
     server.answer = created_despite_a_lost_answer(JOB)
     assert connect().create(JOB).object == JOB
