@@ -15,7 +15,7 @@ from launcher.estimate import estimate
 from launcher.hosted import hosted_problem
 from launcher.outcome import Failure, Reason
 from launcher.placement import placed
-from launcher.plan import Plan, Stage
+from launcher.plan import Plan, Stage, needs_torch
 from launcher.render import request
 from launcher.runs import Attempt, attempts, read_plan
 from launcher.site import Site
@@ -37,7 +37,7 @@ def preflight_local(plan: Plan, store: Store, prices: Prices | None = None) -> N
     """
     problems = []
     open_stages = [stage for stage in plan.stages if not store.exists(f"stages/{stage.key}")]
-    if any(_needs_torch(stage) for stage in open_stages):
+    if any(needs_torch(stage) for stage in open_stages):
         missing = [name for name in _HEAVY_MODULES if importlib.util.find_spec(name) is None]
         if missing:
             problems.append(f"not installed: {', '.join(missing)} (pip install 'tuneyard[jobs]')")
@@ -77,13 +77,6 @@ def _fetched_bytes(stage: Stage) -> int:
     repository = settings.source.repository
     known = [m.shape for m in catalog.models().values() if m.source.get("repository") == repository]
     return _FETCH_FREE_BYTES + (_HUB_BYTES_PER_PARAMETER * known[0].parameters if known else 0)
-
-
-def _needs_torch(stage: Stage) -> bool:
-    settings = stage.typed_settings()
-    if isinstance(settings, TuneSettings | HostedPredictSettings):
-        return settings.rehearsal is not None
-    return stage.kind in ("fetch", "train", "predict")
 
 
 def _hosted_problems(stages: list[Stage], prices: Prices) -> list[str]:

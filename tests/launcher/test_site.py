@@ -130,3 +130,27 @@ def test_a_sites_own_price_wins_over_the_catalogues(tmp_path: Path) -> None:
     price = extended.gpu("NVIDIA-A40")
     assert price is not None
     assert (price.usd, price.source) == (0.3, "our own bill")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("namespace: Team_A", "namespace: at most 63 of a-z"),
+        ("queue: a.b", "queue: at most 63 of a-z"),
+        ("cache_claim: a..b", "cache_claim: the name of a Secret or other object"),
+        ("pull_secrets: [registry, Mirror]", "pull_secrets[1]: the name of a Secret or other object"),
+        ("secrets: {hub_token: {secret: hub, key: ../token}}", "secrets.hub_token.key: String should match"),
+        ("service_account: {create: false}", "service_account: name one with create: false"),
+        ("service_account: {name: theirs}", "service_account: name one with create: false"),
+        ("start_timeout_s: 0", "start_timeout_s: Input should be greater"),
+    ],
+)
+def test_what_kubernetes_would_refuse_later_is_refused_here(tmp_path: Path, text: str, problem: str) -> None:
+    assert problem in "\n".join(refused(tmp_path, text).problems)
+
+
+def test_an_account_of_the_platform_team_is_named_and_not_made(tmp_path: Path) -> None:
+    text = "service_account: {create: false, name: theirs, create_role: false, stages: store-user}"
+    account = site.load(write(tmp_path / "site.yaml", text)).service_account
+    assert (account.create, account.name, account.create_role) == (False, "theirs", False)
+    assert account.stages == "store-user"

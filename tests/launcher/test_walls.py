@@ -146,7 +146,19 @@ assert "submit" in shown.getvalue()"""
 
 
 def test_the_verbs_load_nothing_heavy() -> None:
-    verbs = ["plan", "submit", "status", "logs", "why", "list", "report", "cancel", "retry", "doctor"]
+    verbs = [
+        "plan",
+        "render",
+        "submit",
+        "status",
+        "logs",
+        "why",
+        "list",
+        "report",
+        "cancel",
+        "retry",
+        "doctor",
+    ]
     code = f"import launcher.cli.main as m\nfor verb in {verbs}: m.cli.get_command(None, verb)"
     assert not loaded_after(code) & {"jobs", "boto3", "kubernetes", *HEAVY}
 
