@@ -14,7 +14,7 @@ helm.load_ahead()  # while the modules below are loaded, which takes as long
 
 # ruff: noqa: E402
 from launcher import site
-from launcher.cli.options import experiment_options, make_study
+from launcher.cli.options import experiment_options, make_study, overlay_option
 from launcher.documents import read_mapping
 from launcher.outcome import Failure, Reason
 from launcher.render import STAGE_LABEL, Rendered, object_yaml, render
@@ -38,13 +38,7 @@ _NOTE = b"# Written by `launcher render`. Taking these files away cancels the ru
     show_default=True,
     help="Which attempt at the run; raise it to try a failed run again.",
 )
-@click.option(
-    "--overlay",
-    "overlay_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="YAML merged over pod templates as Kubernetes merges (strategic merge); see docs/cluster.md.  "
-    "[default: nothing is merged]",
-)
+@overlay_option
 @click.option("--values", "as_values", is_flag=True, help="Print the chart's values in place of the objects.")
 @click.option(
     "-o",
