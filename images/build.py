@@ -22,7 +22,7 @@ from launcher.store.locking import locked
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("conductor", "worker", "trainer")
-_SOURCES = ("launcher", "jobs")
+_SOURCES = ("launcher", "jobs", "charts")
 _FILES: tuple[str, ...] = ("pyproject.toml", "constraints.txt", "README.md", "images/requirements.py")
 _FILES += ("images/build-constraints.txt", ".containerignore")
 _HOST_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")

@@ -59,7 +59,7 @@ class Scene:
             self.jobs(),
             {"kind": "Job", "name": "conductor", "uid": "u"},
             start_timeout_s=START_TIMEOUT_S,
-            keep_log=lambda stage, number, pod: self.kept_logs.append((stage, number)),
+            keep_log=self._keep_log,
             clock=lambda: self.cluster.now,
         )
         self.conductor = Conductor(
@@ -71,6 +71,10 @@ class Scene:
             clock=lambda: self.cluster.now,
         )
         return self.conductor.run()
+
+    def _keep_log(self, stage: str, number: int, pod: str) -> None:
+        assert pod in self.cluster.things["Pod"]
+        self.kept_logs.append((stage, number))
 
     def _sleep(self, _seconds: float) -> None:
         self.tick += 1
@@ -292,7 +296,7 @@ def test_cancel_deletes_every_live_job(scene: Scene) -> None:
 
 
 def test_a_live_job_of_another_placement_is_ended_before_another_is_created(scene: Scene) -> None:
-    def lose(scene: Scene) -> None:
+    def lose(_scene: Scene) -> None:
         raise Lost
 
     scene.on_tick = lose

@@ -72,7 +72,8 @@ spec:
 
 {{- define "run.stageResources" -}}
 requests:
-  cpu: {{ .cpus | int | toString | quote }}
+  {{- /* A tenth less: a node has never quite all of its processors to give. */}}
+  cpu: {{ printf "%dm" (sub (mul (int .cpus) 1000) 100) | quote }}
   memory: {{ .memoryGib | int }}Gi
   ephemeral-storage: {{ .scratchGib | int }}Gi
   {{- if gt (int (.gpus | default 0)) 0 }}
