@@ -25,6 +25,8 @@ NAMES = ("conductor", "worker", "trainer")
 _SOURCES = ("launcher", "jobs", "charts")
 _FILES: tuple[str, ...] = ("pyproject.toml", "constraints.txt", "README.md", "images/requirements.py")
 _FILES += ("images/build-constraints.txt", ".containerignore")
+#: Below this much room, layers of earlier builds are given up; what they cache is then built anew.
+_LITTLE_ROOM_BYTES = 20 << 30
 _HOST_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -162,3 +164,5 @@ def _remove_older(where: Path, name: str, keep: str) -> None:
     for reference in ours:
         if reference.startswith(f"localhost/tuneyard/{name}:") and reference != keep:
             run(["buildah", "rmi", "--force", reference])
+    if shutil.disk_usage(where).free < _LITTLE_ROOM_BYTES:
+        run(["buildah", "rmi", "--prune"])

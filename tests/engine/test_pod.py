@@ -15,7 +15,7 @@ from harness import Bench
 from jobs import stage
 from launcher.outcome import DISPOSITIONS, Reason
 from launcher.runs import Attempt
-from launcher.stages import FetchSettings, RandomModel
+from launcher.stages import DirectoryModel, FetchSettings, RandomModel
 from launcher.store import DirectoryStore, Manifest
 
 
@@ -40,11 +40,11 @@ def test_the_log_of_a_try_is_kept_and_still_printed(bench: Bench) -> None:
 
 
 def test_the_log_of_a_stage_that_fails_ends_with_the_reason(bench: Bench) -> None:
-    another_model(bench)
-    bench._stages["other"] = bench._stages["other"].model_copy(update={"version": 99})
+    missing = {"config.json": "0" * 64}
+    bench.add("other", "fetch", FetchSettings(source=DirectoryModel()), {}, missing)
     process = bench.start("other", TUNEYARD_TRY="1")
     said, _ = process.communicate(timeout=120)
-    assert process.returncode == DISPOSITIONS[Reason.VERSION_MISMATCH].exit_code, said
+    assert process.returncode == DISPOSITIONS[Reason.MISSING_INPUT].exit_code, said
     assert log_of(bench, "other", 1) == said
     assert "next: " in said
 
