@@ -127,7 +127,13 @@ class InCluster:
 
         if attempt.outcome is not None:
             return _Nothing()
-        return OfItsJob(attempt, self.cluster, self._rendered(attempt).conductor_job, self.say)
+        return OfItsJob(
+            attempt,
+            self.cluster,
+            self._rendered(attempt).conductor_job,
+            self.say,
+            start_timeout_s=self.site.start_timeout_s,
+        )
 
     def _rendered(self, attempt: Attempt) -> Rendered:
         return self._render(attempt.plan, attempt.number, budget.budget_usd(attempt))

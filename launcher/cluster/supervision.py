@@ -17,12 +17,20 @@ _LOOK_INTERVAL_S = 5.0
 class Supervision:
     """Whoever waits for an attempt looks at its conductor's Job: nobody shall wait for one that is gone."""
 
-    def __init__(self, attempt: Attempt, cluster: Cluster, job: str, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        attempt: Attempt,
+        cluster: Cluster,
+        job: str,
+        say: Callable[[str], None],
+        *,
+        start_timeout_s: float,
+    ) -> None:
         self.attempt = attempt
         self.cluster = cluster
         self.job = job
         self.say = say
-        self._said = ""
+        self.start_timeout_s = start_timeout_s
         self._told: set[str] = set()
         self._looked_at = 0.0
 
@@ -71,6 +79,18 @@ class Supervision:
             return
         events = self.cluster.list("Event", fields=f"involvedObject.name={alive[0]['metadata']['name']}")
         found = of.obstacle(alive[0], events, time.time())
-        if found and found[0] != self._said:
-            self._said = found[0]
+        if found is None:
+            return
+        # ErrImagePull and ImagePullBackOff take turns: each is said once.
+        kind = found[0].partition(":")[0]
+        if kind not in self._told:
+            self._told.add(kind)
             self.say(f"the conductor's pod does not start yet: {found[0]}")
+        created_at = of.seconds_of(alive[0]["metadata"].get("creationTimestamp")) or time.time()
+        if time.time() - created_at > self.start_timeout_s:
+            raise Failure(
+                Reason.CANNOT_START,
+                f"the conductor's pod did not start within {self.start_timeout_s:.0f} s: {found[0]}",
+                where=self.job,
+                next_step=f"correct that (kubectl describe job {self.job}), then submit again",
+            )
