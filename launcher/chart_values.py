@@ -101,7 +101,7 @@ class Stage(Part):
     name: Annotated[Label, Field(description="The stage's name in the plan.")]
     kind: Annotated[StageKind, Field(description="The stage's kind.")]
     image: Annotated[Image, Field(description="Image of the pod, by digest.")]
-    cpus: Annotated[int, Field(ge=1, le=1024, description="Processors; a tenth of one less is requested, and there is no limit.")]
+    cpus: Annotated[int, Field(ge=1, le=1024, description="Processors; a tenth less is requested, no limit.")]
     memory_gib: Annotated[Gib, Field(description="Memory, requested and limit, `shmMib` included.")]
     scratch_gib: Annotated[Gib, Field(description="Size of /scratch, requested and limit.")]
     grace_s: Annotated[

@@ -118,9 +118,16 @@ class InCluster:
             self.say(f"warning: {warning}")
 
     def start(self, attempt: Attempt) -> None:
-        if attempt.outcome is None:
-            for manifest in self._rendered(attempt).objects:
-                self.cluster.apply(manifest)
+        if attempt.outcome is not None:
+            return
+        rendered = self._rendered(attempt)
+        job = self.cluster.get("Job", rendered.conductor_job)
+        for manifest in rendered.objects:
+            applied = self.cluster.apply(_owned(manifest, job)).object
+            job = applied if manifest["kind"] == "Job" else job
+        # What the conductor's Job needs had to be there first; it goes when the Job goes.
+        for manifest in rendered.objects:
+            self.cluster.apply(_owned(manifest, job))
 
     def supervise(self, attempt: Attempt) -> Supervision:
         from launcher.cluster.supervision import Supervision as OfItsJob
@@ -142,6 +149,15 @@ class InCluster:
         from launcher.render import render
 
         return render(plan, self.site, attempt=number, budget_usd=budget_usd, overlay=self.overlay)
+
+
+def _owned(manifest: dict[str, Any], job: dict[str, Any] | None) -> dict[str, Any]:
+    """A manifest that the garbage collector removes after the conductor's Job; of the Job itself, as it is."""
+    from launcher.cluster.client import owner_reference
+
+    if job is None or manifest["kind"] == "Job":
+        return manifest
+    return {**manifest, "metadata": {**manifest["metadata"], "ownerReferences": [owner_reference(job)]}}
 
 
 class _Nothing:

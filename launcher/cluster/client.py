@@ -41,6 +41,21 @@ Objects = list[dict[str, Any]]
 OF_THE_CLUSTER = frozenset({"Node", "Namespace", "StorageClass"})
 
 
+def owner_reference(job: dict[str, Any]) -> dict[str, Any]:
+    """What makes an object a child of a Job for the garbage collector, and for nobody else.
+
+    Kueue, for one, takes the children that a queued object controls for its parts.
+    """
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "name": job["metadata"]["name"],
+        "uid": job["metadata"]["uid"],
+        "controller": False,
+        "blockOwnerDeletion": False,
+    }
+
+
 class Conflict(Exception):
     """An object of that kind and name is there already."""
 

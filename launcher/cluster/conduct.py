@@ -20,7 +20,7 @@ from typing import Any
 from launcher import closing
 from launcher.cluster import pods as of
 from launcher.cluster.backend import ClusterBackend, live_conductors
-from launcher.cluster.client import Cluster
+from launcher.cluster.client import Cluster, owner_reference
 from launcher.conductor import Conductor
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.plan import Plan, parse
@@ -100,7 +100,7 @@ def _conduct_once(arguments: argparse.Namespace, process: _Pod) -> int:
         plan,
         cluster,
         jobs,
-        _owner(own),
+        owner_reference(own),
         start_timeout_s=arguments.start_timeout_s,
         keep_log=partial(_keep_log, cluster, attempt),
     )
@@ -183,18 +183,6 @@ def _take_over(cluster: Cluster, plan: Plan, own: dict[str, Any]) -> None:
         if job["metadata"]["name"] != own["metadata"]["name"] and other_at <= created_at:
             print(f"taking over from {job['metadata']['name']}", flush=True)
             cluster.delete("Job", job["metadata"]["name"])
-
-
-def _owner(job: dict[str, Any]) -> dict[str, Any]:
-    """A reference that lets the garbage collector, and nobody else, follow it (Kueue takes controlled children)."""
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "name": job["metadata"]["name"],
-        "uid": job["metadata"]["uid"],
-        "controller": False,
-        "blockOwnerDeletion": False,
-    }
 
 
 def _exit_code(attempt: Attempt) -> int:

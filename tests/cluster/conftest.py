@@ -5,6 +5,7 @@ They run one after the other: some restart the API server or the S3 server, or c
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Iterator
@@ -13,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from launching import Launcher
 
 from . import images, node
 from .api import Api
 from .places import State
 from .pods import Namespace
 from .processes import wait_for
-from .studies import ClusterUser, MakeUser
+from .studies import SMOKE, ClusterUser, MakeUser
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,30 @@ def one_gpu(cluster: Cluster) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def project_images(cluster: Cluster) -> dict[str, str]:
-    """Name -> `name@digest` of the project's own images on the node, built from this checkout where need be."""
+    """Name -> `name@digest` of the project's own images on the node, built from this checkout where need be.
+
+    TUNEYARD_TEST_PROJECT_IMAGES, a JSON object, names others (that any cluster can pull).
+    """
+    given = os.environ.get("TUNEYARD_TEST_PROJECT_IMAGES")
+    if given:
+        return dict(json.loads(given))
     from images.build import build
 
     return {one.name: images.load(cluster.own(), Path(one.archive)) for one in build()}
+
+
+@pytest.fixture(scope="session")
+def local_verdict(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the smoke profile's plan gives on this machine."""
+    launcher = Launcher(tmp_path_factory.mktemp("local"))
+    verdict: dict[str, Any] = launcher.json(*SMOKE, "--target", "local", "-o", "json")
+    return verdict
+
+
+@pytest.fixture
+def own_node(cluster: Cluster) -> None:
+    """For tests that reach below Kubernetes; skips where the node is not ours."""
+    cluster.own()
 
 
 @pytest.fixture

@@ -33,12 +33,14 @@ def answers(state: State) -> bool:
         return False
 
 
-def kill_all(state: State, namespace: str | None = None) -> int:
-    """SIGKILL to the first process of every container (of one namespace of Kubernetes); how many."""
+def kill_all(state: State, namespace: str | None = None, pod: str | None = None) -> int:
+    """SIGKILL to the first process of every container (of one namespace of Kubernetes, one pod); how many."""
     killed = 0
     for bundle in _bundles(state):
         annotations = _settings(bundle).get("annotations", {})
         if namespace is not None and annotations.get("io.kubernetes.cri.sandbox-namespace") != namespace:
+            continue
+        if pod is not None and annotations.get("io.kubernetes.cri.sandbox-name") != pod:
             continue
         if annotations.get("io.kubernetes.cri.container-type") == "sandbox":
             continue

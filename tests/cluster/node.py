@@ -140,9 +140,11 @@ def start_s3(state: State | None = None) -> None:
     processes.await_ready(chosen, "s3", lambda: _answers(server.address), 30)
 
 
-def kill_all_containers(namespace: str | None = None, state: State | None = None) -> int:
-    """SIGKILL every container of the node (of one namespace's pods), as a crash would; how many."""
-    return containers.kill_all(state or places.state(), namespace)
+def kill_all_containers(
+    namespace: str | None = None, pod: str | None = None, state: State | None = None
+) -> int:
+    """SIGKILL every container of the node (of one namespace's pods, of one pod), as a crash would; how many."""
+    return containers.kill_all(state or places.state(), namespace, pod)
 
 
 def prepare() -> Path:

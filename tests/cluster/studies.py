@@ -19,6 +19,17 @@ from .processes import wait_for
 
 #: A whole run of the smoke profile takes about a minute and a half here; the machine may be busy.
 RUN_LIMIT_S = 600.0
+SMOKE = ("submit", "sql", "--profile", "smoke")
+STAGES = (
+    "fetch-untuned",
+    "prepare",
+    "predict-untuned",
+    "score-untuned",
+    "train-lora-s1",
+    "predict-lora-s1",
+    "score-lora-s1",
+    "report",
+)
 
 
 @dataclass
@@ -92,6 +103,45 @@ class ClusterUser(Launcher):
 
     def pods(self, labels: str = "") -> list[dict[str, Any]]:
         return self.objects("pods", labels=labels)
+
+    def stage_pods(self, stage: str = "", attempt: int = 0) -> list[dict[str, Any]]:
+        wanted = ["app.kubernetes.io/component=stage"]
+        wanted += [f"tuneyard.dev/stage={stage}"] if stage else []
+        wanted += [f"tuneyard.dev/attempt={attempt}"] if attempt else []
+        return self.pods(",".join(wanted))
+
+    def live_pods(self) -> list[str]:
+        """Stage pods that have not ended."""
+        return [
+            pod["metadata"]["name"]
+            for pod in self.stage_pods()
+            if pod["status"].get("phase") not in ("Succeeded", "Failed")
+        ]
+
+    def delete_run(self) -> None:
+        """Delete the conductor's Jobs, as pruning a run's files would, and see that nothing is left of it."""
+        for job in self.jobs("app.kubernetes.io/component=conductor"):
+            path = f"/apis/batch/v1/namespaces/{self.space.name}/jobs/{job['metadata']['name']}"
+            self.space.api.request("DELETE", path, {"propagationPolicy": "Background"})
+
+        def left() -> list[str]:
+            found = [f"job {one['metadata']['name']}" for one in self.jobs()]
+            found += [f"pod {one['metadata']['name']}" for one in self.pods()]
+            for kind in ("configmaps", "services", "serviceaccounts"):
+                labelled = self.objects(kind, labels="app.kubernetes.io/name=tuneyard")
+                found += [f"{kind} {one['metadata']['name']}" for one in labelled]
+            for kind in ("roles", "rolebindings"):
+                group = "apis/rbac.authorization.k8s.io/v1"
+                labelled = self.objects(kind, group, "app.kubernetes.io/name=tuneyard")
+                found += [f"{kind} {one['metadata']['name']}" for one in labelled]
+            return found
+
+        wait_for("nothing is left of the run", lambda: not left(), 120)
+
+    def forget(self, run_id: str) -> None:
+        """Another store and nothing in the cluster: the same run would start from nothing."""
+        self.delete_run()
+        self.site.write_text(self.site.read_text().replace(f"/{self.space.name}?", f"/{self.space.name}-2?"))
 
     def running_pod(self, stage: str, timeout_s: float = RUN_LIMIT_S) -> str:
         """The name of a pod of `stage` whose program has started; waits for one."""

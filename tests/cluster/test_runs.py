@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
-from launching import Launcher
+import yaml
 
-from .studies import MakeUser
-
-SMOKE = ("submit", "sql", "--profile", "smoke")
+from . import node
+from .processes import wait_for
+from .studies import SMOKE, ClusterUser, MakeUser
 
 pytestmark = pytest.mark.cluster
-
-
-@pytest.fixture(scope="session")
-def local_verdict(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the same plan gives on this machine."""
-    verdict: dict[str, Any] = Launcher(tmp_path_factory.mktemp("local")).json(
-        *SMOKE, "--target", "local", "-o", "json"
-    )
-    return verdict
 
 
 def test_a_run_gives_what_the_same_plan_gives_on_a_laptop(
     make_user: MakeUser, local_verdict: dict[str, Any]
 ) -> None:
     user = make_user()
-    verdict = user.verdict(user.start(*SMOKE, "-o", "json"))
+    # From two terminals at once: one run.
+    first, second = (user.start(*SMOKE, "-o", "json") for _ in range(2))
+    verdict = user.verdict(first)
+    assert user.verdict(second)["results_digest"] == verdict["results_digest"]
     assert verdict["run_id"] == local_verdict["run_id"]
     assert verdict["results_digest"] == local_verdict["results_digest"]
+    assert len(user.pods("app.kubernetes.io/component=conductor")) == 1
     # Every stage was one Job and one pod, and nobody but the conductor could speak to the API.
     stages = user.pods("app.kubernetes.io/component=stage")
     names = [pod["metadata"]["labels"]["tuneyard.dev/stage"] for pod in stages]
@@ -39,9 +35,128 @@ def test_a_run_gives_what_the_same_plan_gives_on_a_laptop(
         mounted = [m["mountPath"] for c in pod["spec"]["containers"] for m in c["volumeMounts"]]
         assert not [path for path in mounted if "kubernetes.io/serviceaccount" in path]
     # The receipt speaks of measured pods.
-    assert all(line["seconds_waiting"] > 0 for line in verdict["receipt"]["stages"])
+    assert sum(line["seconds_waiting"] for line in verdict["receipt"]["stages"]) > 0
+    assert "row" in user("logs", verdict["run_id"], "--stage", "prepare").stdout
     # Submitted again: the verdict of before, and nothing new in the cluster.
     before = {job["metadata"]["uid"] for job in user.jobs()}
     again = user.verdict(user.start(*SMOKE, "-o", "json"))
     assert again["results_digest"] == verdict["results_digest"]
     assert {job["metadata"]["uid"] for job in user.jobs()} == before
+    # The conductor's Job takes everything with it.
+    user.delete_run()
+
+
+def test_a_cancelled_run_stops_its_pods_and_another_attempt_goes_on(
+    make_user: MakeUser, local_verdict: dict[str, Any]
+) -> None:
+    user = make_user()
+    submitted = user.start(*SMOKE)
+    user.running_pod("train-lora-s1")
+    following = user.start("logs", "sql", "--stage", "train-lora-s1", "-f")
+    assert user("cancel", "sql", timeout_s=200).returncode == 0
+    code, _, err = user.finish(submitted)
+    assert code == 25, err
+    assert user.finish(following)[0] == 0
+    wait_for("no stage runs", lambda: not user.live_pods(), 120)
+    why = user("why", "sql")
+    assert "was cancelled" in why.stdout
+    retried = user("retry", "sql", "-o", "json", timeout_s=600)
+    assert retried.returncode == 0, retried.stderr + user.describe()
+    assert yaml.safe_load(retried.stdout)["results_digest"] == local_verdict["results_digest"]
+    assert "prepare" not in {
+        pod["metadata"]["labels"]["tuneyard.dev/stage"] for pod in user.stage_pods(attempt=2)
+    }
+
+
+def test_a_memory_kill_is_permanent_and_more_memory_is_another_attempt(
+    make_user: MakeUser, local_verdict: dict[str, Any]
+) -> None:
+    user = make_user()
+    small = user.home / "small.yaml"
+    limits = {"name": "stage", "resources": {"requests": {"memory": "150Mi"}, "limits": {"memory": "150Mi"}}}
+    small.write_text(yaml.safe_dump({"names": {"train-lora-s1": {"spec": {"containers": [limits]}}}}))
+    code, _, err = user.finish(user.start(*SMOKE, "--overlay", str(small)))
+    assert code == 17, err + user.describe()
+    assert "OOMKilled" in err
+    advice = f"launcher retry {local_verdict['run_id']} --set contenders[lora].hardware.memory_gib=4"
+    assert advice in err
+    assert len(user.stage_pods("train-lora-s1")) == 1
+    assert "report" in err[err.index("blocked by it") :]
+    words = advice.split()[1:]
+    retried = user(*words, "-o", "json", timeout_s=600)
+    assert retried.returncode == 0, retried.stderr + user.describe()
+    assert yaml.safe_load(retried.stdout)["results_digest"] == local_verdict["results_digest"]
+    [trained] = user.stage_pods("train-lora-s1", attempt=2)
+    assert trained["spec"]["containers"][0]["resources"]["limits"]["memory"] == "4Gi"
+
+
+def test_an_image_that_is_not_there_ends_the_run_and_says_so(
+    make_user: MakeUser, project_images: dict[str, str]
+) -> None:
+    missing = project_images["worker"].partition("@")[0] + "@sha256:" + "0" * 64
+    user = make_user(images={**project_images, "worker": missing}, start_timeout_s=30)
+    before = time.monotonic()
+    code, _, err = user.finish(user.start(*SMOKE))
+    assert code == 27, err + user.describe()
+    assert "ErrImagePull" in err or "ImagePullBackOff" in err
+    assert time.monotonic() - before < 200
+
+
+def test_what_no_node_can_take_is_refused_before_anything_is_applied(
+    make_user: MakeUser, own_node: None
+) -> None:
+    user = make_user()
+    node.set_gpus(4)
+    eight = user("submit", "sql", "--profile", "smoke", *on_gpus(8))
+    assert eight.returncode != 0
+    assert "nvidia.com/gpu" in eight.stderr
+    assert user.jobs() == []
+
+
+def test_a_training_pod_lands_on_a_node_with_the_gpu_it_asks_for(make_user: MakeUser, own_node: None) -> None:
+    user = make_user()
+    node.set_gpus(4)
+    started = user.start("submit", "sql", "--profile", "smoke", *on_gpus(2))
+    wait_for("a training pod", lambda: user.stage_pods("train-lora-s1"), 300)
+    [pod] = user.stage_pods("train-lora-s1")
+    assert pod["spec"]["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-A40"}
+    resources = pod["spec"]["containers"][0]["resources"]
+    assert resources["limits"]["nvidia.com/gpu"] == "2"
+    assert resources["limits"]["memory"] == resources["requests"]["memory"]
+    [shared] = [volume for volume in pod["spec"]["volumes"] if volume["name"] == "dshm"]
+    assert shared["emptyDir"]["medium"] == "Memory"
+    # The GPUs are a number only: the stage finds none, says so, and is not tried again.
+    code, _, err = user.finish(started)
+    assert code == 21, err + user.describe()
+    assert len(user.stage_pods("train-lora-s1")) == 1
+
+
+def on_gpus(count: int) -> tuple[str, ...]:
+    hardware = "contenders[lora].hardware"
+    return (
+        *("--set", f"{hardware}.device=NVIDIA-A40"),
+        *("--set", f"{hardware}.count={count}"),
+    )
+
+
+def test_two_nodes_train_the_adapter_that_one_pod_with_two_processes_trains(make_user: MakeUser) -> None:
+    user = make_user()
+    adapters = {name: train(user, name) for name in ("nodes", "count")}
+    assert adapters["nodes"] == adapters["count"]
+
+
+def train(user: ClusterUser, what: str) -> str:
+    """The digest of the adapter of a run with two `nodes`, or two processes (`count`) on one; its store is then empty."""
+    hardware = f"contenders[lora].hardware.{what}=2"
+    verdict = user.verdict(user.start(*SMOKE, "--set", hardware, "-o", "json"))
+    pods = user.stage_pods("train-lora-s1")
+    assert len(pods) == (2 if what == "nodes" else 1), user.describe()
+    listed = user.json("artifacts", verdict["run_id"], "-o", "json")
+    digests = [
+        entry["sha256"]
+        for entry in listed
+        if entry["stage"] == "train-lora-s1" and entry["file"] == "adapter_model.safetensors"
+    ]
+    assert len(digests) == 1
+    user.forget(verdict["run_id"])
+    return str(digests[0])
