@@ -135,7 +135,7 @@ def make_user(
     def make(**site: Any) -> ClusterUser:
         user = ClusterUser(tmp_path / "home", namespace=namespace, kubeconfig=cluster.kubeconfig, s3=s3)
         user.home.mkdir()
-        user.prepare(project_images, **site)
+        user.prepare({**project_images, **site.pop("images", {})}, **site)
         users.append(user)
         return user
 

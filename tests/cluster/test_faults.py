@@ -36,12 +36,12 @@ def kill(user: ClusterUser, pod: str) -> None:
     wait_for(f"{pod} is killed", lambda: node.kill_all_containers(user.space.name, pod), 30)
 
 
+@pytest.mark.usefixtures("own_node")
 @pytest.mark.parametrize("how", [terminate, kill])
 def test_a_pod_of_every_stage_is_killed_once(
     make_user: MakeUser,
     local_verdict: dict[str, Any],
     how: Callable[[ClusterUser, str], None],
-    own_node: None,
 ) -> None:
     user = make_user()
     submitted = user.start(*SMOKE, "-o", "json")
@@ -66,8 +66,9 @@ def test_a_pod_of_every_stage_is_killed_once(
     assert {int(pod["metadata"]["labels"]["tuneyard.dev/try"]) for pod in user.stage_pods()} >= {2}
 
 
+@pytest.mark.usefixtures("own_node")
 def test_the_conductor_is_killed_and_the_api_server_restarted(
-    make_user: MakeUser, local_verdict: dict[str, Any], own_node: None
+    make_user: MakeUser, local_verdict: dict[str, Any]
 ) -> None:
     user = make_user()
     submitted = user.start(*SMOKE, "-o", "json")
@@ -82,9 +83,8 @@ def test_the_conductor_is_killed_and_the_api_server_restarted(
     assert {pod["metadata"]["labels"]["tuneyard.dev/try"] for pod in user.stage_pods()} == {"1"}
 
 
-def test_the_store_is_away_for_half_a_minute(
-    make_user: MakeUser, local_verdict: dict[str, Any], own_node: None
-) -> None:
+@pytest.mark.usefixtures("own_node")
+def test_the_store_is_away_for_half_a_minute(make_user: MakeUser, local_verdict: dict[str, Any]) -> None:
     user = make_user()
     submitted = user.start(*SMOKE, "-o", "json")
     user.running_pod("train-lora-s1")
@@ -95,9 +95,8 @@ def test_the_store_is_away_for_half_a_minute(
     succeeds(user, submitted, local_verdict)
 
 
-def test_every_container_of_the_node_is_killed(
-    make_user: MakeUser, local_verdict: dict[str, Any], own_node: None
-) -> None:
+@pytest.mark.usefixtures("own_node")
+def test_every_container_of_the_node_is_killed(make_user: MakeUser, local_verdict: dict[str, Any]) -> None:
     user = make_user()
     submitted = user.start(*SMOKE, "-o", "json")
     for stage in ("fetch-untuned", "predict-untuned", "score-lora-s1"):

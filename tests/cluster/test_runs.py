@@ -53,6 +53,8 @@ def test_a_cancelled_run_stops_its_pods_and_another_attempt_goes_on(
     submitted = user.start(*SMOKE)
     user.running_pod("train-lora-s1")
     following = user.start("logs", "sql", "--stage", "train-lora-s1", "-f")
+    assert following.stdout is not None
+    assert "training" in following.stdout.readline()
     assert user("cancel", "sql", timeout_s=200).returncode == 0
     code, _, err = user.finish(submitted)
     assert code == 25, err
@@ -94,7 +96,7 @@ def test_an_image_that_is_not_there_ends_the_run_and_says_so(
     make_user: MakeUser, project_images: dict[str, str]
 ) -> None:
     missing = project_images["worker"].partition("@")[0] + "@sha256:" + "0" * 64
-    user = make_user(images={**project_images, "worker": missing}, start_timeout_s=30)
+    user = make_user(images={"worker": missing}, start_timeout_s=30)
     before = time.monotonic()
     code, _, err = user.finish(user.start(*SMOKE))
     assert code == 27, err + user.describe()
@@ -102,9 +104,8 @@ def test_an_image_that_is_not_there_ends_the_run_and_says_so(
     assert time.monotonic() - before < 200
 
 
-def test_what_no_node_can_take_is_refused_before_anything_is_applied(
-    make_user: MakeUser, own_node: None
-) -> None:
+@pytest.mark.usefixtures("own_node")
+def test_what_no_node_can_take_is_refused_before_anything_is_applied(make_user: MakeUser) -> None:
     user = make_user()
     node.set_gpus(4)
     eight = user("submit", "sql", "--profile", "smoke", *on_gpus(8))
@@ -113,7 +114,8 @@ def test_what_no_node_can_take_is_refused_before_anything_is_applied(
     assert user.jobs() == []
 
 
-def test_a_training_pod_lands_on_a_node_with_the_gpu_it_asks_for(make_user: MakeUser, own_node: None) -> None:
+@pytest.mark.usefixtures("own_node")
+def test_a_training_pod_lands_on_a_node_with_the_gpu_it_asks_for(make_user: MakeUser) -> None:
     user = make_user()
     node.set_gpus(4)
     started = user.start("submit", "sql", "--profile", "smoke", *on_gpus(2))
@@ -146,7 +148,7 @@ def test_two_nodes_train_the_adapter_that_one_pod_with_two_processes_trains(make
 
 
 def train(user: ClusterUser, what: str) -> str:
-    """The digest of the adapter of a run with two `nodes`, or two processes (`count`) on one; its store is then empty."""
+    """The digest of the adapter of a run with two `nodes`, or two processes (`count`) on one; then it is forgotten."""
     hardware = f"contenders[lora].hardware.{what}=2"
     verdict = user.verdict(user.start(*SMOKE, "--set", hardware, "-o", "json"))
     pods = user.stage_pods("train-lora-s1")
