@@ -1,0 +1,35 @@
+"""The key of a hosted service may be a mounted file; it is in no message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.tune.service import KEY_FILE_VARIABLE, KEY_VARIABLE, outside
+from launcher.outcome import Failure, Reason
+
+
+def test_the_file_is_read_where_the_variable_is_not_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "api_key").write_text("sk-mounted\n")
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    monkeypatch.setenv(KEY_FILE_VARIABLE, str(tmp_path / "api_key"))
+    assert outside(None).api_key == "sk-mounted"
+    monkeypatch.setenv(KEY_VARIABLE, "sk-set")
+    assert outside(None).api_key == "sk-set"
+
+
+@pytest.mark.parametrize("content", [None, "", "\n", b"\xff\xfe"])
+def test_a_file_without_a_key_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | bytes | None
+) -> None:
+    path = tmp_path / "api_key"
+    if content is not None:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    monkeypatch.setenv(KEY_FILE_VARIABLE, str(path))
+    with pytest.raises(Failure) as caught:
+        outside(None)
+    assert caught.value.reason is Reason.UNAUTHORIZED
