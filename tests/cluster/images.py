@@ -111,7 +111,8 @@ def write_archive(place: Path, name: str, layer: Path, entrypoint: Sequence[str]
 def load(state: State, archive: Path) -> str:
     """Import an OCI or Docker archive into the node: `name@sha256:…`, as a pod can name it.
 
-    The kubelet finds an image by digest only where containerd knows it under that very name.
+    The kubelet finds an image by digest only where containerd knows it under that very name. Other
+    images of that name go: a trainer takes 11 GB.
     """
     said = containers.ctr(state, "images", "import", archive)
     found = re.search(r"unpacking (\S+) \((sha256:[0-9a-f]{64})\)", said)
@@ -120,7 +121,17 @@ def load(state: State, archive: Path) -> str:
     name, digest = found[1], found[2]
     reference = f"{_without_tag(name)}@{digest}"
     containers.ctr(state, "images", "tag", "--force", name, reference)
+    _remove_others(state, _without_tag(name), digest)
     return reference
+
+
+def _remove_others(state: State, repository: str, digest: str) -> None:
+    """Every name of every other image of a repository; the kubelet gave each one more, after its configuration."""
+    rows = [line.split() for line in containers.ctr(state, "images", "list").splitlines()[1:]]
+    old = {row[2] for row in rows if _without_tag(row[0]) == repository} - {digest}
+    for row in rows:
+        if row[2] in old:
+            containers.ctr(state, "images", "remove", row[0])
 
 
 def _without_tag(name: str) -> str:
