@@ -1,6 +1,7 @@
 # make demo   a small study on this machine, from nothing to a verdict
 # make test   formatting, lint, types and the fast test suite
 # make test-faults  the whole seeded fault matrices of storage and of the hosted side (long)
+# make test-slow  training on several nodes with real processes (minutes)
 # make test-cluster  the tests that need a Kubernetes, on a real node of this machine (root, Linux)
 # make cluster, make cluster-down  that node, to work with, and every trace of it gone again
 # make images  the three images of a run in a cluster, as OCI archives (needs buildah, skopeo, mmdebstrap)
@@ -13,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: images demo test test-faults test-cluster cluster cluster-down bench-score lint constraints clean help
+.PHONY: images demo test test-faults test-slow test-cluster cluster cluster-down bench-score lint constraints clean help
 
 help:
 	@grep '^# make' Makefile | cut -c3-
@@ -26,6 +27,9 @@ test: lint
 
 test-faults: $(VENV)/.installed-test
 	$(BIN)/pytest -n 2 -m faults
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/pytest -m slow $(PYTEST_ARGUMENTS)
 
 test-cluster: $(VENV)/.installed-test
 	TUNEYARD_CLUSTER_REQUIRED=1 $(BIN)/python -m tests.cluster during --gpus 4 -- \

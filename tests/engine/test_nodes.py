@@ -88,6 +88,7 @@ def children(process: subprocess.Popen[str]) -> list[int]:
     return [int(pid) for pid in listed]
 
 
+@pytest.mark.slow
 def test_two_nodes_give_the_files_of_one_machine_and_only_the_first_reports(
     bench: Bench, start: Start, tmp_path: Path
 ) -> None:
@@ -105,6 +106,7 @@ def test_two_nodes_give_the_files_of_one_machine_and_only_the_first_reports(
     assert [process.returncode for process in again] == [0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_node_that_dies_fails_the_other_within_seconds(bench: Bench, start: Start, victim: int) -> None:
     bench.train("train", processes=2, **LONG)
@@ -121,6 +123,7 @@ def test_a_node_that_dies_fails_the_other_within_seconds(bench: Bench, start: St
     assert bench.work("train"), "the checkpoint is there for the next try"
 
 
+@pytest.mark.slow
 def test_a_stopped_node_stops_both_and_they_continue_to_the_same_adapter(
     bench: Bench, start: Start, tmp_path: Path
 ) -> None:
@@ -147,6 +150,7 @@ def _has_other_work(bench: Bench, before: list[str]) -> bool:
     return bool(bench.work("train")) and bench.work("train") != before
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_on_one_node_is_the_reason_on_both(bench: Bench, start: Start) -> None:
     bench.train("train", processes=2, **LONG)
     processes = start("train")
