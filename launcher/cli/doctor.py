@@ -6,15 +6,22 @@ import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from launcher import site
 from launcher.cli.options import open_named_store, output_option, store_options
-from launcher.cli.show import emit, table
+from launcher.cli.show import emit, one_line, table
 from launcher.outcome import DISPOSITIONS, Failure, Reason
+
+if TYPE_CHECKING:
+    from launcher.cluster.client import Cluster
+    from launcher.site import SecretKey
 
 #: Module -> (distribution, what it is for, extra).
 _MODULES = {
@@ -29,47 +36,122 @@ _MODULES = {
 
 
 @click.command("doctor")
+@click.option(
+    "--target",
+    type=click.Choice(["local", "cluster"]),
+    default="local",
+    show_default=True,
+    help="What is to be run on: this machine, or the site's namespace.",
+)
+@click.option("--context", help="Context of the kubeconfig, for a cluster.  [default: the current one]")
 @store_options
 @output_option("table", "json", "yaml")
-def command(store_address: str | None, site_path: Path | None, output: str) -> int:
-    """Check this installation and this machine for local runs. The exit code is not 0 if something is missing."""
-    checks: list[dict[str, str | bool]] = []
+def command(
+    target: str, context: str | None, store_address: str | None, site_path: Path | None, output: str
+) -> int:
+    """Check what runs need: of this machine, or of the site's namespace. Exit code 0 only if nothing is missing.
 
-    def check(name: str, good: bool, found: str, advice: str = "") -> None:
-        checks.append({"check": name, "ok": good, "found": found, "advice": "" if good else advice})
+    For a cluster every Secret and key that the site file names is looked for, and the smallest run is put to the API
+    server as `submit` would; nothing is applied.
+    """
+    checks: list[Check] = []
+    if target == "cluster":
+        checks += _of_cluster(site_path, context)
+    else:
+        checks += _of_machine()
+    checks.append(_of_store(store_address, site_path))
+    if output == "table":
+        rows = [["ok" if c.ok else "MISSING", c.name, c.found, c.advice] for c in checks]
+        table(["STATE", "CHECK", "FOUND", "ADVICE"], rows)
+    else:
+        emit([{"check": c.name, "ok": c.ok, "found": c.found, "advice": c.advice} for c in checks], output)
+    return 0 if all(c.ok for c in checks) else DISPOSITIONS[Reason.UNSUPPORTED].exit_code
 
-    check("python", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11 or newer")
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at; `advice` is for where it is not `ok`."""
+
+    name: str
+    ok: bool
+    found: str
+    advice: str = ""
+
+
+def _of_machine() -> Iterator[Check]:
+    good = sys.version_info >= (3, 11)
+    yield Check("python", good, sys.version.split()[0], "" if good else "install Python 3.11 or newer")
     for module, (distribution, purpose, extra) in _MODULES.items():
         there = importlib.util.find_spec(module) is not None
         try:
             found = metadata.version(distribution) if there else f"not installed (for: {purpose})"
         except metadata.PackageNotFoundError:
             found = "installed, version unknown"
-        check(distribution, there, found, f"pip install 'tuneyard[{extra}]'")
+        yield Check(distribution, there, found, "" if there else f"pip install 'tuneyard[{extra}]'")
     cores = os.cpu_count() or 1
-    check("processors", cores >= 2, str(cores), "the demo expects two")
+    yield Check("processors", cores >= 2, str(cores), "" if cores >= 2 else "the demo expects two")
     gpu = Path("/dev/nvidiactl").exists()
-    checks.append(
-        {"check": "GPU", "ok": True, "found": "NVIDIA driver" if gpu else "none (CPU only)", "advice": ""}
-    )
+    yield Check("GPU", True, "NVIDIA driver" if gpu else "none (CPU only)")
+
+
+def _of_cluster(site_path: Path | None, context: str | None) -> Iterator[Check]:
+    from launcher.cluster.client import Cluster
+
     try:
-        site.load(site_path)
-        store = open_named_store(store_address, site_path, writable=True)
-        free_gib = shutil.disk_usage(store.local_root).free / 2**30
-        check(
-            "store",
-            free_gib > 4,
-            f"{store.address}, {free_gib:.0f} GiB free",
-            "free space or name another --store",
-        )
+        facts = site.load(site_path)
+        cluster = Cluster.connect(facts.namespace, context)
+        jobs = cluster.list("Job")
     except Failure as failure:
-        check("store", False, failure.what, failure.next_step)
-    if output == "table":
-        rows = [
-            ["ok" if c["ok"] else "MISSING", str(c["check"]), str(c["found"]), str(c["advice"])]
-            for c in checks
-        ]
-        table(["STATE", "CHECK", "FOUND", "ADVICE"], rows)
-    else:
-        emit(checks, output)
-    return 0 if all(c["ok"] for c in checks) else DISPOSITIONS[Reason.UNSUPPORTED].exit_code
+        yield Check("API server", False, failure.what, failure.next_step)
+        return
+    yield Check("API server", True, f"{cluster.where}, {len(jobs)} Jobs")
+    for purpose, named in facts.secrets:
+        if named is not None:
+            yield _of_secret(cluster, purpose, named)
+    yield from _of_smallest_run(cluster, facts)
+
+
+def _of_secret(cluster: Cluster, purpose: str, named: SecretKey) -> Check:
+    name, wanted = f"secrets.{purpose}", f"key {named.key} of Secret {named.secret}"
+    try:
+        found = cluster.get("Secret", named.secret)
+    except Failure as failure:
+        return Check(name, True, f"{wanted}: not checked ({failure.what})")
+    if found is None:
+        return Check(name, False, f"there is no Secret {named.secret}", f"create it, with {wanted}")
+    there = named.key in (found.get("data") or {})
+    return Check(
+        name, there, wanted if there else f"{wanted} is not there", "" if there else "correct the site file"
+    )
+
+
+def _of_smallest_run(cluster: Cluster, facts: site.Site) -> Iterator[Check]:
+    from launcher.cluster.preflight import preflight
+    from launcher.experiment import load
+    from launcher.plan import plan
+    from launcher.render import render
+    from launcher.resolve import resolve
+
+    resolution = resolve(load("sql", profile="smoke"))
+    try:
+        notes = preflight(cluster, render(plan(resolution.experiment, resolution.lock), facts), facts)
+    except Failure as failure:
+        for problem in failure.problems or (failure.what,):
+            yield Check("smallest run", False, problem, one_line(failure.next_step))
+        return
+    yield Check("smallest run", True, "; ".join(("the API server takes every object and pod", *notes)))
+
+
+def _of_store(store_address: str | None, site_path: Path | None) -> Check:
+    try:
+        store = open_named_store(store_address, site_path, writable=True)
+    except Failure as failure:
+        return Check("store", False, failure.what, failure.next_step)
+    free_gib = shutil.disk_usage(store.local_root).free / 2**30
+    good = free_gib > 4
+    return Check(
+        "store",
+        good,
+        f"{store.address}, {free_gib:.0f} GiB free here",
+        "" if good else "free space or name another --store",
+    )

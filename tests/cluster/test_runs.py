@@ -92,6 +92,18 @@ def test_a_memory_kill_is_permanent_and_more_memory_is_another_attempt(
     assert trained["spec"]["containers"][0]["resources"]["limits"]["memory"] == "4Gi"
 
 
+def test_doctor_finds_the_namespace_whole_or_names_the_missing_key(make_user: MakeUser) -> None:
+    user = make_user()
+    whole = user("doctor", "--target", "cluster")
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    user.site.write_text(user.site.read_text().replace("key: secret_key", "key: other"))
+    lacking = user("doctor", "--target", "cluster")
+    assert lacking.returncode == 21
+    assert "key other of Secret store is not there" in lacking.stdout
+    assert "has no key other" in lacking.stdout  # what submit would say
+    assert user.jobs() == []
+
+
 def test_an_image_that_is_not_there_ends_the_run_and_says_so(
     make_user: MakeUser, project_images: dict[str, str]
 ) -> None:
