@@ -105,6 +105,8 @@ class Site(Strict):
     cache_claim: Annotated[str, AfterValidator(_kubernetes_name)] | None = None
     #: How long a stage's pod may take to start: images, volumes, a free GPU.
     start_timeout_s: Annotated[int, Field(ge=1, le=86400)] = 900
+    #: Whether submit refuses a pod that no node of now could take. False where nodes are made when pods want them.
+    check_nodes: bool = True
     gpu_hour_usd: list[GpuPrice] = []
     hosted_per_million_tokens_usd: list[HostedPrice] = []
 

@@ -38,7 +38,8 @@ def preflight(cluster: Cluster, rendered: Rendered, site: Site) -> tuple[str, ..
         for question, outcome in pool.map(_ask, _questions(cluster, rendered, jobs, own)):
             _judge(findings, question, outcome, own)
     _check_references(cluster, findings, jobs, own, site)
-    _check_nodes(cluster, findings, jobs)
+    if site.check_nodes:
+        _check_nodes(cluster, findings, jobs)
     if findings.problems:
         reason = findings.reasons.pop() if len(findings.reasons) == 1 else Reason.UNSUPPORTED
         raise Failure(

@@ -178,6 +178,14 @@ def test_what_may_not_be_read_is_a_note_and_no_problem(team: Team, connect: Conn
     assert "not checked whether Secret hub is there: bob may not get secrets in namespace team" in notes
 
 
+def test_a_site_whose_nodes_come_when_they_are_wanted_is_not_asked_for_them(
+    team: Team, connect: Connect
+) -> None:
+    team.forbidden = {"nodes"}
+    assert preflight(connect(), rendered(), SITE.model_copy(update={"check_nodes": False})) == ()
+    assert len(preflight(connect(), rendered(), SITE)) == 1
+
+
 @pytest.mark.parametrize("resource", ["roles", "rolebindings"])
 def test_a_binding_to_the_runs_own_role_is_no_problem(team: Team, connect: Connect, resource: str) -> None:
     message = f'{resource}.rbac.authorization.k8s.io "sql-1" not found'
