@@ -116,6 +116,8 @@ _BROKEN = (
 
 
 _AWAY_PAUSE_S = 1.0
+#: Of a large answer so much is read and written at once: it stays in the processor's cache meanwhile.
+_PIECE_BYTES = 1 << 20
 
 
 class Absent(Exception):
@@ -222,8 +224,16 @@ class Client:
         )
 
     # -- one call -------------------------------------------------------------------------
-    def call(self, operation: str, *, body: bool = False, hasty: bool = False, **parameters: Any) -> Any:
-        """One request with its retries. With `body` the answer's bytes are read too, as `Bytes`.
+    def call(
+        self,
+        operation: str,
+        *,
+        read: Callable[[Any], bytes] | None = None,
+        hasty: bool = False,
+        **parameters: Any,
+    ) -> Any:
+        """One request with its retries. `read` takes the answer's bytes from their stream, at each try
+        from the first; what it returns becomes the answer's `Bytes`, what it raises as Failure ends the call.
 
         With `hasty` it is sent again only where the server has refused it. Raises Absent, Taken or
         Failure; returns botocore's answer.
@@ -237,7 +247,7 @@ class Client:
             attempt += 1
             client = self._hasty_client if hasty else self._client
             try:
-                perform = partial(_perform, client, operation, parameters, body)
+                perform = partial(_perform, client, operation, parameters, read)
                 answer = within(deadline - time.monotonic(), perform)
                 self._has_answered = True
                 return answer
@@ -324,18 +334,48 @@ class Client:
         extra: dict[str, Any] = {}
         if first is not None and size is not None:
             extra["Range"] = f"bytes={first}-{first + size - 1}"
-        for attempt in range(1, self.limits.wrong_answers + 1):
-            answer = self.call("get_object", body=True, Bucket=self.address.bucket, Key=key, **extra)
+        for _ in range(self.limits.wrong_answers):
+            answer = self.call("get_object", read=_read_all, Bucket=self.address.bucket, Key=key, **extra)
             if size is None or len(answer["Bytes"]) == size:
                 break
-            if attempt == self.limits.wrong_answers:
-                raise Failure(
-                    Reason.CORRUPT_ARTIFACT,
-                    f"{len(answer['Bytes'])} bytes came where {size} were asked for",
-                    where=self._where({"Key": key}),
-                )
+        else:
+            raise self._other_length(key, size)
         metadata = answer.get("Metadata", {})
         return Got(answer["Bytes"], _etag(answer), metadata.get(_WRITER, ""), metadata.get(_SHA256, ""))
+
+    def get_into(self, key: str, first: int, size: int, write: Callable[[bytes, int], None]) -> None:
+        """`size` bytes from `first`, given to `write` as they come, each piece with its place in the object.
+
+        After an error they come again from the first. Nothing here says that they are the right ones,
+        and a thread that was given up may still call `write` when this has raised Failure.
+        """
+        came = 0
+
+        def pass_on(stream: Any) -> bytes:
+            nonlocal came
+            came = 0
+            # One byte more than there should be tells of an answer that is too long.
+            while piece := stream.read(min(_PIECE_BYTES, max(size - came, 1))):
+                if came < size:
+                    write(piece, first + came)
+                came += len(piece)
+                if came > size:
+                    break
+            return b""
+
+        span = f"bytes={first}-{first + size - 1}"
+        for _ in range(self.limits.wrong_answers):
+            self.call("get_object", read=pass_on, Bucket=self.address.bucket, Key=key, Range=span)
+            if came == size:
+                return
+        raise self._other_length(key, size)
+
+    def _other_length(self, key: str, size: int | None) -> Failure:
+        return Failure(
+            Reason.CORRUPT_ARTIFACT,
+            f"time after time the server sent more or fewer than the {size} bytes asked for",
+            where=self._where({"Key": key}),
+        )
 
     def get_checked(self, key: str) -> Got:
         """A small whole object whose bytes agree with what the server knows of them.
@@ -528,12 +568,19 @@ def within(seconds: float, function: Callable[[], T]) -> T:
     return result[0]
 
 
-def _perform(client: Any, operation: str, parameters: dict[str, Any], body: bool) -> Any:
+def _perform(
+    client: Any, operation: str, parameters: dict[str, Any], read: Callable[[Any], bytes] | None
+) -> Any:
     answer = getattr(client, operation)(**parameters)
-    if body:
+    if read is not None:
         with answer.pop("Body") as stream:
-            answer["Bytes"] = stream.read()
+            answer["Bytes"] = read(stream)
     return answer
+
+
+def _read_all(stream: Any) -> bytes:
+    data: bytes = stream.read()
+    return data
 
 
 def _etag(answer: Any) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -342,12 +343,15 @@ class Transfer:
         partial = target.with_name(f"{target.name}.partial")
         spans = ranges(size_bytes, part_bytes)
         known = part_md5 if len(part_md5) == len(spans) else []
-        with partial.open("r+b" if partial.exists() else "w+b") as stream:
+        with (
+            partial.open("r+b" if partial.exists() else "w+b") as stream,
+            _Gathering(stream.fileno(), partial) as gathering,
+        ):
             stream.truncate(size_bytes)
             handle = stream.fileno()
             done = _continued_parts(partial, handle, spans, known)
             for _ in range(self.limits.wrong_answers):
-                found = self._gather(key, handle, partial, spans, done, progress)
+                found = self._gather(key, gathering, spans, done, progress)
                 if found == sha256:
                     os.fchmod(handle, 0o444)
                     os.replace(partial, target)
@@ -372,8 +376,7 @@ class Transfer:
     def _gather(
         self,
         key: str,
-        handle: int,
-        partial: Path,
+        gathering: _Gathering,
         spans: list[tuple[int, int]],
         done: set[int],
         progress: Callable[[int], None] | None,
@@ -384,11 +387,11 @@ class Transfer:
         def fetch(index: int) -> None:
             first, size = spans[index]
             self.pace.take(size)
-            data = self.client.get(key, first, size).data if size else b""
-            _write_at(handle, data, first)
+            if size:
+                self.client.get_into(key, first, size, gathering.write)
             with news:
                 done.add(index)
-                write_whole(_ledger_of(partial), json.dumps(sorted(done)).encode())
+                write_whole(_ledger_of(gathering.path), json.dumps(sorted(done)).encode())
                 news.notify_all()
             if progress is not None:
                 progress(size)
@@ -402,7 +405,8 @@ class Transfer:
                     news.wait(0.05)
             if crew.failed:
                 break
-            sha.update(os.pread(handle, size, first))
+            for piece in gathering.pieces(first, size):
+                sha.update(piece)
         crew.join()
         return sha.hexdigest()
 
@@ -429,6 +433,53 @@ class _Meter:
                 self._listener(self._done, self._total)
 
 
+class _Gathering:
+    """A file that parts are written into by many threads, and by none once it is closed: not by one
+    either that was given up and hears from its server late."""
+
+    def __init__(self, handle: int, path: Path) -> None:
+        self.path = path
+        self._handle = handle
+        self._open = True
+        # Also keeps the writers from spinning for the file's own lock.
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> _Gathering:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._open = False
+
+    def write(self, data: bytes, offset: int) -> None:
+        """Raises Failure(DISK_FULL | STORE_FAILED)."""
+        view = memoryview(data)
+        while view:
+            with self._lock:
+                if not self._open:
+                    raise Failure(
+                        Reason.INTERNAL, "bytes came after their file was closed", where=str(self.path)
+                    )
+                try:
+                    written = os.pwrite(self._handle, view, offset)
+                except OSError as error:
+                    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+                    raise Failure(
+                        Reason.DISK_FULL if full else Reason.STORE_FAILED,
+                        f"cannot write: {error.strerror}",
+                        where=str(self.path),
+                        next_step="free space there, or name another disk in TUNEYARD_CACHE; then launcher retry RUN",
+                    ) from None
+            view, offset = view[written:], offset + written
+
+    def pieces(self, first: int, size: int) -> Iterator[bytes]:
+        """What the file has at `first`, up to `size` bytes, a little at a time."""
+        end = first + size
+        while first < end and (piece := os.pread(self._handle, min(_MIB, end - first), first)):
+            yield piece
+            first += len(piece)
+
+
 def _ledger_of(partial: Path) -> Path:
     return partial.with_name(f"{partial.name}.parts")
 
@@ -448,10 +499,3 @@ def _continued_parts(partial: Path, handle: int, spans: list[tuple[int, int]], k
         and 0 <= index < len(spans)
         and md5(os.pread(handle, spans[index][1], spans[index][0])) == known[index]
     }
-
-
-def _write_at(handle: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(handle, view, offset)
-        view, offset = view[written:], offset + written

@@ -25,7 +25,8 @@ QUICK: dict[str, float] = {
     "read_timeout_s": 10,
     "call_timeout_s": 40,
     "attempts": 3,
-    "settle_s": 4.0,
+    # Enough for two busy processors: a writer may be stopped for a quarter of it.
+    "settle_s": 8.0,
     "part_bytes": 5 << 20,
     "small_file_bytes": 64 << 10,
     "pack_bytes": 256 << 10,
