@@ -606,6 +606,8 @@ def _may_pass(error: Exception) -> bool:
 def _explain_answer(error: botocore.exceptions.ClientError, operation: str, where: str) -> Failure:
     answer = error.response
     code = str(answer.get("Error", {}).get("Code", ""))
+    if "the request time and" in str(answer.get("Error", {}).get("Message", "")):
+        code = "RequestTimeTooSkewed"  # rclone calls a clock that is behind AccessDenied
     status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     tries = int(answer.get("ResponseMetadata", {}).get("RetryAttempts", 0)) + 1
     if code in _CODES:

@@ -5,10 +5,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from launcher.outcome import Failure, Reason
 
 
 def state_home() -> Path:
@@ -32,15 +37,32 @@ def state_directory(address: str, base: Path | None = None) -> Path:
     return directory
 
 
-def write_whole(path: Path, data: bytes | memoryview, mode: int = 0o644) -> None:
-    """Write a file so that nobody ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, staged = tempfile.mkstemp(prefix=".uncommitted-", dir=path.parent)
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an operating system's refusal to write on this machine into a Failure that says what to do."""
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            os.fchmod(stream.fileno(), mode)
-        os.replace(staged, path)
-    except BaseException:
-        Path(staged).unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise Failure(
+            Reason.DISK_FULL if full else Reason.STORE_FAILED,
+            f"this machine cannot write: {error.strerror or error}",
+            where=str(path),
+            next_step="free space there, or name another disk: TUNEYARD_CACHE (copies of what is read), "
+            "XDG_STATE_HOME (scratch and logs)",
+        ) from error
+
+
+def write_whole(path: Path, data: bytes | memoryview, mode: int = 0o644) -> None:
+    """Write a file so that nobody ever sees half of it. Raises Failure(DISK_FULL | STORE_FAILED)."""
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, staged = tempfile.mkstemp(prefix=".uncommitted-", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                os.fchmod(stream.fileno(), mode)
+            os.replace(staged, path)
+        except BaseException:
+            Path(staged).unlink(missing_ok=True)
+            raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -17,7 +16,7 @@ from typing import Any
 from launcher.outcome import Failure, Reason
 from launcher.store.artifact import Progress
 from launcher.store.client import Absent, Client, md5
-from launcher.store.local_state import write_whole
+from launcher.store.local_state import explained, write_whole
 from launcher.store.packing import ObjectPlan
 
 _MIB = 1 << 20
@@ -460,16 +459,8 @@ class _Gathering:
                     raise Failure(
                         Reason.INTERNAL, "bytes came after their file was closed", where=str(self.path)
                     )
-                try:
+                with explained(self.path):
                     written = os.pwrite(self._handle, view, offset)
-                except OSError as error:
-                    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-                    raise Failure(
-                        Reason.DISK_FULL if full else Reason.STORE_FAILED,
-                        f"cannot write: {error.strerror}",
-                        where=str(self.path),
-                        next_step="free space there, or name another disk in TUNEYARD_CACHE; then launcher retry RUN",
-                    ) from None
             view, offset = view[written:], offset + written
 
     def pieces(self, first: int, size: int) -> Iterator[bytes]:

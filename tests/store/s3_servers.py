@@ -87,8 +87,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def serve(kind: str, directory: Path) -> Iterator[Server]:
-    """A server of one kind (`moto`, `rclone`, `versitygw`) that keeps its data in `directory`, if anywhere."""
+def serve(kind: str, directory: Path, *options: str) -> Iterator[Server]:
+    """A server of one kind (`moto`, `rclone`, `versitygw`) that keeps its data in `directory`, if anywhere.
+
+    `options` are further ones of rclone's.
+    """
     data = directory / "data"
     data.mkdir(parents=True)
     port = free_port()
@@ -101,7 +104,7 @@ def serve(kind: str, directory: Path) -> Iterator[Server]:
     elif kind == "rclone":
         command = [binary("rclone") or "", "serve", "s3", "--addr", f"127.0.0.1:{port}"]
         command += ["--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--config", os.devnull]
-        command += [str(data)]
+        command += [*options, str(data)]
     else:
         command = [binary("versitygw") or "", "--port", f"127.0.0.1:{port}", "posix", str(data)]
         environment = {"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY}

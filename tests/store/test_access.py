@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import subprocess
 import sys
 import time
@@ -181,6 +182,24 @@ def test_what_lasts_is_told_in_time_and_by_its_name(
     assert failure.reason is reason
     assert word in failure.what
     assert rclone.bucket in failure.where
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+@pytest.mark.parametrize("kind", ["rclone", "versitygw"])
+def test_a_clock_that_is_wrong_is_told_by_a_server_that_checks(
+    tmp_path: Path,
+    servers: Callable[[str], Server],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    hours: int,
+) -> None:
+    """Requests signed two hours early or late, and refused by the server itself."""
+    place = make_place(kind, tmp_path, servers)
+    now = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=hours)
+    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: now)
+    failure = failure_of(place.open)
+    assert failure.reason is Reason.STORE_FAILED
+    assert "clock" in failure.what
 
 
 def test_a_server_that_drips_or_never_answers_is_given_up_in_time(rclone: Place, tmp_path: Path) -> None:
