@@ -205,12 +205,24 @@ class ClusterBackend:
             found = [(str(one.events[-1].get("message", "")), False)]
         if found:
             self.notes[one.stage.name] = found[0][0]
+        if any(text.startswith("Unschedulable") for text, _ in found) and self._others_run(one):
+            # Room that this run itself takes will come back.
+            one.stuck_since = now
         lost_node = any(pod["metadata"].get("deletionTimestamp") for pod in waiting)
         hopeless = any(is_hopeless for _, is_hopeless in found) and now - one.stuck_since > _EVENTS_INTERVAL_S
         if hopeless or (now - one.stuck_since > self.start_timeout_s and not lost_node):
             why = found[0][0] if found else "no event says why"
             return self._give_up(one, f"its pod did not start within {now - one.stuck_since:.0f} s: {why}")
         return None
+
+    def _others_run(self, one: _Running) -> bool:
+        """Whether a pod of another stage of this run is running."""
+        return any(
+            pod.get("status", {}).get("phase") == "Running"
+            for other in self._running.values()
+            if other is not one
+            for pod in other.pods.values()
+        )
 
     def _give_up(self, one: _Running, what: str) -> Ended:
         self._delete(one)

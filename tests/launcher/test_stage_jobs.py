@@ -246,6 +246,30 @@ def test_what_a_pod_waits_for_is_noted_while_it_waits(scene: Scene) -> None:
     assert scene.backend.notes == {}
 
 
+def test_waiting_for_room_that_the_run_itself_takes_is_never_given_up(scene: Scene) -> None:
+    full = {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": "Insufficient cpu",
+    }
+
+    def act(scene: Scene) -> None:
+        for job in scene.live():
+            if scene.stage_of(job) == "train-lora-s1" and scene.tick < 3 * START_TIMEOUT_S:
+                scene.cluster.run(job)
+            elif scene.stage_of(job) == "score-untuned" and scene.tick < 3 * START_TIMEOUT_S:
+                for pod in scene.cluster.pods_of(job):
+                    pod["status"]["conditions"] = [full]
+            else:
+                scene.finish(job)
+
+    scene.on_tick = act
+    outcome = scene.conduct()
+    assert outcome is not None
+    assert outcome["reason"] == "succeeded"
+
+
 def test_a_manifest_that_the_server_refuses_fails_its_stage(scene: Scene) -> None:
     scene.cluster.refusal = Failure(Reason.UNSUPPORTED, "exceeded quota: pods=10")
     failure = scene.failure(scene.conduct(), "prepare")
