@@ -38,9 +38,10 @@ def _explain(seen: RunView) -> tuple[str, str]:
     if failed is not None and failed.failure is not None:
         tries = f" after {len(failed.tries)} tries" if len(failed.tries) > 1 else ""
         problems = "".join(f"; {problem}" for problem in failed.failure.problems)
+        step = failed.failure.next_step
         return (
-            one_line(f"{failed.stage.name} failed{tries}: {failed.failure.what}{problems}."),
-            f"{failed.failure.next_step}; then launcher retry {run_id}",
+            one_line(f"{failed.stage.name} failed{tries}: {failed.failure.what.rstrip('.')}{problems}."),
+            step if f"launcher retry {run_id}" in step else f"{step}; then launcher retry {run_id}",
         )
     if state == Reason.SUCCEEDED.value:
         return (
