@@ -110,6 +110,11 @@ class Bench:
         """How many objects the store needed."""
         return sum(1 for _ in Client(self.address).objects(f"store/runs/{name}/"))
 
+    def clear(self) -> None:
+        """Delete what all tools have moved up: a round needs the disk of one round."""
+        client = Client(self.address)
+        client.delete([stat.key for stat in client.objects("")])
+
 
 def make(directory: Path, files: int, total_bytes: int) -> None:
     chance = random.Random(files)
@@ -146,8 +151,7 @@ def main() -> int:
                 if options.only in (None, shape):
                     source = work / shape
                     make(source, files, total)
-                    run_shape(bench, shape, source, options.rounds, results)
-                    objects[shape] = bench.objects(f"{shape}-0")
+                    objects[shape] = run_shape(bench, shape, source, options.rounds, results)
                     shutil.rmtree(source)
     report(results, objects, total, options)
     return 0
@@ -155,7 +159,9 @@ def main() -> int:
 
 def run_shape(
     bench: Bench, shape: str, source: Path, rounds: int, results: dict[str, dict[str, list[float]]]
-) -> None:
+) -> int:
+    """Returns how many objects the store needed for one round's files."""
+    objects = 0
     for number in range(rounds):
         order = list(TOOLS[number % 3 :] + TOOLS[: number % 3])
         for direction in ("up", "down"):
@@ -173,6 +179,9 @@ def run_shape(
                 print(f"  round {number} {shape:5} {direction:4} {tool:9} {seconds:7.2f} s", file=sys.stderr)
                 shutil.rmtree(target, ignore_errors=True)
                 shutil.rmtree(bench.work / "machines" / target.name, ignore_errors=True)
+        objects = bench.objects(f"{shape}-{number}")
+        bench.clear()
+    return objects
 
 
 def report(

@@ -1,4 +1,4 @@
-"""Requests to S3-compatible storage: the only module that imports boto3.
+"""Requests to S3-compatible storage: the only module that imports boto3; `answers` says what errors mean.
 
 Every call ends within `limits.call_timeout_s`: retried by botocore where it may help, with its
 answer's digest compared, and with a Failure that says what, where and what next. No call of this
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import http.client
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,99 +20,16 @@ from urllib.parse import urlsplit
 import boto3
 import botocore.exceptions
 import botocore.loaders
-import botocore.parsers
 import botocore.session
-import urllib3.exceptions
 from botocore.config import Config
 
 from launcher.outcome import Failure, Reason
 from launcher.store import mounted
 from launcher.store.address import S3Address, check_endpoint
+from launcher.store.answers import BROKEN, EXPIRED, REPLACED, SPOILT, explain, may_pass
 
 T = TypeVar("T")
 _WRITER, _SHA256 = "tuneyard-writer", "tuneyard-sha256"
-
-#: The server's word for it -> (reason, what a person reads, next step).
-_CODES: dict[str, tuple[Reason, str, str]] = {
-    "NoSuchBucket": (Reason.STORE_FAILED, "the bucket does not exist", "create it, or correct --store"),
-    "InvalidAccessKeyId": (
-        Reason.STORE_FAILED,
-        "the server does not know the access key",
-        "check AWS_ACCESS_KEY_ID or the profile",
-    ),
-    "XAdminUserNotFound": (
-        Reason.STORE_FAILED,
-        "the server does not know the access key",
-        "check AWS_ACCESS_KEY_ID or the profile",
-    ),
-    "SignatureDoesNotMatch": (
-        Reason.STORE_FAILED,
-        "the server refuses the signature: the secret key or the region is wrong",
-        "check AWS_SECRET_ACCESS_KEY, or name region= in the address",
-    ),
-    "AuthorizationHeaderMalformed": (
-        Reason.STORE_FAILED,
-        "the server refuses the signature's region",
-        "name region= in the address",
-    ),
-    "RequestTimeTooSkewed": (
-        Reason.STORE_FAILED,
-        "this machine's clock and the server's differ too much",
-        "set this machine's clock, then launcher retry RUN",
-    ),
-    "InvalidRange": (Reason.CORRUPT_ARTIFACT, "the object is shorter than what was written", ""),
-    "416": (Reason.CORRUPT_ARTIFACT, "the object is shorter than what was written", ""),
-    "AllAccessDisabled": (Reason.STORE_FAILED, "access to the bucket is disabled", ""),
-    "NotImplemented": (Reason.UNSUPPORTED, "the server does not know this request", "use another server"),
-}
-_DENIED = ("AccessDenied", "403", "Forbidden", "AccountProblem", "UnauthorizedAccess")
-_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired", "InvalidToken")
-#: How a key shows itself that was valid when it was read and has been replaced since.
-_REPLACED = ("InvalidAccessKeyId", "XAdminUserNotFound", "SignatureDoesNotMatch", "AccessDenied", "403")
-_FULL = (
-    "InsufficientStorage",
-    "507",
-    "XMinioStorageFull",
-    "XMinioStorageQuotaExceeded",
-    "QuotaExceeded",
-    "InsufficientCapacity",
-    "StorageFull",
-)
-#: Answers to a request that was spoilt on its way: the same request again may well pass.
-_SPOILT = (
-    "BadDigest",
-    "XAmzContentSHA256Mismatch",
-    "InvalidDigest",
-    "IncompleteBody",
-    "BadRequest",
-    "400",
-    "MalformedXML",
-    "RequestTimeout",
-    "SignatureDoesNotMatch",
-    "AuthorizationHeaderMalformed",
-    "InvalidRequest",
-    "MethodNotAllowed",
-    "405",
-)
-_BUSY = (
-    "SlowDown",
-    "ServiceUnavailable",
-    "Throttling",
-    "TooManyRequests",
-    "InternalError",
-    "OperationAborted",
-)
-#: How a lost or spoilt connection shows itself.
-_BROKEN = (
-    botocore.exceptions.BotoCoreError,
-    botocore.parsers.ResponseParserError,
-    urllib3.exceptions.HTTPError,
-    http.client.HTTPException,
-    OSError,
-    ValueError,
-    KeyError,
-)
-
 
 _AWAY_PAUSE_S = 1.0
 #: Of a large answer so much is read and written at once: it stays in the processor's cache meanwhile.
@@ -189,7 +105,7 @@ class Client:
                     # An endpoint that the environment or the profile names.
                     client = self._make(session, "path", hasty)
         except (botocore.exceptions.BotoCoreError, ValueError) as error:
-            raise _explain_silence(error, "connect", str(address), address) from None
+            raise explain(error, "connect", str(address), address) from None
         problems = check_endpoint(client.meta.endpoint_url, address.allow_http)
         if problems:
             raise Failure(
@@ -260,25 +176,25 @@ class Client:
                 ) from None
             except botocore.exceptions.ClientError as error:
                 code = str(error.response.get("Error", {}).get("Code", ""))
-                if not renewed and not hasty and (code in _EXPIRED or self._replaced(code)):
+                if not renewed and not hasty and (code in EXPIRED or self._replaced(code)):
                     renewed = True
                     self._renew(client)
                     continue
-                again = code in _SPOILT or code == "ConditionalRequestConflict"
+                again = code in SPOILT or code == "ConditionalRequestConflict"
                 if code in ("NoSuchKey", "NoSuchUpload", "404", "NotFound"):
                     raise Absent(parameters.get("Key", "")) from None
                 if code in ("PreconditionFailed", "412"):
                     raise Taken(parameters.get("Key", "")) from None
                 if not again or attempt == self.limits.wrong_answers:
-                    raise self._explain(error, operation, parameters) from None
-            except _BROKEN as error:
+                    raise explain(error, operation, self._where(parameters), self.address) from None
+            except BROKEN as error:
                 if not hasty and self._is_away(error, started):
                     attempt -= 1
                     time.sleep(_AWAY_PAUSE_S)
                     continue
                 # What broke while it was read, or could not be read at all.
-                if hasty or attempt == self.limits.wrong_answers or not _may_pass(error):
-                    raise self._explain(error, operation, parameters) from None
+                if hasty or attempt == self.limits.wrong_answers or not may_pass(error):
+                    raise explain(error, operation, self._where(parameters), self.address) from None
             pause = min(0.05 * 2**attempt, 2.0, max(0.0, deadline - time.monotonic()))
             time.sleep(pause)
 
@@ -297,7 +213,7 @@ class Client:
 
     def _replaced(self, code: str) -> bool:
         """Whether the server refuses a mounted key that is another one by now."""
-        if self._mounted is None or code not in _REPLACED:
+        if self._mounted is None or code not in REPLACED:
             return False
         return mounted.read(self._mounted) != self._keys
 
@@ -311,12 +227,6 @@ class Client:
     def _where(self, parameters: dict[str, Any]) -> str:
         key = parameters.get("Key") or parameters.get("Prefix") or ""
         return f"s3://{self.address.bucket}/{key}"
-
-    def _explain(self, error: Exception, operation: str, parameters: dict[str, Any]) -> Failure:
-        where = self._where(parameters)
-        if isinstance(error, botocore.exceptions.ClientError):
-            return _explain_answer(error, operation, where)
-        return _explain_silence(error, operation, where, self.address)
 
     # -- objects --------------------------------------------------------------------------
     def head(self, key: str) -> Stat:
@@ -585,105 +495,3 @@ def _read_all(stream: Any) -> bytes:
 
 def _etag(answer: Any) -> str:
     return str(answer.get("ETag", "")).strip('"')
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether the same request may succeed at once. Botocore has retried lost connections already."""
-    lasting = (
-        botocore.exceptions.NoCredentialsError,
-        botocore.exceptions.PartialCredentialsError,
-        botocore.exceptions.EndpointConnectionError,
-        botocore.exceptions.ConnectTimeoutError,
-        botocore.exceptions.ReadTimeoutError,
-        botocore.exceptions.ParamValidationError,
-        botocore.exceptions.SSLError,
-        botocore.exceptions.ProxyConnectionError,
-        botocore.exceptions.ProfileNotFound,
-    )
-    return not isinstance(error, lasting)
-
-
-def _explain_answer(error: botocore.exceptions.ClientError, operation: str, where: str) -> Failure:
-    answer = error.response
-    code = str(answer.get("Error", {}).get("Code", ""))
-    if "the request time and" in str(answer.get("Error", {}).get("Message", "")):
-        code = "RequestTimeTooSkewed"  # rclone calls a clock that is behind AccessDenied
-    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    tries = int(answer.get("ResponseMetadata", {}).get("RetryAttempts", 0)) + 1
-    if code in _CODES:
-        reason, what, next_step = _CODES[code]
-        return Failure(reason, f"{what} ({operation})", where=where, next_step=next_step)
-    if code in _EXPIRED:
-        return Failure(
-            Reason.STORE_FAILED,
-            f"the credentials have expired, and no fresh ones were found ({operation})",
-            where=where,
-            next_step="log in again or renew the session token, then launcher retry RUN",
-        )
-    if code in _FULL or status == 507:
-        return Failure(
-            Reason.DISK_FULL,
-            f"the server has no space left ({operation}: {code})",
-            where=where,
-            next_step="free space on the server (launcher gc), then launcher retry RUN",
-        )
-    if code in _DENIED or status == 403:
-        return Failure(
-            Reason.STORE_FAILED,
-            f"access denied ({operation})",
-            where=where,
-            next_step="check which credentials are in use and what they may do",
-        )
-    if code in _BUSY or status >= 500 or status == 429:
-        return Failure(
-            Reason.NETWORK,
-            f"the server answered {status} {code} to {operation}, {tries} times",
-            where=where,
-            next_step="wait until the server has recovered, then launcher retry RUN",
-        )
-    return Failure(Reason.STORE_FAILED, f"the server answered {status} {code} to {operation}", where=where)
-
-
-def _explain_silence(error: Exception, operation: str, where: str, address: S3Address) -> Failure:
-    endpoint = address.endpoint_url or "the endpoint"
-    if isinstance(
-        error, botocore.exceptions.NoCredentialsError | botocore.exceptions.PartialCredentialsError
-    ):
-        return Failure(
-            Reason.STORE_FAILED,
-            "no credentials were found",
-            where=where,
-            next_step="set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-        )
-    if isinstance(error, botocore.exceptions.ProfileNotFound):
-        return Failure(
-            Reason.STORE_FAILED,
-            str(error),
-            where=where,
-            next_step="correct AWS_PROFILE or profile= in --store",
-        )
-    if isinstance(error, botocore.exceptions.SSLError):
-        return Failure(
-            Reason.NETWORK,
-            f"{endpoint}'s certificate is not trusted",
-            where=where,
-            next_step="name the authority: ca_bundle=FILE in the address, or AWS_CA_BUNDLE",
-        )
-    if isinstance(
-        error, botocore.exceptions.CredentialRetrievalError | botocore.exceptions.TokenRetrievalError
-    ):
-        return Failure(
-            Reason.STORE_FAILED,
-            "the credentials could not be renewed",
-            where=where,
-            next_step="log in again, then launcher retry RUN",
-        )
-    kind = type(error).__name__
-    if isinstance(error, botocore.exceptions.HTTPClientError | botocore.exceptions.ConnectionError | OSError):
-        return Failure(
-            Reason.NETWORK,
-            f"the connection to {endpoint} failed during {operation} ({kind})",
-            where=where,
-            next_step="check the network and endpoint_url, then launcher retry RUN",
-        )
-    return Failure(Reason.STORE_FAILED, f"{operation} failed ({kind})", where=where)
