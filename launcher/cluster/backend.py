@@ -36,7 +36,6 @@ class _Running:
     stage: Stage
     number: int
     job: str
-    begun_at: float
     #: Not None once the Job was created (or found).
     created_at: float | None = None
     seen: bool = False
@@ -105,13 +104,12 @@ class ClusterBackend:
         name = of_try(self.jobs[stage.name], number)["metadata"]["name"]
         if self.cluster.get("Job", name) is None:
             return False
-        now = self.clock()
-        self._running[stage.name] = _Running(stage, number, name, now, created_at=now)
+        self._running[stage.name] = _Running(stage, number, name, created_at=self.clock())
         return True
 
     def start(self, stage: Stage, number: int) -> None:
         name = of_try(self.jobs[stage.name], number)["metadata"]["name"]
-        self._running[stage.name] = _Running(stage, number, name, self.clock())
+        self._running[stage.name] = _Running(stage, number, name)
         self._create_if_alone(self._running[stage.name])
 
     def running(self) -> set[str]:

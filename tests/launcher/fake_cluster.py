@@ -35,7 +35,8 @@ class FakeCluster:
         self.deleted: list[str] = []
         self.refusal: Failure | None = None
         self.now = 1_000_000.0
-        self.grace_s = 0.0
+        #: Whether pods outlive their deleted Job, as they do while they save their progress.
+        self.lingering = False
         self._numbers = itertools.count()
 
     # -- what the backend asks ------------------------------------------------------------
@@ -70,7 +71,7 @@ class FakeCluster:
     def delete(self, kind: str, name: str) -> bool:
         self.deleted.append(name)
         found = self.things[kind].pop(name, None)
-        for pod in self.pods_of(name):
+        for pod in [] if self.lingering else self.pods_of(name):
             del self.things["Pod"][pod["metadata"]["name"]]
         return found is not None
 

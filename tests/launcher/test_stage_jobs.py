@@ -335,6 +335,32 @@ def test_a_live_job_of_another_placement_is_ended_before_another_is_created(scen
     assert all("bbbbb" in name for name in scene.cluster.created if name not in old)
 
 
+def test_nothing_is_created_while_a_pod_of_another_placement_still_saves_its_progress(scene: Scene) -> None:
+    def lose(_scene: Scene) -> None:
+        raise Lost
+
+    scene.on_tick = lose
+    with pytest.raises(Lost):
+        scene.conduct()
+    old = set(scene.cluster.created)
+    scene.cluster.lingering = True
+    scene.manifest, started_at = "bbbbb", scene.tick
+
+    def act(scene: Scene) -> None:
+        if scene.tick < started_at + 10:
+            assert set(scene.cluster.created) == old
+        else:
+            for job in old:
+                for pod in scene.cluster.pods_of(job):
+                    pod["status"]["phase"] = "Failed"
+            scene.finish_all()
+
+    scene.on_tick = act
+    outcome = scene.conduct()
+    assert outcome is not None
+    assert outcome["reason"] == "succeeded"
+
+
 def test_a_pod_on_a_lost_node_is_waited_for_and_the_advice_says_what_to_do(scene: Scene) -> None:
     seen: set[str] = set()
 
