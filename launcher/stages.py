@@ -22,7 +22,7 @@ VERSIONS: dict[StageKind, int] = {
     "train": 1,
     "tune": 1,
     "predict": 1,
-    "score": 1,
+    "score": 2,
     "report": 1,
 }
 

@@ -23,6 +23,7 @@ from launcher.stages import FetchSettings, HostedPredictSettings, HubModel, Pack
 from launcher.store import Store
 
 _HEAVY_MODULES = ("torch", "transformers", "peft", "deepspeed", "safetensors")
+_SCORING_MODULES = ("sqlglot", "apsw")
 #: What a fetch takes besides large weights: download, scratch, a small model in float32.
 _FETCH_FREE_BYTES = 3 << 30
 #: Weights on the hub are in 16 bits.
@@ -41,8 +42,10 @@ def preflight_local(plan: Plan, store: Store, prices: Prices | None = None) -> N
         missing = [name for name in _HEAVY_MODULES if importlib.util.find_spec(name) is None]
         if missing:
             problems.append(f"not installed: {', '.join(missing)} (pip install 'tuneyard[jobs]')")
-    if any(stage.kind == "score" for stage in open_stages) and importlib.util.find_spec("sqlglot") is None:
-        problems.append("not installed: sqlglot (pip install 'tuneyard[score]')")
+    if any(stage.kind == "score" for stage in open_stages):
+        missing = [name for name in _SCORING_MODULES if importlib.util.find_spec(name) is None]
+        if missing:
+            problems.append(f"not installed: {', '.join(missing)} (pip install 'tuneyard[score]')")
     problems += _hosted_problems(open_stages, prices or catalog.prices())
     gpus = sorted({stage.resources.device for stage in open_stages if stage.resources.gpus})
     if gpus and not Path("/dev/nvidiactl").exists():

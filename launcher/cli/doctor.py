@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 #: Module -> (distribution, what it is for, extra).
 _MODULES = {
     "sqlglot": ("sqlglot", "scores", "score"),
+    "apsw": ("apsw", "scores", "score"),
     "torch": ("torch", "train and predict", "jobs"),
     "transformers": ("transformers", "train and predict", "jobs"),
     "peft": ("peft", "train", "jobs"),

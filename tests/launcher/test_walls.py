@@ -27,6 +27,7 @@ HEAVY = (
     "gguf",
     "numpy",
     "sqlglot",
+    "apsw",
     "huggingface_hub",
 )
 

@@ -1,7 +1,11 @@
 """An SQL answer is right when it returns what the question asks for, however it is written."""
 
+import dataclasses
+
 import pytest
 from small_sql_data import QUESTIONS, SqlData
+
+from jobs.score.sql.scorer import score
 
 
 def test_gold_is_right_by_every_measure(sql_data: SqlData) -> None:
@@ -38,7 +42,7 @@ def test_right_in_other_words(sql_data: SqlData, question: int, answer: str) -> 
         (0, "SELECT count(*) FROM", "syntax error"),
         (0, "SELECT count(*) FROM singers", "unknown table: no such table: singers"),
         (0, "SELECT count(nme) FROM singer", "unknown column: no such column: nme"),
-        (0, "SELECT median(age) FROM singer", "unknown function"),
+        (0, "SELECT stddev(age) FROM singer", "unknown function"),
         (0, "I do not know.", "syntax error"),
         (0, "", "empty: the answer holds no query"),
         (0, "-- nothing", "not a query"),
@@ -78,10 +82,56 @@ def test_normalised_match(gold: str, answer: str, equal: bool) -> None:
     assert (normalised(parse(gold), columns) == normalised(parse(answer), columns)) is equal
 
 
+def gold_instead(sql_data: SqlData, gold: str) -> None:
+    """Question 0 has another gold query."""
+    row = sql_data.rows[0]
+    messages = (*row.messages[:-1], {"role": "assistant", "content": gold})
+    sql_data.rows[0] = dataclasses.replace(row, messages=messages)
+
+
 def test_both_empty_is_flagged(sql_data: SqlData) -> None:
-    found = sql_data.one(7, "SELECT name FROM singer WHERE age > 200")
-    if found.scores["strict"]:
-        assert found.flags["both_empty"]
+    gold_instead(sql_data, "SELECT name FROM singer WHERE age > 100 AND age < 50")
+    found = sql_data.one(0, "SELECT country FROM singer WHERE age > 100 AND age < 40")
+    assert found.scores["strict"]
+    assert found.flags["both_empty"]
+    assert not sql_data.one(1, QUESTIONS[1][1]).flags["both_empty"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("SELECT count(*), (SELECT name FROM singer ORDER BY id LIMIT 1) FROM singer", True),
+        ("SELECT count(*), (SELECT name FROM singer ORDER BY id DESC LIMIT 1) FROM singer", True),
+        ("SELECT count(*), max(country) FROM singer", False),
+    ],
+)
+def test_where_chance_has_a_part_in_the_gold_either_result_is_right(
+    sql_data: SqlData, answer: str, right: bool
+) -> None:
+    gold_instead(sql_data, "SELECT name, count(*) FROM singer")
+    found = sql_data.one(0, answer)
+    assert found.scores["strict"] is right
+    assert found.flags["ambiguous_gold"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("SELECT a.id, b.id, c.name, d.id FROM singer a, singer b, singer c, singer d", True),
+        (
+            "SELECT d.id, c.name, b.id, a.id FROM singer a, singer b, singer c, singer d ORDER BY 3, 1, 2",
+            True,
+        ),
+        ("SELECT a.id, b.id, c.name, a.id FROM singer a, singer b, singer c, singer d", False),
+        ("SELECT a.id, b.id, c.name, d.id FROM singer a, singer b, singer c, singer d LIMIT 624", False),
+    ],
+)
+def test_a_big_result_is_judged_like_a_small_one(sql_data: SqlData, answer: str, right: bool) -> None:
+    gold_instead(sql_data, "SELECT a.id, b.id, c.name, d.id FROM singer a, singer b, singer c, singer d")
+    found = score(sql_data.rows[:1], [answer], sql_data.directory, workers=1)
+    assert isinstance(found.golds[0]["expected"][0], dict), "it is too much to keep"
+    assert found.rows[0].scores["strict"] is right
+    assert found.rows[0].scores["official"] is right
 
 
 def test_verdicts_do_not_depend_on_the_number_of_workers(sql_data: SqlData) -> None:
@@ -90,13 +140,7 @@ def test_verdicts_do_not_depend_on_the_number_of_workers(sql_data: SqlData) -> N
 
 
 def test_invalid_gold_is_counted_apart(sql_data: SqlData) -> None:
-    import dataclasses
-
-    row = sql_data.rows[0]
-    broken = dataclasses.replace(
-        row, messages=(*row.messages[:-1], {"role": "assistant", "content": "SELECT nope FROM singer"})
-    )
-    sql_data.rows[0] = broken
+    gold_instead(sql_data, "SELECT nope FROM singer")
     found = sql_data.one(0, "SELECT count(*) FROM singer")
     assert not found.valid_gold
     assert found.reason is not None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
+
+import apsw
 
 from jobs.score.sql import compare, engine, official
 from jobs.score.sql.compare import Table
@@ -24,7 +25,7 @@ CHANCE = "the gold's result on the real database is a matter of chance"
 TYPES = "official sorts 1 and 1.0 as texts"
 UNEXPLAINED = "unexplained"
 
-_Database = tuple[str, sqlite3.Connection]
+_Database = tuple[str, apsw.Connection]
 
 
 def rule(
@@ -49,7 +50,7 @@ def rule(
 
 
 def _on(
-    gold: str, answer: str, plan: GoldPlan, strict: bool, connection: sqlite3.Connection, limits: Limits
+    gold: str, answer: str, plan: GoldPlan, strict: bool, connection: apsw.Connection, limits: Limits
 ) -> str | None:
     """The rule that shows on one database, or None where the two verdicts agree there."""
     own = [_table(connection, sql, limits) for sql in (gold, answer)]
@@ -85,7 +86,7 @@ def _too_strict(gold: Table, answer: Table, plan: GoldPlan, ordered: bool) -> st
     return LIMIT if plan.limit is not None else CHANCE
 
 
-def _table(connection: sqlite3.Connection, sql: str, limits: Limits) -> Table | None:
+def _table(connection: apsw.Connection, sql: str, limits: Limits) -> Table | None:
     try:
         return engine.run(connection, sql, limits, drop_undecodable=True)
     except QueryError:

@@ -6,11 +6,12 @@ smallest set found greedily; where mutants still survive, a longer hunt is made 
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+
+import apsw
 
 from jobs.score.sql import compare, engine
 from jobs.score.sql.compare import Expected
@@ -50,7 +51,7 @@ class _Candidate:
 def choose(
     plan: GoldPlan,
     mutants: Sequence[Mutant],
-    real: sqlite3.Connection | None,
+    real: apsw.Connection | None,
     candidates: Iterator[bytes],
     spared: Sequence[bool],
 ) -> Choice:
@@ -106,7 +107,7 @@ class _Hunt:
         self.pool.append(_Candidate(image, killed, bool(expected.length)))
 
     def strike(
-        self, connection: sqlite3.Connection, expected: Expected, asked: set[int] | None = None
+        self, connection: apsw.Connection, expected: Expected, asked: set[int] | None = None
     ) -> set[int]:
         """Run mutants on a database and return those that do not return what the gold returns there."""
         killed: set[int] = set()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
+
+import apsw
 
 from jobs.score.sql import compare, engine, gold, schema, syntax
 from jobs.score.sql.compare import Row
@@ -35,18 +36,18 @@ class _Rows:
         return _Rows(self.schema, self.rows[:start] + self.rows[stop:])
 
     def image(self) -> bytes:
-        with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        with closing(engine.unguarded_image()) as connection:
             connection.execute("BEGIN")
             for table in self.schema.tables:
                 connection.execute(create_table(table))
             for name, row in self.rows:
                 connection.execute(f"INSERT INTO {quoted(name)} VALUES ({', '.join('?' * len(row))})", row)
             connection.execute("COMMIT")
-            return connection.serialize()
+            return connection.serialize("main")
 
 
 def explain(
-    plan: GoldPlan, answer: str, databases: Sequence[tuple[str, sqlite3.Connection, Callable[[], Schema]]]
+    plan: GoldPlan, answer: str, databases: Sequence[tuple[str, apsw.Connection, Callable[[], Schema]]]
 ) -> dict[str, Any]:
     """{"database", "shrunk", "tables": [...], "gold": table, "answer": table or {"error"}}.
 
@@ -67,7 +68,7 @@ def explain(
     return _shown(name, False, connection, found, used, plan, answer)
 
 
-def _differ(connection: sqlite3.Connection, plan: GoldPlan, answer: str) -> bool:
+def _differ(connection: apsw.Connection, plan: GoldPlan, answer: str) -> bool:
     try:
         expected = gold.allowed(connection, plan, _LIMITS)
     except QueryError:
@@ -78,7 +79,7 @@ def _differ(connection: sqlite3.Connection, plan: GoldPlan, answer: str) -> bool
         return True
 
 
-def _runs(connection: sqlite3.Connection, sql: str) -> bool:
+def _runs(connection: apsw.Connection, sql: str) -> bool:
     try:
         engine.run(connection, sql, _LIMITS)
     except QueryError:
@@ -86,7 +87,7 @@ def _runs(connection: sqlite3.Connection, sql: str) -> bool:
     return True
 
 
-def _content(connection: sqlite3.Connection, found: Schema, used: frozenset[str]) -> _Rows | None:
+def _content(connection: apsw.Connection, found: Schema, used: frozenset[str]) -> _Rows | None:
     rows: list[tuple[str, Row]] = []
     tables = [table for table in found.tables if table.name.lower() in used]
     for table in tables:
@@ -126,14 +127,14 @@ def _tells(content: _Rows, plan: GoldPlan, answer: str) -> bool:
     try:
         with closing(engine.open_image(content.image())) as connection:
             return _runs(connection, answer) and _differ(connection, plan, answer)
-    except sqlite3.Error:
+    except apsw.Error:
         return False
 
 
 def _shown(
     name: str,
     shrunk: bool,
-    connection: sqlite3.Connection,
+    connection: apsw.Connection,
     found: Schema,
     used: frozenset[str],
     plan: GoldPlan,
@@ -154,7 +155,7 @@ def _shown(
 
 
 def _result(
-    connection: sqlite3.Connection, sql: str, width: int | None, plan: GoldPlan | None = None
+    connection: apsw.Connection, sql: str, width: int | None, plan: GoldPlan | None = None
 ) -> dict[str, Any]:
     try:
         table = engine.run(connection, sql, _LIMITS)
@@ -164,18 +165,10 @@ def _result(
     if plan is not None and plan.mode == "choice":
         rows = rows[plan.offset : None if plan.limit is None else plan.offset + plan.limit]
     return {
-        "columns": [name[:60] for name in _names(connection, sql)][:width],
+        "columns": [name[:60] for name in engine.column_names(connection, sql)][:width],
         "rows": [[_plain(value) for value in row] for row in rows[:SHOWN_ROWS]],
         "of": len(rows),
     }
-
-
-def _names(connection: sqlite3.Connection, sql: str) -> list[str]:
-    cursor = connection.execute(sql)
-    try:
-        return [str(column[0]) for column in cursor.description]
-    finally:
-        cursor.close()
 
 
 def _plain(value: compare.Value) -> Any:
@@ -186,7 +179,7 @@ def _plain(value: compare.Value) -> Any:
     return value
 
 
-def schema_of(connect: Callable[[], sqlite3.Connection]) -> Schema:
+def schema_of(connect: Callable[[], apsw.Connection]) -> Schema:
     """The schema of a database, through a connection that may ask for it."""
     with closing(connect()) as connection:
         return schema.read(connection)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from functools import cache
+
+import apsw
 
 from jobs.score.sql.compare import Value
 
@@ -13,27 +14,26 @@ _MAX_PRINTF_WIDTH = 9_999
 _LONG_NUMBER = re.compile(r"\d{5}")
 
 
-def install(connection: sqlite3.Connection) -> None:
+def install(connection: apsw.Connection) -> None:
     """Give a connection the functions of this module."""
     for name in ("printf", "format"):
-        connection.create_function(name, -1, _printf, deterministic=True)
+        connection.create_scalar_function(name, _printf, -1, deterministic=True)
 
 
 def _printf(*arguments: Value) -> Value:
-    """SQLite's printf, refused where a width or precision is beyond reason. Raises ValueError."""
+    """SQLite's printf, refused where a width or precision is beyond reason. Raises OverflowError."""
     if not arguments or arguments[0] is None:
         return None
     text = str(arguments[0])
     wide = "*" in text and any(isinstance(a, int) and abs(a) > _MAX_PRINTF_WIDTH for a in arguments[1:])
     if wide or _LONG_NUMBER.search(text):
-        raise ValueError("width or precision above the limit")
+        raise OverflowError("width or precision above the limit")
     marks = ", ".join("?" * len(arguments))
-    (result,) = _plain().execute(f"SELECT printf({marks})", arguments).fetchone()
-    value: Value = result
+    value: Value = _plain().execute(f"SELECT printf({marks})", arguments).get
     return value
 
 
 @cache
-def _plain() -> sqlite3.Connection:
+def _plain() -> apsw.Connection:
     """A connection with SQLite's own printf."""
-    return sqlite3.connect(":memory:", isolation_level=None)
+    return apsw.Connection(":memory:")

@@ -8,12 +8,11 @@ Foreign keys are respected, some parents have no children, and some variants lea
 from __future__ import annotations
 
 import random
-import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from jobs.score.sql import values
+from jobs.score.sql import engine, values
 from jobs.score.sql.compare import Value
 from jobs.score.sql.facts import ColumnKey, Facts
 from jobs.score.sql.schema import Column, Kind, Schema, TableSchema, create_table, kind_of, quoted
@@ -53,16 +52,15 @@ def build(schema: Schema, used: frozenset[str], facts: Facts, seed: int, variant
     The same arguments give the same bytes.
     """
     filler = _Filler(schema, facts, random.Random(f"{seed}/{variant}"), SHAPES[variant % len(SHAPES)])
-    connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)
+    connection = engine.unguarded_image(_without_rows(schema))
     try:
-        connection.deserialize(_without_rows(schema))
         connection.execute("BEGIN")
         for table in _parents_first(schema, _with_parents(schema, used)):
             rows = filler.rows(table)
             places = ", ".join("?" * len(table.columns))
             connection.executemany(f"INSERT OR IGNORE INTO {quoted(table.name)} VALUES ({places})", rows)
         connection.execute("COMMIT")
-        return connection.serialize()
+        return connection.serialize("main")
     finally:
         connection.close()
 
@@ -70,12 +68,12 @@ def build(schema: Schema, used: frozenset[str], facts: Facts, seed: int, variant
 @lru_cache(maxsize=8)
 def _without_rows(schema: Schema) -> bytes:
     """The file image of the empty database; most of the time of making a candidate would go into its DDL."""
-    connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)
+    connection = engine.unguarded_image()
     try:
         connection.execute("PRAGMA page_size=1024")
         for table in schema.tables:
             connection.execute(create_table(table))
-        return connection.serialize()
+        return connection.serialize("main")
     finally:
         connection.close()
 

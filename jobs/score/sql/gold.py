@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import sqlite3
+import hashlib
+import marshal
 from contextlib import closing
 from typing import Any
+
+import apsw
 
 from jobs.score.sql import compare, engine
 from jobs.score.sql.compare import Expected, Row, Segment, Table, Value
 from jobs.score.sql.engine import Limits
 from jobs.score.sql.syntax import GoldPlan
 
-#: Values of a result that are kept with the gold query; of a bigger one it is cheaper to ask again.
+#: Values of a result that are kept with the gold query; of a bigger one its digest is.
 _MAX_KEPT_VALUES = 1_000
 
 
-def allowed(connection: sqlite3.Connection, plan: GoldPlan, limits: Limits) -> Expected:
+def allowed(connection: apsw.Connection, plan: GoldPlan, limits: Limits) -> Expected:
     """Every result that the gold query allows on this database. Raises QueryError."""
     table = engine.run(connection, plan.sql, limits)
     if plan.mode == "bag":
@@ -61,6 +64,11 @@ def from_json(value: Any) -> Expected:
     """What `to_json` wrote."""
     width, segments = value
     return Expected(width, tuple(Segment([_row(row) for row in rows], take) for rows, take in segments))
+
+
+def digest(table: Table) -> str:
+    """What a table with the same rows in the same order has too: the same for one version of Python."""
+    return hashlib.blake2b(marshal.dumps((table.width, list(table.rows)), 2), digest_size=16).hexdigest()
 
 
 def _plain(value: Value) -> Any:

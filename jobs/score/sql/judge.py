@@ -8,31 +8,38 @@ from __future__ import annotations
 
 import base64
 import math
-import sqlite3
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import apsw
+
 from jobs.score.sql import agreement, compare, engine, explain, official, prepare, syntax
 from jobs.score.sql.compare import Expected, Table
 from jobs.score.sql.engine import Limits, QueryError
-from jobs.score.sql.gold import allowed, from_json
+from jobs.score.sql.gold import allowed, digest, from_json
 from jobs.score.sql.schema import Schema
 from jobs.score.sql.worker import allow_cpu
 
-#: More than the generated databases of one query and few enough descriptors (see worker.py).
-_OPEN_DATABASES = 40
+#: Few enough descriptors (see worker.py).
+_OPEN_FILES = 40
 #: Longer queries are not parsed for the normalised match: they are nobody's answer.
 _MAX_PARSED_CHARACTERS = 10_000
 _LIMITS = Limits()
 _PARSE_CPU_S = 5
 #: CPU seconds after which the kernel ends a worker that is busy with a gold query.
 GOLD_CPU_S = 60
-_open: OrderedDict[str, sqlite3.Connection] = OrderedDict()
+#: Comparing more than these may take longer than what is left of the answer's own time.
+_MANY_ROWS = 1_000
+#: The real databases that are open, by path.
+_files: OrderedDict[str, apsw.Connection] = OrderedDict()
+#: The generated databases that are open, with their images: each job's take the places of those before.
+_images: list[tuple[str, apsw.Connection]] = []
 
 
 def handle(job: dict[str, Any]) -> Any:
@@ -45,24 +52,34 @@ def handle(job: dict[str, Any]) -> Any:
     return tasks[job["task"]](job)
 
 
-def _databases(job: dict[str, Any]) -> list[tuple[str, sqlite3.Connection]]:
+def _databases(job: dict[str, Any]) -> list[tuple[str, apsw.Connection]]:
     """The databases to judge on, named, open: the real one first, then the generated ones."""
-    images = [_opened(image, lambda name: engine.open_image(_image(name))) for image in job["gold"]["images"]]
-    found = [(f"generated {number}", connection) for number, connection in enumerate(images, 1)]
-    if job["gold"]["real"]:
-        found.insert(0, ("real", _opened(job["database"], lambda name: engine.open_file(Path(name)))))
+    found = [("real", _opened(job["database"]))] if job["gold"]["real"] else []
+    for place, image in enumerate(job["gold"]["images"]):
+        found.append((f"generated {place + 1}", _holding(place, image)))
     return found
 
 
-def _opened(name: str, open_it: Callable[[str], sqlite3.Connection]) -> sqlite3.Connection:
-    """A database by its path or its image, opened once; those not used for long are closed."""
-    if name in _open:
-        _open.move_to_end(name)
+def _opened(path: str) -> apsw.Connection:
+    """A real database, opened once; those not used for long are closed."""
+    if path in _files:
+        _files.move_to_end(path)
     else:
-        _open[name] = open_it(name)
-        if len(_open) > _OPEN_DATABASES:
-            _open.popitem(last=False)[1].close()
-    return _open[name]
+        _files[path] = engine.open_file(Path(path))
+        if len(_files) > _OPEN_FILES:
+            _files.popitem(last=False)[1].close()
+    return _files[path]
+
+
+def _holding(place: int, image: str) -> apsw.Connection:
+    """The connection at a place, holding this generated database."""
+    if place == len(_images):
+        _images.append((image, engine.open_image(_image(image))))
+    elif _images[place][0] != image:
+        connection = _images[place][1]
+        engine.replace_image(connection, _image(image))
+        _images[place] = (image, connection)
+    return _images[place][1]
 
 
 def explain_job(job: dict[str, Any]) -> dict[str, Any]:
@@ -71,8 +88,8 @@ def explain_job(job: dict[str, Any]) -> dict[str, Any]:
 
     def schema_of(name: str) -> Schema:
         if name == "real":
-            return explain.schema_of(lambda: sqlite3.connect(engine.address(Path(job["database"])), uri=True))
-        return explain.schema_of(lambda: engine.unguarded(images[name]))
+            return explain.schema_of(lambda: engine.unguarded_file(Path(job["database"])))
+        return explain.schema_of(lambda: engine.unguarded_image(images[name]))
 
     listed = [(name, connection, partial(schema_of, name)) for name, connection in _databases(job)]
     return explain.explain(_plan(job["gold"]), job["answer"], listed)
@@ -86,23 +103,6 @@ def _image(encoded: str) -> bytes:
     return zlib.decompress(base64.b64decode(encoded))
 
 
-def _allowed(
-    job: dict[str, Any], place: int, name: str, connection: sqlite3.Connection, plan: syntax.GoldPlan
-) -> list[Expected]:
-    """What the gold query allows on one database; on the real one also what it returns with rows visited backwards.
-
-    Generated databases on which that differs are not used at all.
-    """
-    kept = job["gold"]["expected"][place]
-    if kept is not None:
-        return [from_json(kept)]
-    found = [allowed(connection, plan, _LIMITS)]
-    if name == "real" and job["gold"]["ambiguous"]:
-        with closing(engine.open_file(Path(job["database"]), reverse=True)) as reverse:
-            found.append(allowed(reverse, plan, _LIMITS))
-    return found
-
-
 def judge(job: dict[str, Any]) -> dict[str, Any]:
     """Verdicts on one answer: {"strict", "official", "exact_normalised", "both_empty", "reason", "disagreement"}.
 
@@ -110,64 +110,137 @@ def judge(job: dict[str, Any]) -> dict[str, Any]:
     what the answer may use; "official" and "normalise" False leave those two out.
     """
     gold, answer = job["gold"], job["answer"]
-    databases = _databases(job)
-    verdict = _strict(job, databases)
+    case = _Case(job)
+    verdict = case.strict()
     failed, fitting = verdict.pop("failed"), set(verdict.pop("fitting"))
     if job.get("official", True):
         # What failed and stays as it is fails again: a query that ran amok is not run twice.
         hopeless = failed and official.rewritten_answer(answer) == answer
-        verdict["official"] = not hopeless and _official(job, databases)
+        verdict["official"] = not hopeless and case.official()
         differ = verdict["official"] != verdict["strict"]
         verdict["disagreement"] = (
-            _disagreement(job, databases, verdict["strict"], fitting) if differ else None
+            _disagreement(job, case.databases, verdict["strict"], fitting) if differ else None
         )
     if job.get("normalise", True):
         verdict["exact_normalised"] = _normalised_match(gold, answer)
     return verdict
 
 
-def answer_limits(job: dict[str, Any]) -> Limits:
-    """What the answer's query may use on each database."""
-    return Limits(**job["limits"])
+class _Case:
+    """One answer before its databases. What a query has returned on one of them is not asked again."""
 
+    def __init__(self, job: dict[str, Any]) -> None:
+        self._job, self._gold, self._answer = job, job["gold"], job["answer"]
+        self._limits = Limits(**job["limits"])
+        self._plan = _plan(self._gold)
+        self.databases = _databases(job)
+        self._tables: dict[tuple[str, str], Table] = {}
 
-def _run_answer(
-    connection: sqlite3.Connection, sql: str, limits: Limits, *, drop_undecodable: bool = False
-) -> Table:
-    """The answer's result; the process is killed where the query cannot be stopped in time."""
-    allow_cpu(math.ceil(limits.cpu_s) + 1)
-    try:
-        return engine.run(connection, sql, limits, drop_undecodable=drop_undecodable)
-    finally:
+    def strict(self) -> dict[str, Any]:
+        """The strict verdict and, where it is no, why: decided on the first database that tells."""
+        fits: list[_Fit] = []
+        fitting: list[str] = []
+        for place, (name, connection) in enumerate(self.databases):
+            try:
+                given = self._answered(name, connection, self._answer)
+            except QueryError as error:
+                return _wrong(error.text(), fitting, failed=True)
+            if self._is_known(place, given):
+                fits.append(_Fit(given, None, True))
+                fitting.append(name)
+                continue
+            try:
+                choices = self._allowed(place)
+            except QueryError as error:
+                return _wrong(f"the gold query is {error.text()}", fitting, failed=True)
+            fit = _fit(choices, given)
+            if fit is None:
+                difference = compare.difference(choices[0], given)
+                return _wrong(f"{difference.text()} (on database: {name})", fitting)
+            fits.append(fit)
+            fitting.append(name)
+        if not all(fit.as_is for fit in fits) and not compare.same(
+            [fit.expected or self._known(place, fit.given) for place, fit in enumerate(fits)],
+            [fit.given for fit in fits],
+        ):
+            return _wrong("columns agree on each database, but in no order common to all", fitting)
+        both_empty = not any(fit.given.rows for fit in fits)
+        return {"strict": True, "both_empty": both_empty, "reason": None, "failed": False, "fitting": fitting}
+
+    def official(self) -> bool:
+        """The official verdict: on the real database alone where there is one, as published numbers are."""
+        gold, answer = official.rewritten(self._gold["sql"]), official.rewritten_answer(self._answer)
+        ordered = official.order_matters(gold)
+        for name, connection in official.databases(self.databases):
+            try:
+                table = self._answered(name, connection, answer, drop_undecodable=True)
+                if gold == answer:
+                    continue
+                allow_cpu(GOLD_CPU_S)
+                wanted = engine.run(connection, gold, _LIMITS, drop_undecodable=True)
+            except QueryError:
+                return False
+            if not official.equal(wanted, table, ordered):
+                return False
+        return True
+
+    def _answered(
+        self, name: str, connection: apsw.Connection, sql: str, *, drop_undecodable: bool = False
+    ) -> Table:
+        """What the answer's query returns; the process is killed where it cannot be stopped in time."""
+        table = self._tables.get((name, sql))
+        if table is None or (table.undecodable and drop_undecodable):
+            allow_cpu(math.ceil(self._limits.cpu_s) + 1)
+            table = engine.run(connection, sql, self._limits, drop_undecodable=drop_undecodable)
+            self._tables[name, sql] = table
+            if len(table.rows) > _MANY_ROWS:
+                allow_cpu(GOLD_CPU_S)
+        return table
+
+    def _is_known(self, place: int, given: Table) -> bool:
+        """Whether the gold query itself has returned just this; asked only where its result is too much to keep."""
+        kept = self._gold["expected"][place]
+        return isinstance(kept, dict) and digest(given) in kept["digests"]
+
+    def _known(self, place: int, given: Table) -> Expected:
+        """What the gold query allows where `_is_known`, in full."""
+        choices = self._allowed(place)
+        return next((choice for choice in choices if compare.as_is(choice, given)), choices[0])
+
+    def _allowed(self, place: int) -> list[Expected]:
+        """What the gold query allows on one database; on the real one also what it returns with rows visited backwards.
+
+        Generated databases on which that differs are not used at all.
+        """
+        kept = self._gold["expected"][place]
+        if not isinstance(kept, dict):
+            return [from_json(kept)]
+        name, connection = self.databases[place]
         allow_cpu(GOLD_CPU_S)
+        found = [allowed(connection, self._plan, _LIMITS)]
+        if name == "real" and self._gold["ambiguous"]:
+            with closing(engine.open_file(Path(self._job["database"]), reverse=True)) as reverse:
+                found.append(allowed(reverse, self._plan, _LIMITS))
+        return found
 
 
-def _strict(job: dict[str, Any], databases: list[tuple[str, sqlite3.Connection]]) -> dict[str, Any]:
-    """The strict verdict and, where it is no, why: decided on the first database that tells."""
-    gold, answer = job["gold"], job["answer"]
-    plan = _plan(gold)
-    expected: list[Expected] = []
-    given: list[Table] = []
-    fitting: list[str] = []
-    for place, (name, connection) in enumerate(databases):
-        try:
-            given.append(_run_answer(connection, answer, answer_limits(job)))
-        except QueryError as error:
-            return _wrong(error.text(), fitting, failed=True)
-        try:
-            choices = _allowed(job, place, name, connection, plan)
-        except QueryError as error:
-            return _wrong(f"the gold query is {error.text()}", fitting, failed=True)
-        fit = next((choice for choice in choices if compare.same([choice], given[-1:])), None)
-        if fit is None:
-            difference = compare.difference(choices[0], given[-1])
-            return _wrong(f"{difference.text()} (on database: {name})", fitting)
-        expected.append(fit)
-        fitting.append(name)
-    if not compare.same(expected, given):
-        return _wrong("columns agree on each database, but in no order common to all", fitting)
-    both_empty = all(not e.length for e in expected)
-    return {"strict": True, "both_empty": both_empty, "reason": None, "failed": False, "fitting": fitting}
+@dataclass(frozen=True)
+class _Fit:
+    """An answer's result on one database, and the result allowed there that it is; None where a digest says so."""
+
+    given: Table
+    expected: Expected | None
+    as_is: bool
+
+
+def _fit(choices: Sequence[Expected], given: Table) -> _Fit | None:
+    for choice in choices:
+        if compare.as_is(choice, given):
+            return _Fit(given, choice, True)
+    for choice in choices:
+        if compare.same([choice], [given]):
+            return _Fit(given, choice, False)
+    return None
 
 
 def _wrong(reason: str, fitting: list[str], *, failed: bool = False) -> dict[str, Any]:
@@ -175,25 +248,11 @@ def _wrong(reason: str, fitting: list[str], *, failed: bool = False) -> dict[str
 
 
 def _disagreement(
-    job: dict[str, Any], databases: list[tuple[str, sqlite3.Connection]], strict: bool, fitting: set[str]
+    job: dict[str, Any], databases: list[tuple[str, apsw.Connection]], strict: bool, fitting: set[str]
 ) -> str:
     gold = job["gold"]
+    allow_cpu(GOLD_CPU_S)
     return agreement.rule(gold["sql"], job["answer"], _plan(gold), strict, fitting, databases, _LIMITS)
-
-
-def _official(job: dict[str, Any], databases: list[tuple[str, sqlite3.Connection]]) -> bool:
-    """The official verdict: on the real database alone where there is one, as published numbers are."""
-    texts = official.rewritten(job["gold"]["sql"]), official.rewritten_answer(job["answer"])
-    ordered = official.order_matters(texts[0])
-    for _, connection in official.databases(databases):
-        try:
-            table = _run_answer(connection, texts[1], answer_limits(job), drop_undecodable=True)
-            wanted = engine.run(connection, texts[0], _LIMITS, drop_undecodable=True)
-        except QueryError:
-            return False
-        if not official.equal(wanted, table, ordered):
-            return False
-    return True
 
 
 def _normalised_match(gold: dict[str, Any], answer: str) -> bool:

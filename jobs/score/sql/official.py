@@ -20,8 +20,9 @@ One thing is not reproduced: statements that write or reach outside are refused 
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Sequence
+
+import apsw
 
 from jobs.score.sql.compare import Table, assignable, in_order, unordered
 
@@ -33,7 +34,7 @@ _TOKEN = re.compile(
 _THIS_YEAR = re.compile(r"YEAR\s*\(\s*CURDATE\s*\(\s*\)\s*\)\s*", re.IGNORECASE)
 
 
-def databases(given: Sequence[tuple[str, sqlite3.Connection]]) -> Sequence[tuple[str, sqlite3.Connection]]:
+def databases(given: Sequence[tuple[str, apsw.Connection]]) -> Sequence[tuple[str, apsw.Connection]]:
     """The databases of the official verdict: the real one alone where there is one, as for published numbers."""
     return given[:1] if given and given[0][0] == "real" else given
 

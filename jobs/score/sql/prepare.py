@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import base64
-import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import apsw
 from sqlglot import exp
 
 from jobs.score.sql import compare, engine, equivalent, facts, generate, hardness, mutate, schema, syntax
 from jobs.score.sql.choose import Choice, choose
 from jobs.score.sql.engine import Limits, QueryError
-from jobs.score.sql.gold import allowed, same_choice, to_json
+from jobs.score.sql.gold import allowed, digest, same_choice, to_json
 from jobs.score.sql.schema import Schema, SchemaError
 from jobs.score.sql.syntax import GoldPlan
 
@@ -31,7 +31,8 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
     `job`: {"sql", "database": path or None, "schema": text, "context": text, "seed"}. The entry:
     {"sql", "valid", "problem", "plan", "real": whether the real database is used, "ambiguous":
     whether chance has a part in its result there, "images": generated databases, "expected": what
-    it returns on each database (see gold.py) or None where that must be asked again, "columns",
+    it allows on each database (see gold.py), or {"digests": of results it has returned there} where that
+    is too much to keep, "columns",
     "normalised", "hardness", "mutants": {kind: made}, "survivors": [[kind, change, sql, rule]]}.
     """
     gold = job["sql"]
@@ -44,7 +45,7 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
         plan = _verified(gold, syntax.gold_plan(gold, tree), real)
         ambiguous = real is not None and _is_ambiguous(job["database"], real, plan)
         choice = _chosen(tree, plan, found, used, real, job["seed"]) if found is not None else Choice()
-        expected = _expected(plan, real, ambiguous, choice.images)
+        expected = _expected(job, plan, real, ambiguous, choice.images)
     finally:
         if real is not None:
             real.close()
@@ -80,7 +81,7 @@ def _chosen(
     plan: GoldPlan,
     found: Schema,
     used: frozenset[str],
-    real: sqlite3.Connection | None,
+    real: apsw.Connection | None,
     seed: int,
 ) -> Choice:
     """The generated databases to judge on, and what became of the mutants."""
@@ -101,25 +102,47 @@ def _chosen(
 
 
 def _expected(
-    plan: GoldPlan, real: sqlite3.Connection | None, ambiguous: bool, images: Sequence[bytes]
+    job: dict[str, Any],
+    plan: GoldPlan,
+    real: apsw.Connection | None,
+    ambiguous: bool,
+    images: Sequence[bytes],
 ) -> list[Any]:
-    """What the gold query allows on each database, the real one first; None where it is not kept."""
+    """What the gold query allows on each database, the real one first; digests where that is not kept."""
     kept = []
     if real is not None:
-        kept.append(None if ambiguous else to_json(allowed(real, plan, _LIMITS)))
+        found = None if ambiguous else to_json(allowed(real, plan, _LIMITS))
+        if found is None:
+            digests = _digests(job["sql"], [real])
+            if ambiguous:
+                with closing(engine.open_file(Path(job["database"]), reverse=True)) as reverse:
+                    digests += _digests(job["sql"], [reverse])
+            found = {"digests": digests}
+        kept.append(found)
     for image in images:
         with closing(engine.open_image(image)) as connection:
-            kept.append(to_json(allowed(connection, plan, _LIMITS)))
+            kept.append(
+                to_json(allowed(connection, plan, _LIMITS)) or {"digests": _digests(job["sql"], [connection])}
+            )
     return kept
 
 
-def _usable_real(job: dict[str, Any], used: frozenset[str], problems: list[str]) -> sqlite3.Connection | None:
+def _digests(sql: str, connections: Sequence[apsw.Connection]) -> list[str]:
+    """Of what the gold query itself returns; a result that cannot be had again has none."""
+    found = []
+    for connection in connections:
+        with suppress(QueryError):
+            found.append(digest(engine.run(connection, sql, _LIMITS)))
+    return found
+
+
+def _usable_real(job: dict[str, Any], used: frozenset[str], problems: list[str]) -> apsw.Connection | None:
     """The real database, open, if the gold query runs on it and the tables it reads have rows."""
     if job["database"] is None:
         return None
     try:
         connection = engine.open_file(Path(job["database"]))
-    except sqlite3.Error as error:
+    except apsw.Error as error:
         problems.append(f"the real database: {error}")
         return None
     try:
@@ -132,7 +155,7 @@ def _usable_real(job: dict[str, Any], used: frozenset[str], problems: list[str])
     return None
 
 
-def _has_rows(connection: sqlite3.Connection, table: str) -> bool:
+def _has_rows(connection: apsw.Connection, table: str) -> bool:
     try:
         return bool(engine.run(connection, f"SELECT 1 FROM {schema.quoted(table)} LIMIT 1", _LIMITS).rows)
     except QueryError:
@@ -143,11 +166,11 @@ def _schema(job: dict[str, Any], gold: str, problems: list[str]) -> Schema | Non
     """The first schema on which the gold query runs: the real database's, the whole one, the shown one."""
     if job["database"] is not None:
         try:
-            with closing(sqlite3.connect(engine.address(Path(job["database"])), uri=True)) as connection:
+            with closing(engine.unguarded_file(Path(job["database"]))) as connection:
                 found = schema.read(connection)
             if _runs(gold, found, problems):
                 return found
-        except sqlite3.Error as error:
+        except apsw.Error as error:
             problems.append(f"the real database: {error}")
     for text in dict.fromkeys((job["schema"], job["context"])):
         try:
@@ -174,7 +197,7 @@ def _runs(gold: str, found: Schema, problems: list[str]) -> bool:
         return False
 
 
-def _verified(gold: str, plan: GoldPlan, real: sqlite3.Connection | None) -> GoldPlan:
+def _verified(gold: str, plan: GoldPlan, real: apsw.Connection | None) -> GoldPlan:
     """The plan, unless the gold query's own result on the real database is not among those it allows."""
     if plan.mode != "choice" or real is None:
         return plan
@@ -187,7 +210,7 @@ def _verified(gold: str, plan: GoldPlan, real: sqlite3.Connection | None) -> Gol
     return GoldPlan(gold, "exact")
 
 
-def _is_ambiguous(path: str, real: sqlite3.Connection, plan: GoldPlan) -> bool:
+def _is_ambiguous(path: str, real: apsw.Connection, plan: GoldPlan) -> bool:
     try:
         with closing(engine.open_file(Path(path), reverse=True)) as reverse:
             return not same_choice(allowed(real, plan, _LIMITS), allowed(reverse, plan, _LIMITS))

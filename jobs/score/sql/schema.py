@@ -7,10 +7,11 @@ defaults and views are left out: the text comes with the data and is not trusted
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import apsw
 
 Kind = Literal["integer", "real", "text", "time", "boolean"]
 
@@ -63,14 +64,14 @@ _STATEMENT = re.compile(
 )
 _DEFINING = frozenset(
     {
-        sqlite3.SQLITE_CREATE_TABLE,
-        sqlite3.SQLITE_CREATE_INDEX,
-        sqlite3.SQLITE_INSERT,
-        sqlite3.SQLITE_UPDATE,
-        sqlite3.SQLITE_READ,
-        sqlite3.SQLITE_REINDEX,
-        sqlite3.SQLITE_FUNCTION,
-        sqlite3.SQLITE_TRANSACTION,
+        apsw.SQLITE_CREATE_TABLE,
+        apsw.SQLITE_CREATE_INDEX,
+        apsw.SQLITE_INSERT,
+        apsw.SQLITE_UPDATE,
+        apsw.SQLITE_READ,
+        apsw.SQLITE_REINDEX,
+        apsw.SQLITE_FUNCTION,
+        apsw.SQLITE_TRANSACTION,
     }
 )
 
@@ -84,23 +85,21 @@ def statements(text: str) -> Iterator[str]:
 
 def from_text(text: str) -> Schema:
     """The schema that CREATE TABLE statements define. Raises SchemaError where SQLite refuses one of them."""
-    connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)
+    connection = apsw.Connection(":memory:", statementcachesize=0)
     try:
-        connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-        connection.set_authorizer(
-            lambda action, *_: sqlite3.SQLITE_OK if action in _DEFINING else sqlite3.SQLITE_DENY
-        )
+        connection.limit(apsw.SQLITE_LIMIT_ATTACHED, 0)
+        connection.authorizer = lambda action, *_: apsw.SQLITE_OK if action in _DEFINING else apsw.SQLITE_DENY
         for statement in statements(text):
             connection.execute(statement)
-        connection.set_authorizer(None)
+        connection.authorizer = None
         return read(connection)
-    except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+    except (apsw.Error, ValueError) as error:
         raise SchemaError(str(error)[:300]) from None
     finally:
         connection.close()
 
 
-def read(connection: sqlite3.Connection) -> Schema:
+def read(connection: apsw.Connection) -> Schema:
     """The schema of an open database. Needs a connection whose authorizer allows `PRAGMA table_info`."""
     names = connection.execute(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
@@ -108,11 +107,11 @@ def read(connection: sqlite3.Connection) -> Schema:
     return Schema(tuple(_read_table(connection, str(name)) for (name,) in names.fetchall()))
 
 
-def _read_table(connection: sqlite3.Connection, name: str) -> TableSchema:
-    info = connection.execute(
+def _read_table(connection: apsw.Connection, name: str) -> TableSchema:
+    info: list[Any] = connection.execute(
         'SELECT name, type, pk, "notnull" FROM pragma_table_info(?)', (name,)
     ).fetchall()
-    primary = tuple(str(column) for column, _, place, _ in sorted(info, key=lambda row: row[2]) if place)
+    primary = tuple(str(column) for place, column in sorted((int(r[2]), str(r[0])) for r in info) if place)
     unique = _unique_columns(connection, name)
     columns = tuple(
         Column(
@@ -143,7 +142,7 @@ def _read_table(connection: sqlite3.Connection, name: str) -> TableSchema:
     )
 
 
-def _unique_columns(connection: sqlite3.Connection, table: str) -> set[str]:
+def _unique_columns(connection: apsw.Connection, table: str) -> set[str]:
     single = set()
     indexes = connection.execute(
         'SELECT name FROM pragma_index_list(?) WHERE "unique" AND NOT partial', (table,)

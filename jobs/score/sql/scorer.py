@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from functools import cache as cached
 from pathlib import Path
 from typing import Any
 
+import apsw
 import sqlglot
 
 from jobs.score.cache import Cache, key
@@ -170,7 +170,7 @@ class _Scorer:
 @cached
 def code_digest() -> str:
     """Digest of what turns a job into a result: this package, its parser, SQLite and Python."""
-    sha = hashlib.sha256(f"{sqlglot.__version__} {sqlite3.sqlite_version} {sys.version_info[:2]}".encode())
+    sha = hashlib.sha256(f"{sqlglot.__version__} {apsw.sqlite_lib_version()} {sys.version_info[:2]}".encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         sha.update(path.read_bytes())
     return sha.hexdigest()

@@ -1,0 +1,104 @@
+"""SQLite behind its walls, asked directly."""
+
+import apsw
+import pytest
+from small_sql_data import QUESTIONS, SqlData
+
+from jobs.score.sql import engine
+from jobs.score.sql.engine import Limits, QueryError
+
+LIMITS = Limits()
+#: Two texts that are no UTF-8, with a number and a blob beside them.
+UNDECODABLE = (
+    "SELECT CAST(x'ff41' AS TEXT) AS a, 2 AS b, x'ff41' AS c UNION ALL SELECT 'z', 1, NULL ORDER BY b DESC"
+)
+
+
+def empty() -> apsw.Connection:
+    return engine.open_image(database("CREATE TABLE t (a)"))
+
+
+def database(*statements: str) -> bytes:
+    connection = engine.unguarded_image()
+    for statement in statements:
+        connection.execute(statement)
+    return connection.serialize("main")
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT 1; SELECT 2", "SELECT 1;;\n/* and */ DROP TABLE t", "SELECT 1; nonsense"]
+)
+def test_one_statement_alone_is_run(sql: str) -> None:
+    with pytest.raises(QueryError) as caught:
+        engine.run(empty(), sql, LIMITS)
+    assert caught.value.kind == "several statements"
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT 1;", "SELECT 1 ; -- that is all", "SELECT 1 /* or */;;\n /* not */ ;"]
+)
+def test_blanks_and_comments_behind_a_statement_are_free(sql: str) -> None:
+    assert engine.run(empty(), sql, LIMITS).rows == [(1,)]
+
+
+@pytest.mark.parametrize(("sql", "rows"), [("SELECT a, a FROM t", []), ("SELECT 1, 2 WHERE 0", [])])
+def test_a_result_without_rows_has_its_width(sql: str, rows: list[object]) -> None:
+    found = engine.run(empty(), sql, LIMITS)
+    assert (found.width, found.rows) == (2, rows)
+
+
+def test_text_that_is_not_utf8_is_kept_in_its_row_and_order() -> None:
+    found = engine.run(empty(), UNDECODABLE + ";", LIMITS)
+    assert found.rows == [("\udcffA", 2, b"\xffA"), ("z", 1, None)]
+    assert found.undecodable
+
+
+def test_text_that_is_not_utf8_loses_its_bad_bytes_where_the_official_comparison_asks() -> None:
+    found = engine.run(empty(), UNDECODABLE, LIMITS, drop_undecodable=True)
+    assert found.rows == [("A", 2, b"\xffA"), ("z", 1, None)]
+
+
+def test_a_query_on_text_that_is_not_utf8_keeps_its_limits() -> None:
+    many = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT CAST(x'ff' AS TEXT), i FROM n"
+    )
+    with pytest.raises(QueryError) as caught:
+        engine.run(empty(), many, Limits(steps=1_000_000))
+    assert caught.value.kind == "too slow"
+
+
+def test_a_database_put_in_anothers_place_leaves_nothing_of_it_and_the_walls_standing() -> None:
+    connection = engine.open_image(database("CREATE TABLE old (a)", "INSERT INTO old VALUES (1)"))
+    assert engine.run(connection, "SELECT a FROM old", LIMITS).rows == [(1,)]
+    engine.replace_image(connection, database("CREATE TABLE new (a)", "INSERT INTO new VALUES (2)"))
+    assert engine.run(connection, "SELECT a FROM new", LIMITS).rows == [(2,)]
+    for sql, kind in (
+        ("SELECT a FROM old", "unknown table"),
+        ("ATTACH ':memory:' AS other", "refused"),
+        ("INSERT INTO new VALUES (3)", "refused"),
+        ("SELECT load_extension('x')", "refused"),
+        ("SELECT zeroblob(200000)", "too large"),
+    ):
+        with pytest.raises(QueryError) as caught:
+            engine.run(connection, sql, LIMITS)
+        assert caught.value.kind == kind, sql
+
+
+def test_columns_are_named_without_running_the_query() -> None:
+    endless = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT count(*) AS many, max(i) FROM n"
+    )
+    assert engine.column_names(empty(), endless) == ["many", "max(i)"]
+    with pytest.raises(QueryError):
+        engine.column_names(empty(), "SELECT nothing FROM nowhere")
+
+
+def test_a_file_is_opened_read_only(sql_data: SqlData) -> None:
+    before = sql_data.database.read_bytes()
+    connection = engine.open_file(sql_data.database)
+    assert engine.run(connection, QUESTIONS[0][1], LIMITS).rows == [(5,)]
+    with pytest.raises(QueryError) as caught:
+        engine.run(connection, "DELETE FROM singer", LIMITS)
+    assert caught.value.kind == "refused"
+    assert sql_data.database.read_bytes() == before
+    assert [path.name for path in sql_data.database.parent.iterdir()] == [sql_data.database.name]
