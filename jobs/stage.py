@@ -242,6 +242,7 @@ def library_versions() -> dict[str, str]:
         "peft",
         "deepspeed",
         "sqlglot",
+        "apsw",
         "openai",
     ):
         try:
