@@ -8,6 +8,7 @@ started it (see worker.py).
 from __future__ import annotations
 
 import json
+import marshal
 import os
 import select
 import signal
@@ -70,7 +71,8 @@ class _Worker:
         self.owed.extend(indices)
         self.last_sign = time.monotonic()
         try:
-            data = memoryview(json.dumps([jobs[index] for index in indices]).encode() + b"\n")
+            batch = marshal.dumps([jobs[index] for index in indices])
+            data = memoryview(worker.LENGTH.pack(len(batch)) + batch)
             while data:
                 data = data[self._in.write(data) :]
         except BrokenPipeError:
