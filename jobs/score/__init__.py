@@ -1,3 +1,3 @@
 """Stage kind `score`."""
 
-VERSION = 1
+VERSION = 2
