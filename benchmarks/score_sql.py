@@ -3,22 +3,28 @@
 DIR has Spider's layout. Every gold query is judged as its own answer against its real database
 and its generated ones, in the sandbox. Measured: making gold queries ready (cold, no cache), then
 judging, on one and on two workers, warm: databases made, no answer cached. `official` and the
-normalised match are measured apart, and the time per row for growing parts of the data.
+normalised match are measured apart, and the time per row for growing parts of the data; last a whole
+scoring with all measures, where equal answers to equal questions are judged once. To compare with: a plain
+loop in one process without any sandbox, gold and answer on the real database alone, as evaluators do it.
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
+import sqlite3
+import tempfile
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jobs.prepare.sources import read_part
 from jobs.score.cache import Cache, default_path
 from jobs.score.sql.pool import Lost, Pool
-from jobs.score.sql.scorer import gold_jobs, judge_job, ready_golds
+from jobs.score.sql.scorer import gold_jobs, gold_key, judge_job, ready_golds, score
+from jobs.tasks.rows import Row
 
 #: Gold queries made ready without the cache, to say what the first scoring costs.
 COLD_ROWS = 200
@@ -52,18 +58,20 @@ def main() -> None:
         _measure(f"strict, {workers} worker(s)", jobs, workers, options.repeat)
     for name in ("official", "normalise"):
         _measure(f"strict + {name}, 2 workers", [{**job, name: True} for job in jobs], 2, options.repeat)
-    real = [
-        {**job, "gold": {**job["gold"], "images": []}, "official": official}
-        for official in (False,)
-        for job in jobs
-        if job["gold"]["real"]
-    ]
+    real = [{**job, "gold": {**job["gold"], "images": []}} for job in jobs if job["gold"]["real"]]
+    _show("a plain loop, real databases alone", len(real), options.repeat, lambda: _plain_loop(real))
     for workers in (1, 2):
         _measure(f"strict, real databases alone, {workers} worker(s)", real, workers, options.repeat)
     for part in PARTS:
         _measure(
             f"strict, {part:.1%} of the rows, 2 workers", jobs[: int(len(jobs) * part)], 2, options.repeat
         )
+    _show(
+        "a whole scoring, 2 workers",
+        len(rows),
+        options.repeat,
+        lambda: _whole_scoring(rows, options.data, prepared, golds),
+    )
     print(f"peak memory of this process {_peak_mib(resource.RUSAGE_SELF):.0f} MiB")
 
 
@@ -81,9 +89,12 @@ def _measure_cold(jobs: Sequence[dict[str, Any]]) -> None:
 def _measure(name: str, jobs: Sequence[dict[str, Any]], workers: int, repeat: int) -> None:
     with Pool(workers) as pool:
         pool.map(jobs[:200])  # workers started, their modules loaded
-        fastest = min(_timed(pool, jobs) for _ in range(repeat))
-    rate = len(jobs) / fastest
-    each = 1e6 * fastest / len(jobs)
+        _show(name, len(jobs), repeat, lambda: _timed(pool, jobs))
+
+
+def _show(name: str, answers: int, repeat: int, timed: Callable[[], float]) -> None:
+    fastest = min(timed() for _ in range(repeat))
+    rate, each = answers / fastest, 1e6 * fastest / answers
     print(
         f"{name:45} {rate:8.0f} answers/s {each:8.0f} µs each, peak {_peak_mib(resource.RUSAGE_CHILDREN):.0f} MiB"
     )
@@ -96,6 +107,40 @@ def _timed(pool: Pool, jobs: Sequence[dict[str, Any]]) -> float:
     wrong = [result for result in results if isinstance(result, Lost) or not result["strict"]]
     if wrong:
         raise SystemExit(f"{len(wrong)} gold answers were not right: {wrong[0]}")
+    return seconds
+
+
+def _plain_loop(jobs: Sequence[dict[str, Any]]) -> float:
+    """Seconds of judging as evaluators do: Python's own sqlite3, each database opened once, bags compared."""
+    opened: dict[str, sqlite3.Connection] = {}
+    started = time.perf_counter()
+    for job in jobs:
+        path = job["database"]
+        if path not in opened:
+            opened[path] = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+            opened[path].text_factory = lambda data: data.decode("utf-8", "ignore")
+        gold, answer = (
+            Counter(opened[path].execute(sql).fetchall()) for sql in (job["gold"]["sql"], job["answer"])
+        )
+        if gold != answer:
+            raise SystemExit(f"a gold answer was not right: {job['answer']}")
+    seconds = time.perf_counter() - started
+    for connection in opened.values():
+        connection.close()
+    return seconds
+
+
+def _whole_scoring(
+    rows: Sequence[Row], data: Path, prepared: Sequence[dict[str, Any]], golds: Sequence[dict[str, Any]]
+) -> float:
+    """Seconds of `launcher score` without its start: gold queries ready, no answer known."""
+    with tempfile.TemporaryDirectory() as directory:
+        cache = Cache(Path(directory) / "cache.sqlite")
+        cache.put({gold_key(job): gold for job, gold in zip(prepared, golds, strict=True)})
+        started = time.perf_counter()
+        score(rows, [row.gold for row in rows], data, workers=2, cache=cache)
+        seconds = time.perf_counter() - started
+        cache.close()
     return seconds
 
 
