@@ -23,7 +23,7 @@ VERSIONS: dict[StageKind, int] = {
     "tune": 2,
     "predict": 2,
     "score": 1,
-    "report": 1,
+    "report": 2,
 }
 
 

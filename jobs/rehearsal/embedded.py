@@ -75,15 +75,7 @@ class Embedded:
         key = f"sk-rehearsal-{secrets.token_urlsafe(24)}"
         ready = self._context.scratch / "rehearsal.url"
         ready.unlink(missing_ok=True)
-        settings = self._settings
-        recipe = Recipe(
-            lora=settings.lora,
-            learning_rate=settings.learning_rate,
-            dtype=settings.dtype,
-            micro_batch_tokens=settings.micro_batch_tokens,
-            threads=settings.threads,
-            answer_rows=settings.answer_rows,
-        )
+        recipe = Recipe.of(self._settings)
         base = self._context.input("model").directory()
         command = [
             *(sys.executable, "-m", "jobs", "rehearse", "--die-with-parent", "--port", "0"),
