@@ -25,7 +25,7 @@ from jobs.stage import StageContext
 from launcher.experiment import Rehearsal
 from launcher.outcome import Failure, Reason
 
-_START_TIMEOUT_S = 60.0
+_START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 75.0
 _TENANT = "rehearsal"
 _PREFIX = "state-"

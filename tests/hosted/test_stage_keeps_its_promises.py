@@ -173,6 +173,18 @@ def test_a_batch_that_could_pass_the_budget_is_not_sent(
     assert "batches-created" not in server.counters()
 
 
+def test_rows_that_the_service_failed_to_answer_are_asked_again_in_a_further_batch(
+    make_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = make_server()
+    one = study(tmp_path, server.url, contender={"batch": True})
+    one.tune()
+    (server.root / "model" / "crash-once").touch()
+    one.predict()
+    assert len(one.output("predict-hosted-s1", "predictions.jsonl")) == TEST_ROWS
+    assert server.counters()["batches-created"] == 2
+
+
 def test_the_ledger_is_what_the_service_counted(make_server: Callable[..., Server], tmp_path: Path) -> None:
     server = make_server()
     one = study(tmp_path, server.url)
