@@ -102,9 +102,10 @@ def test_one_training_whatever_the_layout(bench: Bench, other: dict[str, Any]) -
     assert_same_training(bench, "whole", "other")
 
 
-def test_two_workers_train_what_one_does(bench: Bench) -> None:
-    bench.train("one", steps=3)
-    bench.train("two", steps=3, processes=2)
+@pytest.mark.parametrize("packing", [True, False], ids=["packed", "padded"])
+def test_two_workers_train_what_one_does(bench: Bench, packing: bool) -> None:
+    bench.train("one", steps=3, packing=packing)
+    bench.train("two", steps=3, packing=packing, processes=2)
     assert bench.run("one") == 0
     assert bench.run("two") == 0
     assert_same_training(bench, "one", "two")
