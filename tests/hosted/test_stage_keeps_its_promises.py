@@ -31,6 +31,14 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "patience_of", lambda _url: QUICK)
 
 
+def test_looking_often_says_nothing_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    context = study(tmp_path, "http://127.0.0.1:9/v1").context("predict-hosted-s1")
+    for rows in (0, 0, 0, 2, 5, 5):
+        context.heartbeat(rows, 5, "rows")
+    lines = [line.split(" eta")[0].rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["rows 0/5", "rows 5/5"]
+
+
 def stop_when_running(one: Study, server: Server, before: Callable[[], None] = lambda: None) -> None:
     """Run `tune`; once its job runs, do `before` and ask it to stop."""
     context = one.context("tune-hosted-s1")
