@@ -13,6 +13,8 @@ import time
 def train(job: str) -> int:
     with open(job, encoding="utf-8") as stream:
         described = json.load(stream)
+    if os.path.exists(os.path.join(described["model"], "crash-training")):
+        os._exit(9)
     total = described["settings"]["training"]["steps"]
     with open(os.path.join(described["data"], "train.jsonl"), encoding="utf-8") as stream:
         slow = "slowly" in stream.read()

@@ -96,6 +96,23 @@ def test_a_job_that_failed_is_told_with_the_services_reason(
     assert "at least 10" in caught.value.what
 
 
+def test_a_job_that_the_service_lost_is_made_anew_by_the_next_try(
+    make_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = make_server()
+    one = study(tmp_path, server.url)
+    broken = server.root / "model" / "crash-training"
+    broken.touch()
+    with pytest.raises(Failure) as caught:
+        one.tune()
+    assert caught.value.reason is Reason.NETWORK
+    assert "its training process was killed" in caught.value.what
+    broken.unlink()
+    one.tune()
+    assert [job.status for job in server.client().fine_tuning.jobs.list()] == ["succeeded", "failed"]
+    assert server.counters()["uploads"] == 1
+
+
 def test_rows_dropped_silently_are_reported(make_server: Callable[..., Server], tmp_path: Path) -> None:
     server = make_server(faults=[{"kind": "drop-rows", "rows": 2}])
     one = study(tmp_path, server.url)
