@@ -170,6 +170,7 @@ def carry_out(one: Study) -> Failure | None:
                 continue
             except Failure as failure:
                 failures += 1
+                MET["long waits"] += "asks to wait" in failure.what
                 if failure.reason is not Reason.NETWORK or failures > 1:
                     return failure
     return None
@@ -225,7 +226,6 @@ def _met(counters: dict[str, int], steps: Steps, failure: Failure | None) -> Cou
     for name, count in counters.items():
         if name.startswith("faults/"):
             met[name.split("/")[1]] += count
-    met["long waits"] = int(failure is not None and "asks to wait" in failure.what)
     met[f"ended: {failure.reason.value if failure else 'succeeded'}"] = 1
     return met
 
