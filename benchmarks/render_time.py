@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-PROFILES = ("smoke", "demo", "rehearsal")
+PROFILES = ("smoke", "demo")
 _IMAGE = "registry.example/{}@sha256:" + "0" * 64
 _SITE = """
 namespace: tuning

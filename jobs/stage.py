@@ -57,6 +57,7 @@ class StageContext:
         self._stop = False
         self._started = time.monotonic()
         self._last_beat = 0.0
+        self._last_step = -1
         self._first_beat: tuple[int, float] | None = None
 
     # -- inputs ---------------------------------------------------------------------------
@@ -76,9 +77,10 @@ class StageContext:
         """Say how far the work is: a line on stdout and an object in the store. Cheap to call often."""
         now = time.monotonic()
         interval_s = max(HEARTBEAT_INTERVAL_S, self.store.poll_interval_s)
-        if step not in (0, total) and now - self._last_beat < interval_s:
+        first_or_last = step in (0, total) and step != self._last_step
+        if not first_or_last and now - self._last_beat < interval_s:
             return
-        self._last_beat = now
+        self._last_beat, self._last_step = now, step
         elapsed_s = now - self._started
         if self._first_beat is None:
             # What a resumed stage finds done already says nothing about its speed.

@@ -105,6 +105,7 @@ class Conductor:
         self.sleep = sleep
         self.clock = clock
         self.walk = Walk()
+        self._stages_behind = _stages_behind(plan)
         self._stop = False
         self._budget_looked_at = clock()
 
@@ -174,8 +175,9 @@ class Conductor:
         ]
 
     def _start_ready(self) -> None:
+        """Start what has its inputs, first what most stages stand behind in a row: the run waits for that longest."""
         running = self.backend.running()
-        for stage in self._open_stages():
+        for stage in sorted(self._open_stages(), key=lambda stage: -self._stages_behind[stage.name]):
             if stage.name in running or not all(
                 self._is_finished(self.plan.stage(name)) for name in stage.needs.values()
             ):
@@ -280,3 +282,12 @@ class Conductor:
             "stages": stages,
             "ended_at": self.clock(),
         }
+
+
+def _stages_behind(plan: Plan) -> dict[str, int]:
+    """For each stage the length of the longest chain of stages that wait for it."""
+    behind = dict.fromkeys((stage.name for stage in plan.stages), 0)
+    for stage in reversed(plan.stages):
+        for needed in stage.needs.values():
+            behind[needed] = max(behind[needed], behind[stage.name] + 1)
+    return behind

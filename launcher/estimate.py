@@ -56,6 +56,8 @@ class StageEstimate:
     tokens: float | None = None
     hours: float | None = None
     usd: float | None = None
+    #: What a rehearsed stage's service would ask for; nobody pays it.
+    would_cost_usd: float | None = None
     memory_gib: float | None = None
     memory_available_gib: float | None = None
     problem: str | None = None
@@ -127,7 +129,7 @@ def _stage(stage: Stage, models: dict[str, str], counts: TokenCounts | None, pri
 
 
 def _tune(stage: Stage, settings: TuneSettings, counts: TokenCounts | None, prices: Prices) -> StageEstimate:
-    """Tokens billed and dollars of a hosted job; a rehearsal costs nothing, whatever its tokens would."""
+    """Tokens billed and dollars of a hosted job; what a rehearsal's would be, nobody pays."""
     blank = StageEstimate(stage.name, stage.resources.device, 0)
     price = prices.training(settings.model)
     if settings.rehearsal is None and (problem := hosted_problem(settings, prices=prices)):
@@ -136,8 +138,8 @@ def _tune(stage: Stage, settings: TuneSettings, counts: TokenCounts | None, pric
         return blank
     epochs = default_epochs(counts.train_rows) if settings.epochs == "auto" else settings.epochs
     tokens = counts.upload_tokens * epochs
-    usd = tokens / 1e6 * price.training if settings.rehearsal is None else None
-    return replace(blank, tokens=tokens, usd=usd)
+    usd = tokens / 1e6 * price.training
+    return _priced(replace(blank, tokens=tokens), usd, rehearsed=settings.rehearsal is not None)
 
 
 def _hosted_answers(
@@ -155,8 +157,12 @@ def _hosted_answers(
     shown = settings.shots * counts.train_tokens_per_row
     prompt = counts.test_rows * (counts.test_prompt_tokens_per_row + shown)
     answers = counts.test_rows * counts.test_answer_tokens_per_row
-    usd = rate.usd(prompt, answers) if settings.rehearsal is None else None
-    return replace(blank, tokens=prompt + answers, usd=usd)
+    usd = rate.usd(prompt, answers)
+    return _priced(replace(blank, tokens=prompt + answers), usd, rehearsed=settings.rehearsal is not None)
+
+
+def _priced(one: StageEstimate, usd: float, *, rehearsed: bool) -> StageEstimate:
+    return replace(one, would_cost_usd=usd) if rehearsed else replace(one, usd=usd)
 
 
 def training_memory_gib(shape: catalog.Shape, settings: TrainSettings) -> float:

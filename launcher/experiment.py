@@ -153,7 +153,7 @@ class Rehearsal(Strict):
     stand_in: Annotated[str, Field(min_length=1)] = "smollm2-135m"
     lora: Lora = Lora(r=16, alpha=32, dropout=0.0)
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-3
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     micro_batch_tokens: Annotated[int, Field(ge=16)] = 2048
     answer_rows: Annotated[int, Field(ge=1, le=1024)] = 25
     threads: Annotated[int, Field(ge=1, le=256)] = 2

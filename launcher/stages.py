@@ -19,11 +19,11 @@ StageKind = Literal["fetch", "prepare", "train", "tune", "predict", "score", "re
 VERSIONS: dict[StageKind, int] = {
     "fetch": 1,
     "prepare": 1,
-    "train": 1,
-    "tune": 1,
-    "predict": 1,
+    "train": 2,
+    "tune": 2,
+    "predict": 2,
     "score": 2,
-    "report": 1,
+    "report": 2,
 }
 
 

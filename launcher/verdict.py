@@ -294,8 +294,16 @@ def _code(text: str) -> str:
     return f"`{flat}`" if flat else "(empty)"
 
 
+def price_lines(receipt: dict[str, Any]) -> list[str]:
+    """Every price that the receipt's dollars come from, with where it stands and since when."""
+    gpus = [
+        f"{price['device']}: ${price['usd']} per hour, {price['source']}, {price['date']}"
+        for price in receipt["prices"]
+    ]
+    return gpus + [_hosted_price(price) for price in receipt.get("hosted_prices", [])]
+
+
 def _hosted_price(price: dict[str, Any]) -> str:
-    """One line of a hosted model's prices, with where they stand and since when."""
     names = {
         "training": "training",
         "tuned_input": "tuned in",
@@ -304,9 +312,7 @@ def _hosted_price(price: dict[str, Any]) -> str:
         "output": "out",
     }
     figures = ", ".join(f"{label} ${price[name]}" for name, label in names.items() if price[name] is not None)
-    return (
-        f"- {_text(price['model'])}: {figures} per million tokens, {_text(price['source'])}, {price['date']}"
-    )
+    return f"{price['model']}: {figures} per million tokens, {price['source']}, {price['date']}"
 
 
 def _receipt(receipt: dict[str, Any]) -> list[str]:
@@ -324,11 +330,9 @@ def _receipt(receipt: dict[str, Any]) -> list[str]:
         for line in receipt["stages"]
     ]
     header = ["stage", "device", "seconds", "seconds lost or failed", "peak memory, GiB", "cost"]
-    prices = [
-        f"- {_text(price['device'])}: ${price['usd']} per hour, {_text(price['source'])}, {price['date']}"
-        for price in receipt["prices"]
-    ] or ["- This run's devices have no price in the catalogue: its time is not priced."]
-    prices += [_hosted_price(price) for price in receipt.get("hosted_prices", [])]
+    prices = [f"- {_text(line)}" for line in price_lines(receipt)]
+    if not receipt["prices"]:
+        prices.insert(0, "- This run's devices have no price in the catalogue: its time is not priced.")
     lost_s = receipt["seconds_lost"] + receipt["seconds_failed"]
     total = f"{receipt['seconds']:.0f} s productive, {lost_s:.0f} s lost or failed"
     return ["## Receipt", "", total, "", *_table(header, rows), *prices, ""]

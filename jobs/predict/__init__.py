@@ -1,3 +1,3 @@
 """Stage kind `predict`."""
 
-VERSION = 1
+VERSION = 2

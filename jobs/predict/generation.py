@@ -1,7 +1,12 @@
 """Greedy answers of one batch: what `transformers` computes, without its general generate loop.
 
-Rows that reached their end leave the batch at once, so a batch costs what its rows need.
-Prompts are padded on the left; positions and the attention mask leave the padding out.
+Rows that reached their end leave the batch at once, so a batch costs what its rows need. What all
+prompts begin with is read once. What follows is padded on the left; positions and the attention
+mask leave the padding out::
+
+    shared      i i i
+    tokens      0 a a      mask   1 1 1 0 1 1      positions   . 3 4
+                b b b             1 1 1 1 1 1                  3 4 5
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from jobs.train.examples import shared_tokens
 from launcher.outcome import Failure, Reason
 
 
@@ -46,17 +52,19 @@ def answer_batch(
 ) -> list[Answer]:
     """The greedy continuation of each prompt, up to an end token or `max_new_tokens` tokens."""
     import torch
-    from transformers import DynamicCache
 
-    width, device = max(len(prompt) for prompt in prompts), model.device
+    device = model.device
+    shared = _shared_tokens(prompts)
+    width = max(len(prompt) for prompt in prompts) - shared
     tokens = torch.zeros((len(prompts), width), dtype=torch.long)  # (rows, columns)
-    mask = torch.zeros_like(tokens)
+    mask = torch.ones((len(prompts), shared + width), dtype=torch.long)
     for row, prompt in enumerate(prompts):
-        tokens[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
+        padding = shared + width - len(prompt)
+        tokens[row, padding:] = torch.tensor(prompt[shared:])
+        mask[row, shared : shared + padding] = 0
     tokens, mask = tokens.to(device), mask.to(device)
-    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    cache = DynamicCache(config=model.config)
+    positions = (mask.cumsum(dim=1)[:, shared:] - 1).clamp(min=0)
+    cache = _read_once(model, prompts[0][:shared], len(prompts))
     written: list[list[int]] = [[] for _ in prompts]
     finish: list[Literal["stop", "length"]] = ["length"] * len(prompts)
     alive = list(range(len(prompts)))  # the prompt that each row of the tensors belongs to
@@ -89,6 +97,27 @@ def answer_batch(
             mask = torch.cat([mask, mask.new_ones((len(alive), 1))], dim=1)
             positions = positions[:, -1:] + 1
     return [Answer(tuple(ids), end) for ids, end in zip(written, finish, strict=True)]
+
+
+def _shared_tokens(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with, at least one of each left to go on from; 0 for a single prompt."""
+    if len(prompts) == 1:
+        return 0
+    return min(shared_tokens(prompts), min(map(len, prompts)) - 1)
+
+
+def _read_once(model: Any, shared: Sequence[int], rows: int) -> Any:
+    """A cache of keys and values that already holds `shared` for every row."""
+    import torch
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=model.config)
+    if shared:
+        tokens = torch.tensor([list(shared)], device=model.device)
+        with torch.inference_mode():
+            model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache.batch_repeat_interleave(rows)
+    return cache
 
 
 def load(

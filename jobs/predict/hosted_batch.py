@@ -133,7 +133,7 @@ def _read(service: Service, ledger: Ledger, batch: Any, rows: list[int], latency
             if row is None or row in ledger.answers:
                 continue
             if response.get("status_code") == 200:
-                ledger.note(row, answer_of(response["body"], latency_s))
+                ledger.note(row, answer_of(response.get("body"), latency_s))
             elif 400 <= int(response.get("status_code") or 0) < 500 and response["status_code"] not in (
                 408,
                 409,

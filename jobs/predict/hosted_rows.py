@@ -119,7 +119,7 @@ def _answer(service: Service, throttle: Throttle, request: dict[str, Any]) -> di
     raise AssertionError("bear raises after the last try")
 
 
-def answer_of(body: dict[str, Any], latency_s: float) -> dict[str, Any]:
+def answer_of(body: Any, latency_s: float) -> dict[str, Any]:
     """A prediction from a chat completion. Raises Failure(NETWORK) where it is none."""
     try:
         choice, usage = body["choices"][0], body["usage"]

@@ -83,6 +83,8 @@ class Answering:
         finally:
             for child in self._children.values():
                 child.kill()
+                # Waited for, so that the receipt knows what it took.
+                await child.ended()
 
     def _take(self) -> list[_Waiting]:
         """The oldest request, and others that may share its batch; callers who left are dropped."""

@@ -125,11 +125,16 @@ class Batches:
                 continue
             if self._status(batch) == "cancelling":
                 break
-            answers = await self._service.answering.batch(key, [one for _, one in members])
-            done = {
-                line: _line(lines[line], conversation, answer)
-                for (line, conversation), answer in zip(members, answers, strict=True)
-            }
+            try:
+                answers = await self._service.answering.batch(key, [one for _, one in members])
+            except ApiError as error:
+                # These requests failed, not the batch: whoever made it asks for them again.
+                done = {line: _refusal(lines[line], error) for line, _ in members}
+            else:
+                done = {
+                    line: _line(lines[line], conversation, answer)
+                    for (line, conversation), answer in zip(members, answers, strict=True)
+                }
             state.put_answers(batch.id, done)
             state.update(batch, request_counts=_counts(len(lines), state.answers(batch.id)))
         self._finish(batch, len(lines))

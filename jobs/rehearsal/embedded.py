@@ -25,7 +25,7 @@ from jobs.stage import StageContext
 from launcher.experiment import Rehearsal
 from launcher.outcome import Failure, Reason
 
-_START_TIMEOUT_S = 60.0
+_START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 75.0
 _TENANT = "rehearsal"
 _PREFIX = "state-"
@@ -75,15 +75,7 @@ class Embedded:
         key = f"sk-rehearsal-{secrets.token_urlsafe(24)}"
         ready = self._context.scratch / "rehearsal.url"
         ready.unlink(missing_ok=True)
-        settings = self._settings
-        recipe = Recipe(
-            lora=settings.lora,
-            learning_rate=settings.learning_rate,
-            dtype=settings.dtype,
-            micro_batch_tokens=settings.micro_batch_tokens,
-            threads=settings.threads,
-            answer_rows=settings.answer_rows,
-        )
+        recipe = Recipe.of(self._settings)
         base = self._context.input("model").directory()
         command = [
             *(sys.executable, "-m", "jobs", "rehearse", "--die-with-parent", "--port", "0"),

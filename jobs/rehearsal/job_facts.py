@@ -46,8 +46,13 @@ def model_name(job: Stored) -> str:
 
 
 def row_of(example: dict[str, Any]) -> Row:
+    """An example as the engine reads it; a developer's message is the system's, as it is when answers are asked for."""
     messages = tuple(
-        {"role": message["role"], "content": message["content"] or ""} for message in example["messages"]
+        {
+            "role": "system" if message["role"] == "developer" else message["role"],
+            "content": message["content"] or "",
+        }
+        for message in example["messages"]
     )
     return Row("", messages, {"task": "chat"})
 

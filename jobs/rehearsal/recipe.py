@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from jobs.tune import pricing
-from launcher.experiment import Lora, Strict, Training
+from launcher.experiment import Lora, Rehearsal, Strict, Training
 from launcher.stages import TrainSettings
 
 _WARMUP_SHARE = 0.1
@@ -20,13 +20,25 @@ class Recipe(Strict):
 
     lora: Lora = Lora(r=16, alpha=32, dropout=0.0)
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-3
-    dtype: str = "bfloat16"
+    dtype: str = "float32"
     micro_batch_tokens: Annotated[int, Field(ge=16)] = 2048
     threads: Annotated[int, Field(ge=1)] = 2
     device: str = "cpu"
     #: Requests that one forward pass answers.
     answer_rows: Annotated[int, Field(ge=1, le=1024)] = 16
     answer_dtype: str = "float32"
+
+    @classmethod
+    def of(cls, rehearsal: Rehearsal) -> Recipe:
+        """The recipe of a contender that is rehearsed."""
+        return cls(
+            lora=rehearsal.lora,
+            learning_rate=rehearsal.learning_rate,
+            dtype=rehearsal.dtype,
+            micro_batch_tokens=rehearsal.micro_batch_tokens,
+            threads=rehearsal.threads,
+            answer_rows=rehearsal.answer_rows,
+        )
 
 
 def train_settings(

@@ -24,7 +24,7 @@ from jobs.rehearsal.state import State, Stored, new_id, now
 from jobs.tasks.rows import write_rows
 from jobs.train import checkpoint
 from jobs.train.trainer import Job
-from jobs.train.workers import STOPPED, to_json
+from jobs.train.workers import to_json
 from jobs.tune import checks, pricing
 from launcher.outcome import Failure
 from launcher.stages import TrainSettings
@@ -114,6 +114,10 @@ class Trainer:
         except FileNotFoundError:
             self._fail(job, "invalid_training_file", "The job failed because a file was deleted.")
             return
+        except Exception as error:
+            traceback.print_exc()
+            self._fail(job, "server_error", f"The job failed: {type(error).__name__}.")
+            return
         fresh = self._state.get("job", job.tenant, job.id)
         if fresh is None or fresh.body["status"] != "validating_files":
             return
@@ -188,6 +192,9 @@ class Trainer:
         description.write_text(to_json(self._engine_job(job, directory)), encoding="utf-8")
         self._training = job.id
         self._child = await Child.start([*self._worker, str(description)], directory / "worker.log")
+        if self._stopping or self._status(job) != "running":
+            # Paused, cancelled or stopped while the process was being made: nobody has told it.
+            self._child.kill()
         failure: Failure | None = None
         async for report in self._child.reports():
             if report["kind"] == "failure":
@@ -197,6 +204,10 @@ class Trainer:
         code = await self._child.ended()
         self._child, self._training = None, None
         self._end(job, code, failure)
+
+    def _status(self, job: Stored) -> str:
+        fresh = self._state.get("job", job.tenant, job.id)
+        return str((fresh or job).body["status"])
 
     def _engine_job(self, job: Stored, directory: Path) -> Job:
         return Job(
@@ -269,7 +280,10 @@ class Trainer:
 
     def _end(self, job: Stored, code: int, failure: Failure | None) -> None:
         fresh = self._state.get("job", job.tenant, job.id)
-        if fresh is None or fresh.body["status"] != "running" or (code == STOPPED and self._stopping):
+        if fresh is None or fresh.body["status"] != "running":
+            return
+        if self._stopping and failure is None and code != 0:
+            # Stopped with its server, perhaps before it could save anything: no try of its own.
             return
         if code == 0:
             self._succeed(fresh)

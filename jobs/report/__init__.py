@@ -1,3 +1,3 @@
 """Stage kind `report`."""
 
-VERSION = 1
+VERSION = 2

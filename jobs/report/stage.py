@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import combinations
 from typing import Any
 
 from jobs.report.compare import compare, mean_measure
@@ -133,15 +134,20 @@ def run(context: StageContext) -> None:
         data=_data_result(settings.source, card, baseline.summaries[0]["valid_gold"]),
         contenders=[one.result() for one in answers.values()],
         comparisons=[
-            compare(name, one.scores, settings.baseline, baseline.scores, primary)
-            for name, one in answers.items()
-            if name != settings.baseline
+            compare(a, answers[a].scores, b, answers[b].scores, primary)
+            for a, b in _pairs(list(answers), settings.baseline)
         ],
         samples=_samples(rows, answers, primary),
         caveats=_caveats(settings, answers),
     )
     (context.out / "results.json").write_text(results.model_dump_json(indent=2) + "\n", encoding="utf-8")
     context.heartbeat(1, 1, "report")
+
+
+def _pairs(names: list[str], baseline: str) -> list[tuple[str, str]]:
+    """Who is compared with whom: everybody with the baseline, then the others with each other."""
+    others = [name for name in names if name != baseline]
+    return [*((name, baseline) for name in others), *combinations(others, 2)]
 
 
 def _data_result(source: str, card: dict[str, Any], valid_gold: int) -> DataResult:

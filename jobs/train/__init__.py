@@ -1,3 +1,3 @@
 """Stage kind `train`."""
 
-VERSION = 1
+VERSION = 2

@@ -34,7 +34,8 @@ def prepare(threads: int, device: str) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # The same as use_deterministic_algorithms(warn_only=True), without importing a compiler for a second or two.
+    torch.set_deterministic_debug_mode("warn")
     if device != "cpu" and not torch.cuda.is_available():
         raise Failure(
             Reason.UNSUPPORTED,

@@ -109,30 +109,51 @@ class Engine:
             dist_init_required=False,
         )
         self._torch_optimizer = optimizer
+        self._head_positions: Any = None
+        model.get_output_embeddings().register_forward_pre_hook(self._at_head_positions)
 
     def loss_sum(self, batch: Microbatch) -> Any:
         """Cross-entropy in float32, summed over the learnt tokens of `batch`; a scalar tensor.
 
-        The language-model head runs on the columns that learn something alone: with short answers
+        The language-model head runs on the positions that learn something alone: with short answers
         that is a fraction of its work and memory.
         """
         import torch
 
+        cache = self._read_once(batch)
         targets = torch.tensor(batch.targets, device=self.device)  # (rows, columns)
-        learnt = (targets != IGNORED).any(dim=0).nonzero().flatten()
-        columns = learnt if len(learnt) else torch.zeros(1, dtype=torch.long, device=self.device)
+        learnt = targets != IGNORED
+        self._head_positions = learnt.flatten().nonzero().flatten() if batch.learnt_tokens else None
         logits = self._engine(
             input_ids=torch.tensor(batch.tokens, device=self.device),
             position_ids=torch.tensor(batch.positions, device=self.device),
-            logits_to_keep=columns,
-            use_cache=False,
-        ).logits.float()  # (rows, len(columns), vocabulary)
+            past_key_values=cache,
+            use_cache=bool(batch.shared),
+        ).logits.float()  # (1, learnt tokens, vocabulary)
         if not batch.learnt_tokens:
             # Joined to the graph, so that this worker takes part in the exchange of gradients.
             return logits.sum() * 0.0
-        return torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), targets[:, columns].flatten(), ignore_index=IGNORED, reduction="sum"
-        )
+        return torch.nn.functional.cross_entropy(logits[0], targets[learnt], reduction="sum")
+
+    def _read_once(self, batch: Microbatch) -> Any:
+        """Keys and values of what all rows begin with, computed once and joined to the graph; None for nothing."""
+        import torch
+        from transformers import DynamicCache
+
+        if not batch.shared:
+            return None
+        cache = DynamicCache(config=self.model.config)
+        self._head_positions = torch.zeros(1, dtype=torch.long, device=self.device)
+        tokens = torch.tensor([batch.shared], device=self.device)
+        self._engine(input_ids=tokens, past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(len(batch.tokens))
+        return cache
+
+    def _at_head_positions(self, _head: Any, inputs: tuple[Any, ...]) -> Any:
+        """In front of the language-model head: (rows, columns, hidden) -> (1, chosen positions, hidden)."""
+        if self._head_positions is None:
+            return inputs
+        return inputs[0].flatten(0, 1)[self._head_positions][None]
 
     def accumulate(self, batch: Microbatch, learnt_tokens_of_step: int) -> Any:
         """Forward and backward of one micro-batch; returns its loss sum, detached."""

@@ -6,7 +6,7 @@ model meets at work exactly the bytes it was taught with.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -60,6 +60,14 @@ def prompt_tokens(row: Row, tokenizer: Any, style: Literal["chat", "plain"]) -> 
         if ids and ids[-1] == tokenizer.eos_token_id:
             ids = ids[:-1]
     return [int(token) for token in ids]
+
+
+def shared_tokens(texts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all of `texts` begin with."""
+    columns = zip(*texts, strict=False)  # ends with the shortest
+    return next(
+        (n for n, column in enumerate(columns) if len(set(column)) > 1), min(map(len, texts), default=0)
+    )
 
 
 def example(row: Row, tokenizer: Any, style: Literal["chat", "plain"], loss: str) -> Example:

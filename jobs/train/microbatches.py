@@ -11,9 +11,12 @@ example's (a mask of ones would switch that off)::
     targets     . a a . . b . c .      the token to predict next; '.' is not learnt
 
 padded: one row an example, padding behind it. Attention is causal, so no token that counts
-sees padding, and again no mask is needed::
+sees padding, and again no mask is needed. What all examples begin with (a task's instructions, about
+half of a text-to-SQL prompt) is computed once for all rows where `share` allows it, and its keys and
+values are what every row attends to::
 
-    tokens      a a a a
+    shared      i i i                  positions 0 1 2
+    tokens      a a a a                positions 3 4 5 6
                 b b b 0
     targets     . a a .
                 . b . .
@@ -24,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobs.train.examples import Example
+from jobs.train.examples import Example, shared_tokens
 
 #: The target of a position that is not learnt (what cross-entropy ignores).
 IGNORED = -100
@@ -32,13 +35,18 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Microbatch:
-    """What one forward pass computes; each field is rows x columns of ints, all rows equally long."""
+    """What one forward pass computes: rows x columns of ints, all rows equally long, behind what they `shared`.
+
+    `real_tokens` counts what all examples hold, what they share as often as they hold it.
+    """
 
     tokens: tuple[tuple[int, ...], ...]
     positions: tuple[tuple[int, ...], ...]
     targets: tuple[tuple[int, ...], ...]
     real_tokens: int
     learnt_tokens: int
+    #: Tokens in front of every row, computed once: positions from 0, nothing of them learnt.
+    shared: tuple[int, ...] = ()
 
 
 #: A pass that computes nothing: keeps workers in step where there are fewer examples than workers.
@@ -55,20 +63,30 @@ def targets(example: Example) -> tuple[int, ...]:
 
 
 def microbatches(
-    examples: Sequence[Example], *, limit_tokens: int, packing: bool, workers: int
+    examples: Sequence[Example], *, limit_tokens: int, packing: bool, workers: int, share: bool = False
 ) -> list[list[Microbatch]]:
     """For each worker its micro-batches, equally many for all, each of at most `limit_tokens` tokens.
 
     Padding counts towards the limit. An example longer than the limit is the caller's mistake.
+    `share` lets padded rows share what they begin with.
     """
-    groups = (
-        _packed_groups(examples, limit_tokens, workers)
-        if packing
-        else _padded_groups(examples, limit_tokens, workers)
-    )
-    build = _packed if packing else _padded
-    built = [build(group) if group else EMPTY for group in groups]
+    if packing:
+        built = [
+            _packed(group) if group else EMPTY for group in _packed_groups(examples, limit_tokens, workers)
+        ]
+    else:
+        shared = _shared_tokens(examples) if share else 0
+        built = [
+            _padded(group, shared if len(group) > 1 else 0) if group else EMPTY
+            for group in _padded_groups(examples, limit_tokens, workers, shared)
+        ]
     return [built[worker::workers] for worker in range(workers)]
+
+
+def _shared_tokens(examples: Sequence[Example]) -> int:
+    """How many tokens all examples begin with, without the last of a prompt: it predicts what is learnt."""
+    common = shared_tokens([example.tokens for example in examples])
+    return min([common, *(example.learn_from - 1 for example in examples)])
 
 
 def _packed_groups(examples: Sequence[Example], limit_tokens: int, workers: int) -> list[list[Example]]:
@@ -91,12 +109,14 @@ def _packed_groups(examples: Sequence[Example], limit_tokens: int, workers: int)
         count += workers
 
 
-def _padded_groups(examples: Sequence[Example], limit_tokens: int, workers: int) -> list[list[Example]]:
-    """Runs of examples of similar length; a run's longest times its rows stays within the limit."""
+def _padded_groups(
+    examples: Sequence[Example], limit_tokens: int, workers: int, shared: int
+) -> list[list[Example]]:
+    """Runs of examples of similar length; `shared` and a run's longest rest times its rows stay within the limit."""
     ordered = sorted(examples, key=lambda example: -len(example.tokens))
     groups: list[list[Example]] = []
     for example in ordered:
-        if groups and len(groups[-1][0].tokens) * (len(groups[-1]) + 1) <= limit_tokens:
+        if groups and shared + (len(groups[-1][0].tokens) - shared) * (len(groups[-1]) + 1) <= limit_tokens:
             groups[-1].append(example)
         else:
             groups.append([example])
@@ -124,12 +144,15 @@ def _packed(group: list[Example]) -> Microbatch:
     )
 
 
-def _padded(group: list[Example]) -> Microbatch:
+def _padded(group: list[Example], shared: int) -> Microbatch:
     width = max(len(example.tokens) for example in group)
     return Microbatch(
-        tokens=tuple(example.tokens + (0,) * (width - len(example.tokens)) for example in group),
-        positions=tuple(tuple(range(width)) for _ in group),
-        targets=tuple(targets(example) + (IGNORED,) * (width - len(example.tokens)) for example in group),
+        tokens=tuple(example.tokens[shared:] + (0,) * (width - len(example.tokens)) for example in group),
+        positions=tuple(tuple(range(shared, width)) for _ in group),
+        targets=tuple(
+            targets(example)[shared:] + (IGNORED,) * (width - len(example.tokens)) for example in group
+        ),
         real_tokens=sum(len(example.tokens) for example in group),
         learnt_tokens=sum(example.learnt_tokens for example in group),
+        shared=group[0].tokens[:shared],
     )

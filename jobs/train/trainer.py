@@ -211,6 +211,8 @@ class _Run:
             limit_tokens=self.training.micro_batch_tokens,
             packing=self.training.packing,
             workers=self.job.workers,
+            # Recomputed layers keep no keys and values; partitioned weights are gathered for one pass each.
+            share=not self.training.recompute and self.training.zero_stage < 3,
         )[self.job.rank]
 
     def _checkpoint(self) -> None:

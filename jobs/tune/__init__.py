@@ -1,3 +1,3 @@
 """Stage kind `tune`."""
 
-VERSION = 1
+VERSION = 2

@@ -17,13 +17,15 @@ _CODES = {
     "bad_data": Reason.BAD_DATA,
     "diverged": Reason.DIVERGED,
     "out_of_memory": Reason.OUT_OF_MEMORY,
+    "exceeded_quota": Reason.OVER_BUDGET,
+    "server_error": Reason.NETWORK,
 }
 
 
 def follow(
     context: StageContext, service: Service, job_id: str, *, on_look: Callable[[], None] = lambda: None
 ) -> Any:
-    """The job as it succeeded. Raises Failure where it failed or was cancelled, Stopped on SIGTERM.
+    """The job as it ended, well or badly. Raises Failure where the service does not answer, Stopped on SIGTERM.
 
     `on_look` is called after every look at the job.
     """
@@ -43,21 +45,25 @@ def follow(
             status = job.status
             print(f"job {job_id}: {service.clean(str(status))}", flush=True)
         if status in ENDED:
-            break
+            return job
         on_look()
         service.wait(service.patience.poll_s)
-    if status == "succeeded":
-        return job
-    if status == "cancelled":
-        raise Failure(
-            Reason.CANCELLED,
-            f"job {job_id} was cancelled at the service",
-            next_step="launcher retry RUN makes a new job",
-        )
+
+
+def end_of(service: Service, job: Any) -> Failure | None:
+    """Why an ended job left no model; None where it succeeded."""
+    if job.status == "succeeded":
+        return None
+    again = "launcher retry RUN makes a new job"
+    if job.status == "cancelled":
+        return Failure(Reason.CANCELLED, f"job {job.id} was cancelled at the service", next_step=again)
     error = job.error
     code, message = (error.code or "", error.message or "") if error else ("", "no reason given")
-    raise Failure(
-        _CODES.get(code, Reason.UNSUPPORTED), f"job {job_id} failed: {service.clean(message)}", where=""
+    reason = _CODES.get(code, Reason.UNSUPPORTED)
+    return Failure(
+        reason,
+        f"job {job.id} failed: {service.clean(message)}",
+        next_step=again if reason is Reason.NETWORK else "",
     )
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from jobs.rehearsal.embedded import Embedded
 from jobs.stage import StageContext, Stopped, write_jsonl
 from jobs.tune import checks, once, pricing
-from jobs.tune.follow import follow
+from jobs.tune.follow import end_of, follow
 from jobs.tune.notes import DirectoryNotes, Notes, StoreNotes
 from jobs.tune.service import LOCAL, Patience, Service, outside
 from launcher.outcome import Failure, Reason
@@ -154,17 +154,17 @@ def _one_job(
     if embedded is not None:
         embedded.save()
     try:
-        return follow(context, service, job_id, on_look=save_now_and_then)
+        job = follow(context, service, job_id, on_look=save_now_and_then)
     except Stopped:
         if embedded is None and once.is_cancelled(context):
             once.cancel(service, job_id)
             print(f"job {job_id}: cancelled with its run", flush=True)
         raise
-    except Failure as failure:
-        if failure.reason is Reason.CANCELLED:
-            # A dead job is not ours any more: the next try makes another.
-            notes.put("job", None)
-        raise
+    if (failure := end_of(service, job)) is not None:
+        # A dead job is not ours any more: the next try makes another.
+        notes.put("job", None)
+        raise failure
+    return job
 
 
 def _results(

@@ -9,6 +9,7 @@ import click
 from launcher.cli.show import duration, emit
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.runs import Attempt
+from launcher.verdict import price_lines
 
 
 def report_end(attempt: Attempt, outcome: dict[str, Any], output: str) -> int:
@@ -89,6 +90,8 @@ def _print_verdict(attempt: Attempt, verdict: dict[str, Any]) -> None:
             f"{comparison['rows']} questions (95 % interval {100 * comparison['low']:+.1f} to "
             f"{100 * comparison['high']:+.1f}{p})"
         )
+    for line in price_lines(verdict["receipt"]):
+        click.echo(f"Price: {line}")
     for caveat in results["caveats"]:
         click.echo(f"Mind: {caveat}")
     click.echo(

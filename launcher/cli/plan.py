@@ -106,7 +106,7 @@ def _print(made: Study, estimates: list[StageEstimate], counts: TokenCounts | No
             else f"{one.memory_gib:.1f} of {one.memory_available_gib or 0:.1f} GiB",
             "–" if one.tokens is None else f"{one.tokens:,.0f}",
             "–" if one.hours is None else duration(3600 * one.hours),
-            "–" if one.usd is None else f"${one.usd:.2f}",
+            _cost(one),
             stage.key[:12],
         ]
         for stage, one in zip(plan.stages, estimates, strict=True)
@@ -115,10 +115,19 @@ def _print(made: Study, estimates: list[StageEstimate], counts: TokenCounts | No
     click.echo()
     _print_inputs(plan)
     priced = [one.usd for one in estimates if one.usd is not None]
+    rehearsed = [one.would_cost_usd for one in estimates if one.would_cost_usd is not None]
     if priced:
-        click.echo(
-            f"estimated cost of training ${sum(priced):.2f}; prices with source and date: launcher/catalog/prices.yaml"
-        )
+        click.echo(f"estimated cost ${sum(priced):.2f}")
+    if rehearsed:
+        click.echo(f"rehearsed: no service is asked and nothing is paid; it would cost ${sum(rehearsed):.2f}")
+    if priced or rehearsed:
+        click.echo("prices with source and date: launcher/catalog/prices.yaml")
+
+
+def _cost(one: StageEstimate) -> str:
+    if one.would_cost_usd is not None:
+        return f"would cost ${one.would_cost_usd:.2f}"
+    return "–" if one.usd is None else f"${one.usd:.2f}"
 
 
 def _print_inputs(plan: Plan) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher import catalog
 from launcher.cli.main import VERBS
 from launcher.experiment import load, validate
 from launcher.outcome import DISPOSITIONS, RETRY_BUDGET
@@ -53,6 +54,18 @@ def test_every_verb_that_the_docs_name_exists(path: Path) -> None:
 def test_links_between_the_docs_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
         assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_the_readme_tells_of_the_demo_as_it_is() -> None:
+    text, demo = (ROOT / "README.md").read_text(), load("sql")
+    assert f"{demo.data.test_rows} questions" in text
+    assert f"on {demo.data.train_rows} others" in text
+    verdict = re.findall(r"```\n(.*?)```", text, re.S)[1]
+    shown = re.findall(r"^  ([a-z]+) +[\d.]+ %", verdict, re.M)
+    assert shown == [contender.name for contender in demo.contenders]
+    assert "was a rehearsal: no hosted service was asked." in verdict
+    prices = [p for p in catalog.prices().hosted_per_million_tokens_usd if p.model == "gpt-3.5-turbo-0613"]
+    assert any(str(price.date) in verdict for price in prices)
 
 
 def test_profiles_that_the_docs_name_exist() -> None:

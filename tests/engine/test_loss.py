@@ -15,18 +15,26 @@ from jobs.train.microbatches import IGNORED, microbatches
 ALIKE = 1e-4
 
 
-def losses(model: Any, items: list[Example], *, limit_tokens: int, packing: bool) -> float:
+def losses(
+    model: Any, items: list[Example], *, limit_tokens: int, packing: bool, share: bool = False
+) -> float:
     """The summed loss over the micro-batches of `items`, computed here from all logits."""
     import torch
 
-    ((*batches,),) = microbatches(items, limit_tokens=limit_tokens, packing=packing, workers=1)
+    ((*batches,),) = microbatches(items, limit_tokens=limit_tokens, packing=packing, workers=1, share=share)
+    assert any(batch.shared for batch in batches) is share
     total = 0.0
     for batch in batches:
         with torch.no_grad():
+            cache = None
+            if batch.shared:
+                cache = model(input_ids=torch.tensor([batch.shared]), use_cache=True).past_key_values
+                cache.batch_repeat_interleave(len(batch.tokens))
             logits = model(
                 input_ids=torch.tensor(batch.tokens),
                 position_ids=torch.tensor(batch.positions),
-                use_cache=False,  # with a cache, the model takes restarting positions for one sequence
+                past_key_values=cache,
+                use_cache=cache is not None,  # with one, restarting positions are taken for one sequence
             ).logits
         total += float(
             torch.nn.functional.cross_entropy(
@@ -39,7 +47,9 @@ def losses(model: Any, items: list[Example], *, limit_tokens: int, packing: bool
     return total
 
 
-def test_packed_and_padded_loss_equal_the_loss_of_each_row_alone(random_model: Path, tokenizer: Any) -> None:
+def test_packed_padded_and_shared_loss_equal_the_loss_of_each_row_alone(
+    random_model: Path, tokenizer: Any
+) -> None:
     from jobs.train.base_model import load_model
 
     model = load_model(random_model, dtype="float32").eval()
@@ -48,6 +58,9 @@ def test_packed_and_padded_loss_equal_the_loss_of_each_row_alone(random_model: P
     assert losses(model, items, limit_tokens=512, packing=True) == pytest.approx(alone, rel=ALIKE)
     assert losses(model, items, limit_tokens=128, packing=True) == pytest.approx(alone, rel=ALIKE)
     assert losses(model, items, limit_tokens=512, packing=False) == pytest.approx(alone, rel=ALIKE)
+    assert losses(model, items, limit_tokens=512, packing=False, share=True) == pytest.approx(
+        alone, rel=ALIKE
+    )
 
 
 def curve(bench: Bench, name: str) -> list[dict[str, float]]:
@@ -89,9 +102,10 @@ def test_one_training_whatever_the_layout(bench: Bench, other: dict[str, Any]) -
     assert_same_training(bench, "whole", "other")
 
 
-def test_two_workers_train_what_one_does(bench: Bench) -> None:
-    bench.train("one", steps=3)
-    bench.train("two", steps=3, processes=2)
+@pytest.mark.parametrize("packing", [True, False], ids=["packed", "padded"])
+def test_two_workers_train_what_one_does(bench: Bench, packing: bool) -> None:
+    bench.train("one", steps=3, packing=packing)
+    bench.train("two", steps=3, packing=packing, processes=2)
     assert bench.run("one") == 0
     assert bench.run("two") == 0
     assert_same_training(bench, "one", "two")

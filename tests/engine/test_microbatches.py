@@ -52,6 +52,35 @@ def test_everything_is_learnt_exactly_once_within_the_limit(
     assert set(found) == expected
 
 
+@given(examples(), st.integers(0, 20), st.integers(1, 4))
+def test_what_all_rows_begin_with_is_computed_once_and_nothing_else_changes(
+    items: list[Example], common: int, workers: int
+) -> None:
+    instructions = tuple(range(-common, 0))
+    longer = [Example(instructions + item.tokens, common + item.learn_from) for item in items]
+    limit = LIMIT_TOKENS + common
+    shares = microbatches(longer, limit_tokens=limit, packing=False, workers=workers, share=True)
+    batches = [batch for share in shares for batch in share]
+    for batch in batches:
+        assert len(batch.shared) + sum(map(len, batch.tokens)) <= limit
+        assert len(batch.shared) >= common or len(batch.tokens) == 1
+        first = {positions[0] for positions in batch.positions}
+        assert first == {len(batch.shared)}
+    expected = {(token - 1, token) for item in items for token in item.tokens[item.learn_from :]}
+    found = [pair for batch in batches for pair in learnt_pairs(batch)]
+    assert len(found) == len(set(found)) == len(expected)
+    assert set(found) == expected
+    assert sum(batch.real_tokens for batch in batches) == sum(len(item.tokens) for item in longer)
+
+
+def test_the_token_that_predicts_the_answer_is_never_shared() -> None:
+    items = [Example((1, 2, 3, 7), 3), Example((1, 2, 3, 8), 3)]
+    ((batch,),) = microbatches(items, limit_tokens=16, packing=False, workers=1, share=True)
+    assert batch.shared == (1, 2)
+    assert batch.tokens == ((3, 7), (3, 8))
+    assert batch.targets == ((7, IGNORED), (8, IGNORED))
+
+
 def test_positions_restart_at_every_packed_example() -> None:
     items = [Example((1, 2, 3), 1), Example((4, 5), 1)]
     ((batch,),) = microbatches(items, limit_tokens=8, packing=True, workers=1)

@@ -28,14 +28,17 @@ def test_batches_are_longest_first_and_hold_every_row_once() -> None:
     assert [[prompt.row for prompt in batch] for batch in batches(prompts, 2)] == [[1, 4], [3, 0], [2]]
 
 
-def test_greedy_answers_are_those_of_the_library(random_model: Path, tokenizer: Any) -> None:
+@pytest.mark.parametrize("instructions", ["", "answer in letters: "], ids=["nothing shared", "instructions"])
+def test_greedy_answers_are_those_of_the_library(
+    random_model: Path, tokenizer: Any, instructions: str
+) -> None:
     import torch
 
     from jobs.predict.generation import answer_batch
     from jobs.train.base_model import load_model
 
     model = load_model(random_model, dtype="float32").eval()
-    prompts = [tokenizer.encode(text) for text in ("a", "bcd ef", "ghijk lmno pqrs")]
+    prompts = [tokenizer.encode(instructions + text) for text in ("a", "bcd ef", "ghijk lmno pqrs")]
     # A token that turns up soon, so that rows end at different times.
     free = answer_batch(model, prompts, ends=frozenset(), max_new_tokens=12)
     end = free[1].tokens[3]

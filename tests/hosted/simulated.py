@@ -13,8 +13,9 @@ import time
 def train(job: str) -> int:
     with open(job, encoding="utf-8") as stream:
         described = json.load(stream)
+    if os.path.exists(os.path.join(described["model"], "crash-training")):
+        os._exit(9)
     total = described["settings"]["training"]["steps"]
-    pause_s = float(os.environ.get("SIMULATED_STEP_S", "0"))
     with open(os.path.join(described["data"], "train.jsonl"), encoding="utf-8") as stream:
         slow = "slowly" in stream.read()
     stopped = False
@@ -31,12 +32,16 @@ def train(job: str) -> int:
         )
         if stopped:
             return 143
-        time.sleep(0.2 if slow else pause_s)
+        time.sleep(0.2 if slow else 0)
     return 0
 
 
-def answer() -> int:
+def answer(settings: str) -> int:
+    crash_once = os.path.join(json.loads(settings)["model"], "crash-once")
     for line in sys.stdin:
+        if os.path.exists(crash_once):
+            os.unlink(crash_once)
+            os._exit(9)
         request = json.loads(line)
         answers = [
             {"text": f"answer to {one[-1]['content'][:40]}", "finish": "stop"}
@@ -47,4 +52,4 @@ def answer() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(train(sys.argv[2]) if sys.argv[1] == "train" else answer())
+    sys.exit(train(sys.argv[2]) if sys.argv[1] == "train" else answer(sys.argv[2]))

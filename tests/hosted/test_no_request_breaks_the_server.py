@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from serving import Server
+from serving import Server, upload_of
 
 from jobs.rehearsal import openapi
 
@@ -172,6 +173,21 @@ def test_without_a_key_only_the_description_is_shown(server: Server) -> None:
     for path in ("/v1/models", "/", "/rehearsal/counters", "/v1/nothing"):
         assert ask(server, "GET", path, authorization="")[0] == 401
     assert ask(server, "GET", "/openapi.json", authorization="")[0] == 200
+
+
+def test_the_page_shows_jobs_with_their_loss_curves(make_server: Callable[..., Server]) -> None:
+    server = make_server(keys={KEY: "one", "sk-test-two": "two"})
+    client = server.client()
+    file = client.files.create(file=("t.jsonl", upload_of(12)), purpose="fine-tune")
+    job = client.fine_tuning.jobs.create(model="gpt-3.5-turbo-0613", training_file=file.id)
+    while client.fine_tuning.jobs.retrieve(job.id).status != "succeeded":
+        pass
+    basic = base64.b64encode(f"anybody:{KEY}".encode()).decode()
+    status, page = ask(server, "GET", "/", authorization=f"Basic {basic}")
+    assert status == 200
+    for shown in (job.id, "succeeded", '<polyline class="train"', "over 96 steps"):
+        assert shown.encode() in page
+    assert job.id.encode() not in ask(server, "GET", "/", authorization="Bearer sk-test-two")[1]
 
 
 def test_the_page_shows_hostile_names_as_text(make_server: Callable[..., Server]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,10 @@ _PATHS = (
     "/v1/batches",
 )
 _CREATED = ("/v1/files", "/v1/fine_tuning/jobs", "/v1/batches")
+
+
+#: What the runs so far have met, and how they ended.
+MET: Counter[str] = Counter()
 
 
 class Killed(BaseException):
@@ -111,6 +116,7 @@ class Steps:
         self.count = 0
         self.deaths = 0
         self.unheard = 0
+        self.restarts = 0
 
     def step(self, act: Callable[[], Any], is_answer: bool = False) -> Any:
         self.count += 1
@@ -118,6 +124,7 @@ class Steps:
         if self.count >= self.restart > 0 and threading.current_thread() is threading.main_thread():
             # In this thread only: the server dies with the thread that started it.
             self.restart = 0
+            self.restarts += 1
             # Answers that were on their way are counted by the server and heard by nobody.
             self.unheard = hosted_rows.CONCURRENT if is_answer else 0
             self.server.kill()
@@ -163,6 +170,7 @@ def carry_out(one: Study) -> Failure | None:
                 continue
             except Failure as failure:
                 failures += 1
+                MET["long waits"] += "asks to wait" in failure.what
                 if failure.reason is not Reason.NETWORK or failures > 1:
                     return failure
     return None
@@ -190,6 +198,7 @@ def check(server: Server, seed: int, steps: Steps, tmp_path: Path) -> None:
     assert len(jobs) <= 1
     assert len(uploads) == len({file.filename for file in uploads})
     counters = server.counters(key_of(seed))
+    MET.update(_met(counters, steps, failure))
     assert counters.get("jobs-created", 0) == len(jobs)
     if failure is not None:
         assert failure.reason in (Reason.NETWORK, Reason.UNAUTHORIZED), failure.text()
@@ -211,6 +220,16 @@ def check(server: Server, seed: int, steps: Steps, tmp_path: Path) -> None:
         assert 0 <= counters["completions"] - len(answers) <= steps.unheard
 
 
+def _met(counters: dict[str, int], steps: Steps, failure: Failure | None) -> Counter[str]:
+    """Faults by kind as the server counted them, kills, restarts, and the run's end."""
+    met = Counter({"runs": 1, "kills": steps.deaths, "restarts": steps.restarts})
+    for name, count in counters.items():
+        if name.startswith("faults/"):
+            met[name.split("/")[1]] += count
+    met[f"ended: {failure.reason.value if failure else 'succeeded'}"] = 1
+    return met
+
+
 def _training(one: Study) -> bytes:
     return one.store.open(f"stages/{one.plan.stage('prepare').key}").path("upload/train.jsonl").read_bytes()
 
@@ -228,3 +247,13 @@ def test_one_job_and_one_upload_in_all_the_other_runs(
     server: Server, seed: int, steps: Steps, tmp_path: Path
 ) -> None:
     check(server, seed, steps, tmp_path)
+
+
+@pytest.mark.faults
+@pytest.mark.xdist_group("faults")
+def test_every_kind_of_fault_was_met() -> None:
+    print(dict(sorted(MET.items())))
+    assert MET["runs"] >= 200, "run the whole matrix: make test-faults"
+    kinds = ("lost-answer", "rate-limit", "long waits", "server-error", "hang", "reset", "expired-key")
+    assert all(MET[kind] >= 5 for kind in (*kinds, "kills", "restarts"))
+    assert MET["ended: succeeded"] >= 100

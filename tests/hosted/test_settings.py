@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from jobs.fetch.random_model import create
-from launcher.experiment import Experiment, HostedPromptedContender, validate
+from jobs.rehearsal.recipe import Recipe, train_settings
+from launcher.experiment import (
+    Experiment,
+    HostedContender,
+    HostedPromptedContender,
+    LoraContender,
+    load,
+    validate,
+)
 from launcher.outcome import Failure
 from launcher.plan import plan
 from launcher.resolve import resolve
@@ -85,3 +93,29 @@ def test_a_stand_in_given_as_a_directory_leaves_no_path_in_the_plan(tmp_path: Pa
     planned = plan(resolution.experiment, resolution.lock)
     assert b"secret-place" not in planned.to_bytes()
     assert planned.stage("report").settings["contenders"][0]["rehearsed_by"].startswith("directory-")
+
+
+def test_the_demo_trains_and_asks_its_rehearsed_model_as_it_does_its_open_one() -> None:
+    demo = load("sql", profile="demo")
+    lora = next(one for one in demo.contenders if isinstance(one, LoraContender))
+    hosted = next(one for one in demo.contenders if isinstance(one, HostedContender))
+    assert hosted.rehearsed is not None
+    assert demo.data.train_rows is not None
+    assert isinstance(hosted.epochs, int)
+    assert isinstance(hosted.batch_rows, int)
+    rehearsed = train_settings(
+        Recipe.of(hosted.rehearsed),
+        examples=demo.data.train_rows,
+        epochs=hosted.epochs,
+        batch_rows=hosted.batch_rows,
+        multiplier=1.0,
+        seed=demo.seeds[0],
+    )
+    assert rehearsed.lora == lora.lora
+    assert rehearsed.training == lora.training
+    assert (rehearsed.threads, rehearsed.prompt) == (lora.hardware.threads, lora.prompt)
+    assert hosted.rehearsed.stand_in == lora.model
+    assert (hosted.rehearsed.answer_rows, hosted.max_new_tokens) == (
+        lora.generation.batch_rows,
+        lora.generation.max_new_tokens,
+    )

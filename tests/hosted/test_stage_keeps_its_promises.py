@@ -31,6 +31,14 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "patience_of", lambda _url: QUICK)
 
 
+def test_looking_often_says_nothing_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    context = study(tmp_path, "http://127.0.0.1:9/v1").context("predict-hosted-s1")
+    for rows in (0, 0, 0, 2, 5, 5):
+        context.heartbeat(rows, 5, "rows")
+    lines = [line.split(" eta")[0].rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["rows 0/5", "rows 5/5"]
+
+
 def stop_when_running(one: Study, server: Server, before: Callable[[], None] = lambda: None) -> None:
     """Run `tune`; once its job runs, do `before` and ask it to stop."""
     context = one.context("tune-hosted-s1")
@@ -86,6 +94,23 @@ def test_a_job_that_failed_is_told_with_the_services_reason(
         study(tmp_path, server.url, training=upload_of(3)).tune()
     assert caught.value.reason is Reason.BAD_DATA
     assert "at least 10" in caught.value.what
+
+
+def test_a_job_that_the_service_lost_is_made_anew_by_the_next_try(
+    make_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = make_server()
+    one = study(tmp_path, server.url)
+    broken = server.root / "model" / "crash-training"
+    broken.touch()
+    with pytest.raises(Failure) as caught:
+        one.tune()
+    assert caught.value.reason is Reason.NETWORK
+    assert "its training process was killed" in caught.value.what
+    broken.unlink()
+    one.tune()
+    assert [job.status for job in server.client().fine_tuning.jobs.list()] == ["succeeded", "failed"]
+    assert server.counters()["uploads"] == 1
 
 
 def test_rows_dropped_silently_are_reported(make_server: Callable[..., Server], tmp_path: Path) -> None:
@@ -171,6 +196,18 @@ def test_a_batch_that_could_pass_the_budget_is_not_sent(
         one.predict()
     assert caught.value.reason is Reason.OVER_BUDGET
     assert "batches-created" not in server.counters()
+
+
+def test_rows_that_the_service_failed_to_answer_are_asked_again_in_a_further_batch(
+    make_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = make_server()
+    one = study(tmp_path, server.url, contender={"batch": True})
+    one.tune()
+    (server.root / "model" / "crash-once").touch()
+    one.predict()
+    assert len(one.output("predict-hosted-s1", "predictions.jsonl")) == TEST_ROWS
+    assert server.counters()["batches-created"] == 2
 
 
 def test_the_ledger_is_what_the_service_counted(make_server: Callable[..., Server], tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ REFUSED = [
     (
         ("plan", "sql", "--profile", "huge"),
         Reason.BAD_EXPERIMENT,
-        "no profile 'huge'; it has: demo, paper, rehearsal, smoke",
+        "no profile 'huge'; it has: demo, paper, smoke",
     ),
     (("plan", "sql", "--set", "data.trian_rows=3"), Reason.BAD_EXPERIMENT, "data.trian_rows: no such key"),
     (("plan", "sql", "--set", "contenders[x].model=y"), Reason.BAD_EXPERIMENT, "there are untuned, lora"),

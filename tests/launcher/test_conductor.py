@@ -143,6 +143,14 @@ def scene(tmp_path: Path) -> Scene:
     return Scene(tmp_path / "store")
 
 
+def test_what_the_run_waits_for_longest_starts_first(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    assert scene.conduct(room=1) is not None
+    order = [name for name, _ in scene.backend.started]
+    assert order.index("train-lora-s1") < order.index("predict-untuned")
+    assert order[-1] == "report"
+
+
 def states(outcome: dict[str, Any]) -> dict[str, str]:
     return {name: end["state"] for name, end in outcome["stages"].items()}
 

@@ -12,7 +12,7 @@ from launcher.estimate import StageEstimate, TokenCounts, estimate, training_mem
 from launcher.experiment import validate
 from launcher.lock import Lock, LockedModel
 from launcher.plan import plan
-from launcher.stages import HubModel, TrainSettings
+from launcher.stages import HubModel, RandomModel, TrainSettings
 
 COUNTS = TokenCounts(
     train_rows=1000,
@@ -144,6 +144,16 @@ def test_a_hosted_job_is_priced_by_the_tokens_of_its_epochs() -> None:
     problem = tune(model="gpt-unknown").problem
     assert problem is not None
     assert "gpt-3.5-turbo-0613" in problem
+
+
+def test_a_rehearsed_job_costs_nothing_and_says_what_it_would_cost() -> None:
+    contender = {**HOSTED, "epochs": 3, "provider": "rehearsal", "rehearsal": {"stand_in": "random-llama"}}
+    document = {"name": "tiny", "task": "sql", "contenders": [contender]}
+    lock = Lock(models={"random-llama": LockedModel(source=RandomModel())})
+    found = {one.stage: one for one in estimate(plan(validate(document, where="test"), lock), COUNTS)}
+    assert {one.usd for one in found.values()} == {None}
+    assert found["tune-hosted-s1"].would_cost_usd == pytest.approx(6 * 8.00)
+    assert (found["predict-hosted-s1"].would_cost_usd or 0) > 0
 
 
 def test_every_price_and_device_of_the_catalogue_has_what_estimates_need() -> None:

@@ -137,6 +137,19 @@ def test_an_unpriced_device_is_called_so_and_never_free() -> None:
     assert "$0.0000" not in page
 
 
+def test_every_dollar_says_where_its_price_stands_and_since_when() -> None:
+    hosted = {"model": "gpt-x", "training": 8.0, "tuned_input": 12.0, "tuned_output": None, "input": None}
+    told = {"source": "a price list", "date": "2023-08-22"}
+    paid = {
+        "prices": [{"device": "NVIDIA-A40", "usd": 0.475, **told}],
+        "hosted_prices": [{**hosted, "output": None, **told}],
+    }
+    assert verdict.price_lines(paid) == [
+        "NVIDIA-A40: $0.475 per hour, a price list, 2023-08-22",
+        "gpt-x: training $8.0, tuned in $12.0 per million tokens, a price list, 2023-08-22",
+    ]
+
+
 def test_what_a_correct_answer_costs_comes_from_the_receipt() -> None:
     made = document(
         predict_lora_s1={"usd": 0.3, "seconds": 10.0},

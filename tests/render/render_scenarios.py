@@ -90,7 +90,6 @@ SCENARIOS: dict[str, tuple[Callable[[], Plan], Site]] = {
     "two-nodes": (lambda: on_a40(2, nodes=2), make_site()),
     "hosted-only": (hosted_only, without_trainer()),
     "demo": (lambda: built_in("demo"), BARE_SITE),
-    "rehearsal": (lambda: built_in("rehearsal"), make_site()),
 }
 
 

@@ -115,8 +115,8 @@ def test_secrets_are_where_they_are_needed_and_nowhere_else() -> None:
     assert set(map(frozenset, needs.values())) == {frozenset({"store"})}
     needs = {name: secrets_of(t["spec"]) for name, t in pod_templates(rendered("hosted-only")).items()}
     assert {name for name, used in needs.items() if "openai" in used} == {"tune-gpt35-s1", "predict-gpt35-s1"}
-    # A rehearsal asks nobody: no key.
-    assert "openai" not in str(pod_templates(rendered("rehearsal")))
+    # A rehearsal asks nobody: no key, although the site has one.
+    assert "openai" not in str(pod_templates(render(built_in("demo"), make_site())))
 
 
 def test_secrets_are_read_from_files_that_only_the_pod_s_group_reads() -> None:
@@ -178,10 +178,9 @@ def test_torch_is_where_it_is_needed_and_the_light_image_elsewhere() -> None:
     a40 = images("one-a40")
     assert a40["train-codellama34b-s1"] == a40["predict-codellama34b-s1"] == "trainer"
     assert a40["fetch-codellama34b"] == a40["prepare"] == a40["report"] == "worker"
-    assert images("demo")["fetch-untuned"] == "trainer"
     assert set(images("hosted-only").values()) == {"worker", "conductor"}
-    rehearsal = images("rehearsal")
-    assert rehearsal["tune-hosted-s1"] == rehearsal["predict-hosted-s1"] == "trainer"
+    demo = images("demo")
+    assert demo["fetch-untuned"] == demo["tune-hosted-s1"] == demo["predict-hosted-s1"] == "trainer"
 
 
 def test_trainers_have_two_minutes_for_a_checkpoint() -> None:
@@ -201,7 +200,7 @@ def test_the_conductor_is_tried_again_unless_the_attempt_is_closed() -> None:
 
 
 def test_a_demo_fits_a_small_node() -> None:
-    for profile in ("demo", "smoke", "rehearsal"):
+    for profile in ("demo", "smoke"):
         jobs = render(built_in(profile), BARE_SITE).stage_jobs
         for name, job in jobs.items():
             requests = job["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]

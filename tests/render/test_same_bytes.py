@@ -50,7 +50,7 @@ import sys, time
 time.time = lambda: 4102444800.0
 sys.path[:0] = [sys.argv[1]]
 from render_scenarios import rendered
-sys.stdout.buffer.write(rendered("rehearsal").to_yaml())
+sys.stdout.buffer.write(rendered("demo").to_yaml())
 """
 
 
@@ -74,7 +74,7 @@ def test_another_process_directory_hash_seed_and_date_give_the_same_bytes(tmp_pa
         check=True,
         timeout=120,
     )
-    assert done.stdout == rendered("rehearsal").to_yaml()
+    assert done.stdout == rendered("demo").to_yaml()
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
