@@ -20,16 +20,6 @@ from .processes import wait_for
 #: A whole run of the smoke profile takes about a minute and a half here; the machine may be busy.
 RUN_LIMIT_S = 600.0
 SMOKE = ("submit", "sql", "--profile", "smoke")
-STAGES = (
-    "fetch-untuned",
-    "prepare",
-    "predict-untuned",
-    "score-untuned",
-    "train-lora-s1",
-    "predict-lora-s1",
-    "score-lora-s1",
-    "report",
-)
 
 
 @dataclass

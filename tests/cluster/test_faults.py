@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from launching import STAGES
 
 from . import node
 from .processes import wait_for
-from .studies import SMOKE, STAGES, ClusterUser, MakeUser
+from .studies import SMOKE, ClusterUser, MakeUser
 
 pytestmark = pytest.mark.cluster
 
