@@ -20,6 +20,8 @@ State = Literal["waiting", "running", "finished", "failed", "blocked", "stopped"
 
 #: In a cluster a conductor says this often that it lives.
 BEAT_INTERVAL_S = 15.0
+#: In a note, between what is in the way and what to do about it.
+NEXT = "; next: "
 #: A conductor that has said nothing for so long is taken for lost.
 _BEAT_LOST_S = 120.0
 
@@ -123,6 +125,12 @@ class Attempt:
         # Between submit and the first beat, its pod is about to start.
         seen_at = float(beat.get("at") or self.get("request.json").get("opened_at", 0.0))
         return not beat.get("left") and time.time() - seen_at < _BEAT_LOST_S
+
+    @property
+    def heard(self) -> bool:
+        """Whether its conductor in a cluster has said a moment ago that it lives."""
+        beat = self.get("conductor.json") or {}
+        return time.time() - float(beat.get("at", 0.0)) < 3 * BEAT_INTERVAL_S
 
     def tries(self) -> list[Try]:
         """Every try of the attempt, by stage and number."""

@@ -187,9 +187,7 @@ class ClusterBackend:
     def _look_at_start(self, one: _Running, now: float) -> Ended | None:
         """Note why its pod does not start; give it up where that is hopeless or has lasted too long."""
         current = [pod for pod in one.pods.values() if pod["metadata"]["name"] in self._pods_seen.objects()]
-        waiting = [
-            pod for pod in current if (of.obstacle(pod, one.events, now)) is not None or _not_started(pod)
-        ]
+        waiting = [pod for pod in current if of.obstacle(pod, one.events, now) or _not_started(pod)]
         if current and not waiting:
             one.stuck_since = None
             self.notes.pop(one.stage.name, None)
@@ -198,18 +196,19 @@ class ClusterBackend:
         if now - max(one.events_at, one.stuck_since) >= _EVENTS_INTERVAL_S:
             one.events_at = now
             one.events = self._events(one, waiting)
-        found = [text for pod in waiting if (text := of.obstacle(pod, one.events, now))]
+        found = [obstacle for pod in waiting if (obstacle := of.obstacle(pod, one.events, now))]
         if not waiting and one.events:  # no pod at all: the Job controller says why
-            found = [(str(one.events[-1].get("message", "")), False)]
+            found = [of.Obstacle(str(one.events[-1].get("message", "")))]
         if found:
-            self.notes[one.stage.name] = found[0][0]
-        if any(text.startswith("Unschedulable") for text, _ in found) and self._others_run(one):
+            self.notes[one.stage.name] = found[0].note
+        if any(obstacle.text.startswith("Unschedulable") for obstacle in found) and self._others_run(one):
             # Room that this run itself takes will come back.
             one.stuck_since = now
-        lost_node = any(pod["metadata"].get("deletionTimestamp") for pod in waiting)
-        hopeless = any(is_hopeless for _, is_hopeless in found) and now - one.stuck_since > _EVENTS_INTERVAL_S
-        if hopeless or (now - one.stuck_since > self.start_timeout_s and not lost_node):
-            why = found[0][0] if found else "no event says why"
+        if any(obstacle.of_node for obstacle in found) or any(map(_is_leaving, waiting)):
+            return None
+        hopeless = any(obstacle.hopeless for obstacle in found) and now - one.stuck_since > _EVENTS_INTERVAL_S
+        if hopeless or now - one.stuck_since > self.start_timeout_s:
+            why = found[0].text if found else "no event says why"
             return self._give_up(one, f"its pod did not start within {now - one.stuck_since:.0f} s: {why}")
         return None
 
@@ -298,6 +297,10 @@ def live_conductors(cluster: Cluster, run_id: str) -> list[Object]:
     """The run's conductor Jobs that have not ended."""
     labels = {RUN_LABEL: run_id, "app.kubernetes.io/component": "conductor"}
     return [job for job in cluster.list("Job", labels=labels) if not of.job_has_ended(job)]
+
+
+def _is_leaving(pod: Object) -> bool:
+    return bool(pod["metadata"].get("deletionTimestamp"))
 
 
 def _not_started(pod: Object) -> bool:

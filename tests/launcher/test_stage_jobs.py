@@ -361,18 +361,22 @@ def test_nothing_is_created_while_a_pod_of_another_placement_still_saves_its_pro
     assert outcome["reason"] == "succeeded"
 
 
-def test_a_pod_on_a_lost_node_is_waited_for_and_the_advice_says_what_to_do(scene: Scene) -> None:
-    seen: set[str] = set()
+def test_a_pod_on_a_silent_then_lost_node_is_waited_for_and_the_advice_says_what_to_do(scene: Scene) -> None:
+    seen: list[str] = []
 
     def act(scene: Scene) -> None:
         for job in scene.live():
             if scene.stage_of(job) != "prepare":
                 scene.finish(job)
-            elif scene.tick < 400:
+            elif scene.tick < 3 * START_TIMEOUT_S:
+                scene.cluster.run(job)
                 for pod in scene.cluster.pods_of(job):
-                    pod["status"]["phase"] = "Running"
-                    pod["metadata"].setdefault("deletionTimestamp", scene.cluster.stamp())
-                seen.update(scene.backend.notes.values())
+                    # As the node said last, and as the cluster's own controller says of a silent node.
+                    pod["status"]["containerStatuses"][0]["ready"] = True
+                    pod["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
+                    if scene.tick > 2 * START_TIMEOUT_S:
+                        pod["metadata"].setdefault("deletionTimestamp", scene.cluster.stamp())
+                seen.extend(scene.backend.notes.values())
             else:
                 scene.finish(job)
 
@@ -380,4 +384,9 @@ def test_a_pod_on_a_lost_node_is_waited_for_and_the_advice_says_what_to_do(scene
     outcome = scene.conduct()
     assert outcome is not None
     assert outcome["reason"] == "succeeded"
-    assert any(note.startswith("node lost: node-1") and "out-of-service" in note for note in seen)
+    assert scene.cluster.created.count("prepare-aaaaa-t1") == 1
+    assert "prepare-aaaaa-t2" not in scene.cluster.created
+    assert seen[0].startswith("node node-1 is not heard of")
+    assert seen[-1].startswith("node lost: node-1")
+    assert "out-of-service" in seen[-1]
+    assert scene.backend.notes == {}
