@@ -107,9 +107,20 @@ class Attempt:
         """`local` or `cluster`: where the attempt is carried out."""
         return str((self.get("request.json") or {}).get("target", "local"))
 
-    def beat(self, notes: dict[str, str], *, left: bool = False) -> None:
-        """A conductor in a cluster says that it lives, or that it has `left`, and why which stage does not get on."""
-        self.put("conductor.json", {"at": time.time(), "notes": notes, "left": left}, create_once=False)
+    def beat(
+        self, notes: dict[str, str], measured: dict[str, Any] | None = None, *, left: bool = False
+    ) -> None:
+        """A conductor in a cluster says that it lives, or that it has `left`, and why which stage does not get on.
+
+        `measured` is for the next conductor: what it knows of pods that may be gone by then.
+        """
+        said = {"at": time.time(), "notes": notes, "measured": measured or {}, "left": left}
+        self.put("conductor.json", said, create_once=False)
+
+    def measured(self) -> dict[str, Any]:
+        """What the conductor last said that it measured of the pods of tries that run, by stage."""
+        found = (self.get("conductor.json") or {}).get("measured", {})
+        return found if isinstance(found, dict) else {}
 
     def notes(self) -> dict[str, str]:
         """What the conductor last said of stages that do not get on, by name."""

@@ -42,6 +42,8 @@ class _Running:
     failed_at: float | None = None
     #: The last state seen of each of its pods by uid: a deleted pod is gone from the picture.
     pods: dict[str, Object] = field(default_factory=dict)
+    #: What an earlier conductor measured of its pods.
+    earlier: list[dict[str, Any]] = field(default_factory=list)
     deleted: bool = False
     refusal: Failure | None = None
     #: When its pods were first seen not to run, and the Events looked at then.
@@ -62,11 +64,13 @@ class ClusterBackend:
         *,
         start_timeout_s: float,
         keep_log: Callable[[str, int, str], None],
+        earlier: dict[str, Any] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`jobs` are the stages' manifests; `owner` is the ownerReference that makes them children.
 
-        `keep_log(stage, try, pod)` stores the log of a try that may not have stored its own.
+        `keep_log(stage, try, pod)` stores the log of a try that may not have stored its own. `earlier` is
+        what `measured` said in a conductor that was lost.
         """
         self.plan = plan
         self.cluster = cluster
@@ -74,6 +78,7 @@ class ClusterBackend:
         self.owner = owner
         self.start_timeout_s = start_timeout_s
         self.keep_log = keep_log
+        self._earlier = dict(earlier or {})
         self.clock = clock
         self._running: dict[str, _Running] = {}
         self._stopping = False
@@ -104,7 +109,9 @@ class ClusterBackend:
         name = of_try(self.jobs[stage.name], number)["metadata"]["name"]
         if self.cluster.get("Job", name) is None:
             return False
-        self._running[stage.name] = _Running(stage, number, name, created_at=self.clock())
+        known = self._earlier.pop(stage.name, {})
+        pods = known["pods"] if known.get("number") == number else []
+        self._running[stage.name] = _Running(stage, number, name, created_at=self.clock(), earlier=pods)
         return True
 
     def start(self, stage: Stage, number: int) -> None:
@@ -118,10 +125,18 @@ class ClusterBackend:
     def held_s(self) -> dict[str, float]:
         now = self.clock()
         return {
-            name: sum(times["running_s"] for times in of.times(list(one.pods.values()), now))
-            / max(1, one.stage.resources.nodes)
+            name: sum(times["running_s"] for times in _times(one, now)) / max(1, one.stage.resources.nodes)
             for name, one in self._running.items()
         }
+
+    def measured(self) -> dict[str, Any]:
+        """What the next conductor could not know: seconds of the pods of every try that runs, gone ones included."""
+        now = self.clock()
+        current = {
+            name: {"number": one.number, "pods": list(_times(one, now))}
+            for name, one in self._running.items()
+        }
+        return {**self._earlier, **current}
 
     def ended(self) -> list[Ended]:
         """Look at every running try; the ends since the last call."""
@@ -276,8 +291,7 @@ class ClusterBackend:
         started = [pod for pod in one.pods.values() if of.terminated(pod)]
         if failure is not None and started:
             self.keep_log(one.stage.name, one.number, started[-1]["metadata"]["name"])
-        times = of.times(list(one.pods.values()), self.clock())
-        return Ended(one.stage.name, code, reason, failure, pods=times)
+        return Ended(one.stage.name, code, reason, failure, pods=_times(one, self.clock()))
 
     def _memory_advice(self, stage: Stage) -> str:
         """What gives a stage more memory. A rehearsal's memory is part of what is asked: for it the overlay."""
@@ -297,6 +311,13 @@ def live_conductors(cluster: Cluster, run_id: str) -> list[Object]:
     """The run's conductor Jobs that have not ended."""
     labels = {RUN_LABEL: run_id, "app.kubernetes.io/component": "conductor"}
     return [job for job in cluster.list("Job", labels=labels) if not of.job_has_ended(job)]
+
+
+def _times(one: _Running, now: float) -> tuple[dict[str, Any], ...]:
+    """Measured seconds of all its pods. One that only an earlier conductor has seen was taken away."""
+    seen = of.times(list(one.pods.values()), now)
+    names = {times["pod"] for times in seen}
+    return (*({**times, "lost": True} for times in one.earlier if times["pod"] not in names), *seen)
 
 
 def _is_leaving(pod: Object) -> bool:

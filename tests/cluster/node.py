@@ -8,10 +8,11 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -145,6 +146,32 @@ def kill_all_containers(
 ) -> int:
     """SIGKILL every container of the node (of one namespace's pods, of one pod), as a crash would; how many."""
     return containers.kill_all(state or places.state(), namespace, pod)
+
+
+@contextlib.contextmanager
+def lost(state: State | None = None) -> Iterator[Callable[[str, str], None]]:
+    """While this lasts the kubelet is silent, as where a node has lost its network or is out of breath.
+
+    What is given takes a namespace and a pod, and stops that pod's processes too; afterwards all goes on.
+    """
+    chosen = state or places.state()
+    kubelet = processes.running(chosen, "kubelet")
+    if kubelet is None:
+        raise ClusterError("there is no kubelet to be stopped")
+    stopped = [kubelet]
+    os.kill(kubelet, signal.SIGSTOP)
+
+    def stop(namespace: str, pod: str) -> None:
+        for pid in containers.processes_of(chosen, namespace, pod):
+            os.kill(pid, signal.SIGSTOP)
+            stopped.append(pid)
+
+    try:
+        yield stop
+    finally:
+        for pid in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def prepare() -> Path:

@@ -7,11 +7,15 @@ import json
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from launching import Launcher
+
+from launcher.store import Store, open_store
 
 from .node import S3
 from .pods import Namespace
@@ -108,6 +112,14 @@ class ClusterUser(Launcher):
             if pod["status"].get("phase") not in ("Succeeded", "Failed")
         ]
 
+    def live_conductors(self) -> list[str]:
+        """The conductor's pods that have not ended."""
+        return [
+            pod["metadata"]["name"]
+            for pod in self.pods("app.kubernetes.io/component=conductor")
+            if pod["status"].get("phase") not in ("Succeeded", "Failed")
+        ]
+
     def delete_run(self) -> None:
         """Delete the conductor's Jobs, as pruning a run's files would, and see that nothing is left of it."""
         for job in self.jobs("app.kubernetes.io/component=conductor"):
@@ -132,6 +144,18 @@ class ClusterUser(Launcher):
         """Another store and nothing in the cluster: the same run would start from nothing."""
         self.delete_run()
         self.site.write_text(self.site.read_text().replace(f"/{self.space.name}?", f"/{self.space.name}-2?"))
+
+    def open_store(self, monkeypatch: pytest.MonkeyPatch) -> Store:
+        """The run's store, read in this process."""
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, self.environment[name])
+        return open_store(yaml.safe_load(self.site.read_text())["store"]["outside"])
+
+    def has_run(self, pod: str, seconds: float) -> bool:
+        """Whether a pod's program has run for so long: the API counts in whole seconds."""
+        [status] = self.space.pod(pod)["status"]["containerStatuses"]
+        started = (status["state"].get("running") or status["state"]["terminated"])["startedAt"]
+        return datetime.now(UTC) - datetime.fromisoformat(started) > timedelta(seconds=seconds)
 
     def running_pod(self, stage: str, timeout_s: float = RUN_LIMIT_S) -> str:
         """The name of a pod of `stage` whose program has started; waits for one."""

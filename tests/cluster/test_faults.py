@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from launching import STAGES
 
 from . import node
@@ -16,8 +18,8 @@ from .studies import SMOKE, ClusterUser, MakeUser
 pytestmark = pytest.mark.cluster
 
 
-def succeeds(user: ClusterUser, submitted: Any, expected: dict[str, Any]) -> None:
-    """The run has the undisturbed digest, every stage was committed by one pod, nothing is left running."""
+def succeeds(user: ClusterUser, submitted: Any, expected: dict[str, Any]) -> dict[str, Any]:
+    """The verdict: the undisturbed digest; every stage was committed by one pod, nothing is left running."""
     verdict = user.verdict(submitted)
     assert verdict["results_digest"] == expected["results_digest"]
     succeeded = [
@@ -27,10 +29,23 @@ def succeeds(user: ClusterUser, submitted: Any, expected: dict[str, Any]) -> Non
     ]
     assert len(succeeded) == len(set(succeeded)), f"run twice: {sorted(succeeded)}"
     wait_for("no stage runs", lambda: not user.live_pods(), 60)
+    return verdict
 
 
 def terminate(user: ClusterUser, pod: str) -> None:
     user.space.api.delete(f"{user.space.path}/pods/{pod}")
+
+
+def evict(user: ClusterUser, pod: str) -> None:
+    """As a drain does, and whoever makes room."""
+    user.space.api.create(
+        f"{user.space.path}/pods/{pod}/eviction",
+        {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod, "namespace": user.space.name},
+        },
+    )
 
 
 def kill(user: ClusterUser, pod: str) -> None:
@@ -105,3 +120,63 @@ def test_every_container_of_the_node_is_killed(make_user: MakeUser, local_verdic
         assert node.kill_all_containers(user.space.name) >= 1
     succeeds(user, submitted, local_verdict)
     user.delete_run()
+
+
+def test_an_evicted_pod_is_replaced_and_what_it_took_is_lost_not_failed(
+    make_user: MakeUser, local_verdict: dict[str, Any]
+) -> None:
+    user = make_user()
+    submitted = user.start(*SMOKE, "-o", "json")
+    evicted = user.running_pod("train-lora-s1")
+    wait_for("it has trained for some time", lambda: user.has_run(evicted, 2), 60)
+    evict(user, evicted)
+    evict(user, user.conductor_pod())
+    verdict = succeeds(user, submitted, local_verdict)
+    training = {line["stage"]: line for line in verdict["receipt"]["stages"]}["train-lora-s1"]
+    assert training["seconds_lost"] > 0
+    assert verdict["receipt"]["seconds_failed"] == 0
+    # By its own Job: to the conductor this was one try.
+    replaced = user.stage_pods("train-lora-s1")
+    assert len(replaced) == 2
+    assert {pod["metadata"]["labels"]["tuneyard.dev/try"] for pod in replaced} == {"1"}
+    assert len(user.pods("app.kubernetes.io/component=conductor")) == 2
+
+
+@pytest.mark.usefixtures("own_node")
+def test_a_lost_node_is_told_and_nothing_is_started_in_its_place_until_it_is_back(
+    make_user: MakeUser, local_verdict: dict[str, Any]
+) -> None:
+    user = make_user()
+    submitted = user.start(*SMOKE, "--overlay", str(soon_taken_away(user)), "-o", "json")
+    stage = "train-lora-s1"
+    pod, conductor = user.running_pod(stage), user.conductor_pod()
+
+    def why() -> str:
+        return user("why", "sql").stdout
+
+    with node.lost() as stop:
+        stop(user.space.name, pod)
+        wait_for("the node is missed", lambda: f"node {node.NODE} is not heard of" in why(), 300, every_s=1)
+        wait_for("the node is lost", lambda: f"{stage} does not get on: node lost: " in why(), 300, every_s=1)
+        assert f"kubectl delete node {node.NODE}" in why()
+        assert "node lost: " in user("status", "sql").stdout
+        assert [one["metadata"]["name"] for one in user.stage_pods(stage)] == [pod]
+        # The conductor was on that node too.
+        stop(user.space.name, conductor)
+        lost = "the conductor's pod does not get on: node lost: "
+        wait_for("the conductor is missed", lambda: lost in why(), 300, every_s=1)
+        assert f"kubectl delete node {node.NODE}" in why()
+        assert user.live_conductors() == [conductor]
+        assert [one["metadata"]["name"] for one in user.stage_pods(stage)] == [pod]
+    verdict = succeeds(user, submitted, local_verdict)
+    assert verdict["receipt"]["seconds_lost"] > 0
+    assert verdict["receipt"]["seconds_failed"] == 0
+
+
+def soon_taken_away(user: ClusterUser) -> Path:
+    """An overlay: pods are taken from a silent node after seconds instead of five minutes, with little grace."""
+    keys = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+    soon = [{"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5} for key in keys]
+    path = user.home / "soon.yaml"
+    path.write_text(yaml.safe_dump({"spec": {"tolerations": soon, "terminationGracePeriodSeconds": 5}}))
+    return path

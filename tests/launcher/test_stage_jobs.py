@@ -32,6 +32,7 @@ class Scene:
         self.attempt.record(self.plan, {"format": 1, "target": "cluster", "opened_at": 0.0})
         self.kept_logs: list[tuple[str, int]] = []
         self.manifest = "aaaaa"
+        self.earlier: dict[str, Any] = {}
         self.tick = 0
         self.on_tick: Act = lambda scene: scene.finish_all()
 
@@ -60,6 +61,7 @@ class Scene:
             {"kind": "Job", "name": "conductor", "uid": "u"},
             start_timeout_s=START_TIMEOUT_S,
             keep_log=self._keep_log,
+            earlier=self.earlier,
             clock=lambda: self.cluster.now,
         )
         self.conductor = Conductor(
@@ -298,6 +300,32 @@ def test_a_conductor_lost_at_any_tick_is_followed_by_one_that_adopts_its_jobs(
     assert outcome["reason"] == "succeeded"
     assert all(name.endswith("-t1") for name in scene.cluster.created)
     assert len(scene.cluster.created) == len(scene.plan.stages)
+
+
+def test_a_pod_that_went_while_no_conductor_lived_is_in_the_account(scene: Scene) -> None:
+    def act(scene: Scene) -> None:
+        if scene.tick == 1:
+            scene.cluster.run("prepare-aaaaa-t1")
+        if scene.tick == 10:
+            scene.earlier = scene.backend.measured()
+            raise Lost
+
+    scene.on_tick = act
+    with pytest.raises(Lost):
+        scene.conduct()
+    # Its node went, and the Job has made another pod.
+    [gone] = scene.cluster.pods_of("prepare-aaaaa-t1")
+    del scene.cluster.things["Pod"][gone["metadata"]["name"]]
+    scene.cluster.add_pod(scene.cluster.things["Job"]["prepare-aaaaa-t1"])
+    scene.on_tick = lambda s: s.finish_all()
+    outcome = scene.conduct()
+    assert outcome is not None
+    assert outcome["reason"] == "succeeded"
+    [end] = [one.end for one in scene.attempt.tries() if one.stage == "prepare"]
+    lost, replaced = (end or {})["pods"]
+    assert (lost["pod"], lost["lost"]) == (gone["metadata"]["name"], True)
+    assert lost["running_s"] == pytest.approx(9, abs=1)
+    assert not replaced["lost"]
 
 
 def test_on_sigterm_the_stages_go_on_and_nothing_is_created(scene: Scene) -> None:
