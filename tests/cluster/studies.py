@@ -55,6 +55,11 @@ class ClusterUser(Launcher):
     def site(self) -> Path:
         return self.home / ".config" / "tuneyard" / "site.yaml"
 
+    @property
+    def images(self) -> dict[str, str]:
+        """What the site file names."""
+        return dict(yaml.safe_load(self.site.read_text())["images"])
+
     def prepare(self, images: dict[str, str], **more: Any) -> None:
         """Write the site file and the Secret that it names."""
         assert self.s3 is not None

@@ -12,44 +12,11 @@ import yaml
 from launching import STAGES
 
 from . import node
+from .faults import evict, kill, succeeds, terminate
 from .processes import wait_for
 from .studies import SMOKE, ClusterUser, MakeUser
 
 pytestmark = pytest.mark.cluster
-
-
-def succeeds(user: ClusterUser, submitted: Any, expected: dict[str, Any]) -> dict[str, Any]:
-    """The verdict: the undisturbed digest; every stage was committed by one pod, nothing is left running."""
-    verdict = user.verdict(submitted)
-    assert verdict["results_digest"] == expected["results_digest"]
-    succeeded = [
-        pod["metadata"]["labels"]["tuneyard.dev/stage"]
-        for pod in user.stage_pods()
-        if pod["status"]["phase"] == "Succeeded"
-    ]
-    assert len(succeeded) == len(set(succeeded)), f"run twice: {sorted(succeeded)}"
-    wait_for("no stage runs", lambda: not user.live_pods(), 60)
-    return verdict
-
-
-def terminate(user: ClusterUser, pod: str) -> None:
-    user.space.api.delete(f"{user.space.path}/pods/{pod}")
-
-
-def evict(user: ClusterUser, pod: str) -> None:
-    """As a drain does, and whoever makes room."""
-    user.space.api.create(
-        f"{user.space.path}/pods/{pod}/eviction",
-        {
-            "apiVersion": "policy/v1",
-            "kind": "Eviction",
-            "metadata": {"name": pod, "namespace": user.space.name},
-        },
-    )
-
-
-def kill(user: ClusterUser, pod: str) -> None:
-    wait_for(f"{pod} is killed", lambda: node.kill_all_containers(user.space.name, pod), 30)
 
 
 @pytest.mark.usefixtures("own_node")
