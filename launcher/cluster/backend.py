@@ -139,7 +139,9 @@ class ClusterBackend:
         return {**self._earlier, **current}
 
     def ended(self) -> list[Ended]:
-        """Look at every running try; the ends since the last call."""
+        """Look at every running try; the ends since the last call. Raises Failure where nothing is seen any more."""
+        for watched in (self._jobs_seen, self._pods_seen):
+            watched.check()
         jobs, pods = self._jobs_seen.objects(), self._pods_seen.objects()
         ends = []
         for name, one in list(self._running.items()):
@@ -270,6 +272,8 @@ class ClusterBackend:
         except Conflict:
             pass  # made by a conductor that was lost before it knew
         except Failure as failure:
+            if failure.reason is Reason.NETWORK:
+                raise  # nobody has refused anything: the conductor waits for the API, and begins anew
             one.refusal = failure
             return
         one.created_at = self.clock()

@@ -91,7 +91,7 @@ def _conduct_once(arguments: argparse.Namespace, process: _Pod) -> int:
     own = cluster.get("Job", arguments.job)
     if own is None or process.stopping:
         return _TERMINATED  # deleted: everything that hangs on it goes as well
-    _take_over(cluster, plan, own)
+    take_over(cluster, plan.run_id, own)
     jobs = {
         stage.name: json.loads((arguments.run / f"job-{stage.name}.json").read_bytes())
         for stage in plan.stages
@@ -184,14 +184,18 @@ def open_attempt(plan: Plan, store: Store, number: int, request: dict[str, Any])
     return attempt
 
 
-def _take_over(cluster: Cluster, plan: Plan, own: dict[str, Any]) -> None:
+def take_over(cluster: Cluster, run_id: str, own: dict[str, Any]) -> None:
     """End older conductors of this run (another placement, an earlier attempt), and with them their stages."""
-    created_at = of.seconds_of(own["metadata"].get("creationTimestamp")) or 0.0
-    for job in live_conductors(cluster, plan.run_id):
-        other_at = of.seconds_of(job["metadata"].get("creationTimestamp")) or 0.0
-        if job["metadata"]["name"] != own["metadata"]["name"] and other_at <= created_at:
+    for job in live_conductors(cluster, run_id):
+        if _age_order(job) < _age_order(own):
             print(f"taking over from {job['metadata']['name']}", flush=True)
             cluster.delete("Job", job["metadata"]["name"])
+
+
+def _age_order(job: dict[str, Any]) -> tuple[float, str]:
+    """Of two Jobs made in the same second, their names decide: never shall each end the other."""
+    created_at = of.seconds_of(job["metadata"].get("creationTimestamp")) or 0.0
+    return created_at, str(job["metadata"]["name"])
 
 
 def _exit_code(attempt: Attempt) -> int:

@@ -89,9 +89,7 @@ def failure_of(job: Object | None, pods: list[Object], *, memory_advice: str) ->
     for pod in sorted(pods, key=_ended_at, reverse=True):
         state = terminated(pod)
         if pod.get("status", {}).get("reason") == "Evicted" and not condition(pod, "DisruptionTarget"):
-            return 137, Failure(
-                Reason.KILLED, _first_line(pod["status"].get("message", "the pod was evicted"))
-            )
+            return 137, _evicted(_first_line(pod["status"].get("message", "the pod was evicted")))
         if state is None or state.get("exitCode", 0) == 0:
             continue
         return _container_failure(pod, state, memory_advice)
@@ -101,6 +99,17 @@ def failure_of(job: Object | None, pods: list[Object], *, memory_advice: str) ->
     if failed is not None and failed.get("reason") == "DeadlineExceeded":
         return 137, Failure(Reason.KILLED, "its Job ran into activeDeadlineSeconds")
     return 137, Failure(Reason.KILLED, "its pod was deleted before it ended")
+
+
+def _evicted(why: str) -> Failure:
+    """By its node, and not for the node's own need (that would be a disruption, and the Job replaces the pod)."""
+    if "exceed" not in why:
+        return Failure(Reason.KILLED, why)
+    return Failure(
+        Reason.DISK_FULL,
+        why,
+        next_step="launcher retry RUN --overlay FILE, with a larger sizeLimit and more ephemeral-storage",
+    )
 
 
 def _container_failure(pod: Object, state: Object, memory_advice: str) -> tuple[int, Failure]:

@@ -40,6 +40,17 @@ class Supervision:
         if time.monotonic() < self._looked_at + _LOOK_INTERVAL_S:
             return
         self._looked_at = time.monotonic()
+        try:
+            self._look()
+        except Failure as failure:
+            if failure.reason is not Reason.NETWORK:
+                raise
+            # The run goes on without us, and the store tells of it.
+            self._say_once("away", f"warning: {failure.what}; the run is looked for in the store alone")
+        else:
+            self._told.discard("away")
+
+    def _look(self) -> None:
         job = self.cluster.get("Job", self.job)
         if self.attempt.outcome is not None:
             return
@@ -63,16 +74,20 @@ class Supervision:
                 if why.reason is not Reason.TERMINATED:
                     self.say(f"the conductor's pod {name} has ended, another follows: {why.text()}")
 
+    def _say_once(self, kind: str, text: str) -> None:
+        if kind not in self._told:
+            self._told.add(kind)
+            self.say(text)
+
     def _say_obstacle(self, pods: list[of.Object]) -> None:
         alive = [pod for pod in pods if not of.pod_has_ended(pod)]
         found = _obstacle(self.cluster, alive)
         if found is None:
             return
         # ErrImagePull and ImagePullBackOff take turns: each is said once.
-        kind = found.text.partition(":")[0]
-        if kind not in self._told:
-            self._told.add(kind)
-            self.say(f"the conductor's pod {_DOING[found.of_node]}: {found.note}")
+        self._say_once(
+            found.text.partition(":")[0], f"the conductor's pod {_DOING[found.of_node]}: {found.note}"
+        )
         created_at = of.seconds_of(alive[0]["metadata"].get("creationTimestamp")) or time.time()
         if not found.of_node and time.time() - created_at > self.start_timeout_s:
             raise Failure(

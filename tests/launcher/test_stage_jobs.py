@@ -12,6 +12,7 @@ from tiny import make_plan
 
 from launcher import closing
 from launcher.cluster.backend import ClusterBackend
+from launcher.cluster.conduct import take_over
 from launcher.conductor import Conductor
 from launcher.outcome import Failure, Reason
 from launcher.runs import Attempt
@@ -276,6 +277,56 @@ def test_a_manifest_that_the_server_refuses_fails_its_stage(scene: Scene) -> Non
     scene.cluster.refusal = Failure(Reason.UNSUPPORTED, "exceeded quota: pods=10")
     failure = scene.failure(scene.conduct(), "prepare")
     assert failure.what == "exceeded quota: pods=10"
+
+
+def test_a_pod_over_its_disk_limit_fails_its_stage_for_good(scene: Scene) -> None:
+    why = 'Usage of EmptyDir volume "scratch" exceeds the limit "2Gi". '
+
+    def evict(job: str) -> None:
+        scene.cluster.end(job, 137)
+        for pod in scene.cluster.pods_of(job):
+            pod["status"] |= {"reason": "Evicted", "message": why}
+
+    scene.failing("prepare", evict)
+    failure = scene.failure(scene.conduct(), "prepare")
+    assert (failure.reason, failure.what) == (Reason.DISK_FULL, why.strip())
+    assert "--overlay" in failure.next_step
+    assert "prepare-aaaaa-t2" not in scene.cluster.created
+
+
+def test_an_api_server_that_is_away_refuses_nothing(scene: Scene) -> None:
+    scene.cluster.refusal = Failure(Reason.NETWORK, "the API server does not answer")
+    with pytest.raises(Failure, match="does not answer"):
+        scene.conduct()
+    scene.cluster.refusal = None
+    outcome = scene.conduct()
+    assert outcome is not None
+    assert outcome["reason"] == "succeeded"
+
+
+def test_a_conductor_that_sees_nothing_any_more_does_not_go_on(scene: Scene) -> None:
+    def act(scene: Scene) -> None:
+        scene.cluster.blind = Failure(Reason.UNAUTHORIZED, "bob may not watch pods")
+
+    scene.on_tick = act
+    with pytest.raises(Failure, match="may not watch"):
+        scene.conduct()
+
+
+def test_two_conductors_of_the_same_second_never_end_each_other(scene: Scene) -> None:
+    labels = {"tuneyard.dev/run": scene.plan.run_id, "app.kubernetes.io/component": "conductor"}
+    made = {
+        name: {"metadata": {"name": name, "labels": labels, "creationTimestamp": at}, "status": {}}
+        for name, at in (
+            ("a", "2026-11-27T05:00:00Z"),
+            ("b", "2026-11-27T05:00:00Z"),
+            ("c", "2026-11-27T04:00:00Z"),
+        )
+    }
+    scene.cluster.things["Job"] |= made
+    for own in made.values():
+        take_over(scene.cluster, scene.plan.run_id, own)  # type: ignore[arg-type]
+    assert list(scene.cluster.things["Job"]) == ["b"]
 
 
 class Lost(Exception):
