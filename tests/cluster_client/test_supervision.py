@@ -35,7 +35,7 @@ def watcher(
 def test_an_api_server_that_is_away_is_said_once_each_time_and_waited_for(
     watcher: Supervision, server: ApiServer, said: list[str]
 ) -> None:
-    away, there = Reply(503, {}), Reply(body={"metadata": {"name": "j"}, "status": {}, "items": []})
+    away, there = Reply(503, {}), Reply(body={"metadata": {"name": "j", "resourceVersion": "1"}, "items": []})
     for answer in (away, away, there, away):
         server.answer = lambda _, answer=answer: answer
         watcher.look()
