@@ -21,7 +21,7 @@ from .api import Api
 from .places import State
 from .pods import Namespace
 from .processes import wait_for
-from .studies import SMOKE, ClusterUser, MakeUser
+from .studies import RUN_LIMIT_S, SMOKE, ClusterUser, MakeUser
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def project_images(cluster: Cluster) -> dict[str, str]:
 def local_verdict(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the smoke profile's plan gives on this machine."""
     launcher = Launcher(tmp_path_factory.mktemp("local"))
-    verdict: dict[str, Any] = launcher.json(*SMOKE, "--target", "local", "-o", "json")
+    verdict: dict[str, Any] = launcher.json(*SMOKE, "--target", "local", "-o", "json", timeout_s=RUN_LIMIT_S)
     return verdict
 
 

@@ -21,8 +21,8 @@ from .node import S3
 from .pods import Namespace
 from .processes import wait_for
 
-#: A whole run of the smoke profile takes about a minute and a half here; the machine may be busy.
-RUN_LIMIT_S = 600.0
+#: A whole run of the smoke profile takes about a minute and a half here; the machine may be very busy.
+RUN_LIMIT_S = 1200.0
 SMOKE = ("submit", "sql", "--profile", "smoke")
 
 
@@ -162,7 +162,7 @@ class ClusterUser(Launcher):
         started = (status["state"].get("running") or status["state"]["terminated"])["startedAt"]
         return datetime.now(UTC) - datetime.fromisoformat(started) > timedelta(seconds=seconds)
 
-    def running_pod(self, stage: str, timeout_s: float = RUN_LIMIT_S) -> str:
+    def running_pod(self, stage: str, timeout_s: float = RUN_LIMIT_S / 3) -> str:
         """The name of a pod of `stage` whose program has started; waits for one."""
         found: list[str] = []
 

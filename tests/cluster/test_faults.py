@@ -14,7 +14,7 @@ from launching import STAGES
 from . import node
 from .faults import evict, kill, succeeds, terminate
 from .processes import wait_for
-from .studies import SMOKE, ClusterUser, MakeUser
+from .studies import RUN_LIMIT_S, SMOKE, ClusterUser, MakeUser
 
 pytestmark = pytest.mark.cluster
 
@@ -43,7 +43,7 @@ def test_a_pod_of_every_stage_is_killed_once(
                 how(user, pod["metadata"]["name"])
         return len(killed) == len(STAGES) or submitted.poll() is not None
 
-    wait_for("a pod of every stage is killed", all_killed, 600)
+    wait_for("a pod of every stage is killed", all_killed, RUN_LIMIT_S / 3)
     succeeds(user, submitted, local_verdict)
     assert killed == set(STAGES)
     assert {int(pod["metadata"]["labels"]["tuneyard.dev/try"]) for pod in user.stage_pods()} >= {2}

@@ -11,7 +11,7 @@ from launching import Launcher
 
 from .faults import kill, succeeds
 from .processes import wait_for
-from .studies import ClusterUser, MakeUser
+from .studies import RUN_LIMIT_S, ClusterUser, MakeUser
 
 pytestmark = pytest.mark.cluster
 
@@ -24,7 +24,7 @@ def test_a_rehearsed_contender_killed_in_tune_and_predict_gives_what_a_laptop_gi
 ) -> None:
     laptop = Launcher(tmp_path / "laptop")
     laptop.home.mkdir()
-    expected: dict[str, Any] = laptop.json(*STUDY, "--target", "local", timeout_s=600)
+    expected: dict[str, Any] = laptop.json(*STUDY, "--target", "local", timeout_s=RUN_LIMIT_S)
     user = make_user()
     submitted = user.start(*STUDY)
     store = user.open_store(monkeypatch)
@@ -34,7 +34,7 @@ def test_a_rehearsed_contender_killed_in_tune_and_predict_gives_what_a_laptop_gi
         """Whether what the server knows is there: the job is made, and can be lost."""
         return any(store.exists(f"{work}/{name}") for name in store.list(work))
 
-    wait_for("a snapshot of tune-hosted-s1", saved, 600)
+    wait_for("a snapshot of tune-hosted-s1", saved, RUN_LIMIT_S / 3)
     kill(user, user.running_pod("tune-hosted-s1"))
     kill(user, user.running_pod("predict-hosted-s1"))
     verdict = succeeds(user, submitted, expected)

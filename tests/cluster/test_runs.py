@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import date, datetime
 from typing import Any
 
@@ -13,7 +12,7 @@ from launcher.runs import Attempt
 
 from . import node
 from .processes import wait_for
-from .studies import SMOKE, ClusterUser, MakeUser
+from .studies import RUN_LIMIT_S, SMOKE, ClusterUser, MakeUser
 
 pytestmark = pytest.mark.cluster
 
@@ -58,14 +57,14 @@ def test_a_cancelled_run_stops_its_pods_and_another_attempt_goes_on(
     following = user.start("logs", "sql", "--stage", "train-lora-s1", "-f")
     assert following.stdout is not None
     assert "training" in following.stdout.readline()
-    assert user("cancel", "sql", timeout_s=200).returncode == 0
+    assert user("cancel", "sql", timeout_s=RUN_LIMIT_S).returncode == 0
     code, _, err = user.finish(submitted)
     assert code == 25, err
     assert user.finish(following)[0] == 0
     wait_for("no stage runs", lambda: not user.live_pods(), 120)
     why = user("why", "sql")
     assert "was cancelled" in why.stdout
-    retried = user("retry", "sql", "-o", "json", timeout_s=600)
+    retried = user("retry", "sql", "-o", "json", timeout_s=RUN_LIMIT_S)
     assert retried.returncode == 0, retried.stderr + user.describe()
     assert yaml.safe_load(retried.stdout)["results_digest"] == local_verdict["results_digest"]
     assert "prepare" not in {
@@ -88,7 +87,7 @@ def test_a_memory_kill_is_permanent_and_more_memory_is_another_attempt(
     assert len(user.stage_pods("train-lora-s1")) == 1
     assert "report" in err[err.index("blocked by it") :]
     words = advice.split()[1:]
-    retried = user(*words, "-o", "json", timeout_s=600)
+    retried = user(*words, "-o", "json", timeout_s=RUN_LIMIT_S)
     assert retried.returncode == 0, retried.stderr + user.describe()
     assert yaml.safe_load(retried.stdout)["results_digest"] == local_verdict["results_digest"]
     [trained] = user.stage_pods("train-lora-s1", attempt=2)
@@ -147,11 +146,9 @@ def test_an_image_that_is_not_there_ends_the_run_and_says_so(
 ) -> None:
     missing = project_images["worker"].partition("@")[0] + "@sha256:" + "0" * 64
     user = make_user(images={"worker": missing}, start_timeout_s=30)
-    before = time.monotonic()
     code, _, err = user.finish(user.start(*SMOKE))
     assert code == 27, err + user.describe()
     assert "ErrImagePull" in err or "ImagePullBackOff" in err
-    assert time.monotonic() - before < 200
 
 
 @pytest.mark.usefixtures("own_node")
