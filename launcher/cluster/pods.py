@@ -141,7 +141,7 @@ def obstacle(pod: Object, events: list[Object], now: float) -> Obstacle | None:
     if pod_has_ended(pod):
         return None
     if pod["metadata"].get("deletionTimestamp"):
-        return _overdue(pod, now)
+        return _overdue(pod, now) or _unheard(pod)
     for one in [*(status.get("containerStatuses") or []), *(status.get("initContainerStatuses") or [])]:
         state = one.get("state") or {}
         if waiting := state.get("waiting"):
@@ -150,7 +150,7 @@ def obstacle(pod: Object, events: list[Object], now: float) -> Obstacle | None:
             text = ": ".join(filter(None, (waiting["reason"], _first_line(waiting.get("message", "")))))
             return Obstacle(text, hopeless=waiting["reason"] in _HOPELESS)
         if state.get("running"):
-            return _unheard(pod) if one.get("ready") else None
+            return _unheard(pod)
     for one in status.get("conditions") or []:
         if one.get("type") == "PodScheduled" and one.get("status") == "False":
             return Obstacle(f"{one.get('reason', 'Unschedulable')}: {_first_line(one.get('message', ''))}")
@@ -163,7 +163,10 @@ def obstacle(pod: Object, events: list[Object], now: float) -> Obstacle | None:
 
 def _unheard(pod: Object) -> Obstacle | None:
     """The node's container is ready and the pod is not: so says the cluster's own controller of a silent node."""
-    for one in pod.get("status", {}).get("conditions") or []:
+    status = pod.get("status", {})
+    if not any(one.get("ready") for one in status.get("containerStatuses") or []):
+        return None
+    for one in status.get("conditions") or []:
         if one.get("type") == "Ready" and one.get("status") == "False" and not one.get("reason"):
             node = pod.get("spec", {}).get("nodeName", "?")
             text = f"node {node} is not heard of: the pod is taken away from it if it stays silent"

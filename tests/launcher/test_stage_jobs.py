@@ -465,6 +465,9 @@ def test_a_pod_on_a_silent_then_lost_node_is_waited_for_and_the_advice_says_what
     assert outcome["reason"] == "succeeded"
     assert scene.cluster.created.count("prepare-aaaaa-t1") == 1
     assert "prepare-aaaaa-t2" not in scene.cluster.created
+    # One of the two is said all the time, also while it is being taken away.
+    assert {note.partition(":")[0] for note in seen} == {"node node-1 is not heard of", "node lost"}
+    assert len(seen) > 2 * START_TIMEOUT_S
     assert seen[0].startswith("node node-1 is not heard of")
     assert seen[-1].startswith("node lost: node-1")
     assert "out-of-service" in seen[-1]
