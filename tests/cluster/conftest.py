@@ -64,8 +64,7 @@ def namespace(cluster: Cluster) -> Iterator[Namespace]:
     path = f"/api/v1/namespaces/{name}"
     # Pods are refused until the namespace has this.
     accounts = f"{path}/serviceaccounts?fieldSelector=metadata.name=default"
-    # After a restart of the API server its controllers take up to a minute and more to come back.
-    wait_for("the default service account", lambda: cluster.api.get(accounts)["items"], 180)
+    wait_for("the default service account", lambda: cluster.api.get(accounts)["items"], 60)
     yield Namespace(cluster.api, name)
     cluster.api.request("DELETE", f"{path}/pods", {"gracePeriodSeconds": 1})
     cluster.api.delete(path)

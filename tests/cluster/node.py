@@ -108,11 +108,18 @@ def stop_apiserver(state: State | None = None) -> None:
 
 
 def start_apiserver(state: State | None = None) -> None:
-    """Start it and wait until it is ready."""
+    """Start it, wait until it is ready, and start the controllers anew.
+
+    Left alone these come back when their growing waits are over, which after several restarts is a minute: by
+    then they take the node for lost, for they have not seen it renew its lease.
+    """
     chosen = state or places.state()
-    api = Api(chosen.kubeconfig)
-    processes.start(chosen, "api-server", _components(chosen).api_server())
+    api, parts = Api(chosen.kubeconfig), _components(chosen)
+    processes.start(chosen, "api-server", parts.api_server())
     processes.await_ready(chosen, "api-server", api.ready, 120)
+    for name, words in (("controller-manager", parts.controller_manager()), ("scheduler", parts.scheduler())):
+        processes.stop(chosen, name, patience_s=3)
+        processes.start(chosen, name, words)
 
 
 def restart_apiserver(state: State | None = None) -> None:

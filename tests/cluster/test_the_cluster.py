@@ -131,7 +131,7 @@ def test_a_crash_of_containers_fails_the_pods_of_one_namespace(
 ) -> None:
     namespace.create("pods", restricted_pod("victim", base_image, SLEEP))
     namespace.wait_for_phase("victim", "Running")
-    assert node.kill_all_containers(namespace.name, cluster.own()) == 1
+    assert node.kill_all_containers(namespace.name, state=cluster.own()) == 1
     ended = terminated(namespace.wait_for_phase("victim", "Failed"))
     assert (ended["exitCode"], ended["reason"]) == (137, "Error")
 
