@@ -32,7 +32,8 @@ def test_a_rehearsed_contender_killed_in_tune_and_predict_gives_what_a_laptop_gi
 
     def saved() -> bool:
         """Whether what the server knows is there: the job is made, and can be lost."""
-        return any(store.exists(f"{work}/{name}") for name in store.list(work))
+        areas = [f"{work}/{key}" for key in store.list(work)]
+        return any(store.exists(f"{area}/{name}") for area in areas for name in store.list(area))
 
     wait_for("a snapshot of tune-hosted-s1", saved, RUN_LIMIT_S / 3)
     kill(user, user.running_pod("tune-hosted-s1"))
