@@ -22,6 +22,12 @@ from launcher.store.locking import locked
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("conductor", "worker", "trainer")
+#: Image -> its folder here, and the build arguments that make it of that folder's Containerfile.
+_RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "conductor": ("light", ("REQUIRED=-helm-python-sdk",)),
+    "worker": ("light", ()),
+    "trainer": ("trainer", ()),
+}
 _SOURCES = ("launcher", "jobs", "charts")
 _FILES: tuple[str, ...] = ("pyproject.toml", "constraints.txt", "README.md", "images/requirements.py")
 _FILES += ("images/build-constraints.txt", ".containerignore")
@@ -71,9 +77,13 @@ def build(
         ]
 
 
+def containerfile(name: str) -> str:
+    """The path of an image's Containerfile in the checkout."""
+    return f"images/{_RECIPES[name][0]}/Containerfile"
+
+
 def _copy_sources(context: Path) -> None:
-    containerfiles = [f"images/{name}/Containerfile" for name in NAMES]
-    for file in (*_FILES, *containerfiles):
+    for file in (*_FILES, *(containerfile(name) for name in NAMES)):
         (context / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / file, context / file)
     for source in _SOURCES:
@@ -85,8 +95,8 @@ def _copy_sources(context: Path) -> None:
 
 def _key(context: Path, name: str, base: str | None) -> str:
     """A digest of everything that `name` is made of."""
-    others = {f"images/{other}/Containerfile" for other in NAMES if other != name}
-    sha = hashlib.sha256(f"{base or base_key()}\0".encode())
+    others = {containerfile(other) for other in NAMES} - {containerfile(name)}
+    sha = hashlib.sha256("\0".join((base or base_key(), *_RECIPES[name][1], "")).encode())
     for file in sorted(path for path in context.rglob("*") if path.is_file()):
         relative = file.relative_to(context).as_posix()
         if relative not in others:
@@ -146,14 +156,9 @@ def _command(context: Path, name: str, reference: str, base: str) -> list[str]:
         # pip trusts whom this machine trusts; nothing of it stays in the image.
         command += ["--volume", f"{_HOST_CERTIFICATES}:/run/host-certificates.crt:ro"]
         command += ["--build-arg", "PIP_CERT=/run/host-certificates.crt"]
-    return [
-        *command,
-        "--tag",
-        reference,
-        "--file",
-        str(context / "images" / name / "Containerfile"),
-        str(context),
-    ]
+    for argument in _RECIPES[name][1]:
+        command += ["--build-arg", argument]
+    return [*command, "--tag", reference, "--file", str(context / containerfile(name)), str(context)]
 
 
 def _remove_older(where: Path, name: str, keep: str) -> None:

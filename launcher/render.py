@@ -40,7 +40,8 @@ _PLACEHOLDER = "00000"
 _ORDER = ("ServiceAccount", "Role", "RoleBinding", "ConfigMap", "Service", "Job")
 #: Exit codes that do not close an attempt: success, and what only says that the pod was taken away.
 _NOT_CLOSING = (0, 137, 143)
-_GRACE_TRAINER_S, _GRACE_S = 120, 30
+#: The longest that a stage's pod is given to save its progress, where no overlay says otherwise.
+GRACE_TRAINER_S, _GRACE_S = 120, 30
 #: /dev/shm is an eighth of the memory: NCCL dies on the runtime's 64 MiB.
 _SHM_SHARE, _SHM_LIMIT_MIB = 8, 16 << 10
 
@@ -241,7 +242,7 @@ def _stage(plan: Plan, stage: Stage, site: Site) -> chart_values.Stage:
         cpus=resources.cpus,
         memory_gib=resources.memory_gib,
         scratch_gib=scratch_gib(plan, stage),
-        grace_s=_GRACE_TRAINER_S if trainer else _GRACE_S,
+        grace_s=GRACE_TRAINER_S if trainer else _GRACE_S,
         shm_mib=min(resources.memory_gib * 1024 // _SHM_SHARE, _SHM_LIMIT_MIB) if trainer else None,
         gpus=resources.gpus,
         device=resources.device if resources.gpus else None,

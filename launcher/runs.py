@@ -20,6 +20,8 @@ State = Literal["waiting", "running", "finished", "failed", "blocked", "stopped"
 
 #: In a cluster a conductor says this often that it lives.
 BEAT_INTERVAL_S = 15.0
+#: In a note, between what is in the way and what to do about it.
+NEXT = "; next: "
 #: A conductor that has said nothing for so long is taken for lost.
 _BEAT_LOST_S = 120.0
 
@@ -105,9 +107,20 @@ class Attempt:
         """`local` or `cluster`: where the attempt is carried out."""
         return str((self.get("request.json") or {}).get("target", "local"))
 
-    def beat(self, notes: dict[str, str], *, left: bool = False) -> None:
-        """A conductor in a cluster says that it lives, or that it has `left`, and why which stage does not get on."""
-        self.put("conductor.json", {"at": time.time(), "notes": notes, "left": left}, create_once=False)
+    def beat(
+        self, notes: dict[str, str], measured: dict[str, Any] | None = None, *, left: bool = False
+    ) -> None:
+        """A conductor in a cluster says that it lives, or that it has `left`, and why which stage does not get on.
+
+        `measured` is for the next conductor: what it knows of pods that may be gone by then.
+        """
+        said = {"at": time.time(), "notes": notes, "measured": measured or {}, "left": left}
+        self.put("conductor.json", said, create_once=False)
+
+    def measured(self) -> dict[str, Any]:
+        """What the conductor last said that it measured of the pods of tries that run, by stage."""
+        found = (self.get("conductor.json") or {}).get("measured", {})
+        return found if isinstance(found, dict) else {}
 
     def notes(self) -> dict[str, str]:
         """What the conductor last said of stages that do not get on, by name."""
@@ -123,6 +136,12 @@ class Attempt:
         # Between submit and the first beat, its pod is about to start.
         seen_at = float(beat.get("at") or self.get("request.json").get("opened_at", 0.0))
         return not beat.get("left") and time.time() - seen_at < _BEAT_LOST_S
+
+    @property
+    def heard(self) -> bool:
+        """Whether its conductor in a cluster has said a moment ago that it lives."""
+        beat = self.get("conductor.json") or {}
+        return time.time() - float(beat.get("at", 0.0)) < 3 * BEAT_INTERVAL_S
 
     def tries(self) -> list[Try]:
         """Every try of the attempt, by stage and number."""

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,23 @@ def newest_attempt(store: Store, run_id: str) -> Attempt:
     return Attempt(store, run_id, known[-1] if known else 1)
 
 
-def open_next_attempt(
+@dataclass(frozen=True)
+class NextAttempt:
+    """An attempt that nobody has opened yet, for whoever looks first whether it can end well."""
+
+    attempt: Attempt
+    plan: Plan
+    target: str
+    site: Site
+    budget_usd: float | None
+
+    def open(self) -> Attempt:
+        """Write it down: from now on it is the run's newest attempt. Safe to call twice at once."""
+        self.attempt.record(self.plan, _request(self.target, self.site, self.budget_usd))
+        return self.attempt
+
+
+def next_attempt(
     store: Store,
     run_id: str,
     *,
@@ -147,8 +164,8 @@ def open_next_attempt(
     target: str | None = None,
     budget_usd: float | None = None,
     sets: tuple[str, ...] = (),
-) -> Attempt:
-    """Another attempt at a run whose last one is closed without success.
+) -> NextAttempt:
+    """Another attempt at a run whose last one is closed without success; `open` opens it.
 
     Target and cap are the last attempt's, unless others are named; what was spent before counts. `sets` give
     the stages another placement (see `launcher.placement`).
@@ -167,18 +184,18 @@ def open_next_attempt(
         raise Failure(
             Reason.USAGE, "the run has succeeded", where=run_id, next_step=f"launcher report {run_id}"
         )
-    attempt = Attempt(store, run_id, last.number + 1)
-    cap = budget.budget_usd(last) if budget_usd is None else budget_usd
-    plan = placed(read_plan(store, run_id, last.number), sets)
-    attempt.record(plan, _request(target or last.target, site, cap))
-    return attempt
+    return NextAttempt(
+        attempt=Attempt(store, run_id, last.number + 1),
+        plan=placed(read_plan(store, run_id, last.number), sets),
+        target=target or last.target,
+        site=site,
+        budget_usd=budget.budget_usd(last) if budget_usd is None else budget_usd,
+    )
 
 
 def start_local(attempt: Attempt) -> None:
     """Make sure that a conductor carries on the attempt, if it is open."""
     if attempt.outcome is None:
-        plan = read_plan(attempt.store, attempt.run_id, attempt.number)
-        preflight_local(plan, attempt.store, budget.prices_of(attempt))
         local.ensure_conductor(attempt.store, attempt.run_id, attempt.number)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from launcher.cluster.client import Cluster
     from launcher.render import Rendered
 
-_LEAVING_S = 10.0
+_LEAVING_S = 20.0
 
 
 class Supervision(Protocol):
@@ -166,9 +166,18 @@ class _Nothing:
     def look(self) -> None: ...
 
 
+def _grace_s(attempt: Attempt) -> float:
+    """How long a stage may take to save its progress and end."""
+    if attempt.target == "local":
+        return local.GRACE_S
+    from launcher.render import GRACE_TRAINER_S
+
+    return GRACE_TRAINER_S
+
+
 def wait_until_left(attempt: Attempt) -> None:
     """After an attempt was closed: until its conductor has stopped the stages and left. Raises Failure(INTERNAL)."""
-    deadline = time.monotonic() + local.GRACE_S + _LEAVING_S
+    deadline = time.monotonic() + _grace_s(attempt) + _LEAVING_S
     while attempt.conducted:
         if time.monotonic() > deadline:
             raise Failure(

@@ -10,6 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+#: The stages of the smoke profile, in an order in which they can run.
+STAGES = (
+    "fetch-untuned",
+    "prepare",
+    "predict-untuned",
+    "score-untuned",
+    "train-lora-s1",
+    "predict-lora-s1",
+    "score-lora-s1",
+    "report",
+)
+
 
 @dataclass
 class Launcher:

@@ -67,7 +67,11 @@ class Embedded:
         if first is None:
             self.directory.mkdir(parents=True)
             return
-        shutil.copytree(first, self.directory, ignore=shutil.ignore_patterns("_SUCCESS.json"))
+        # Artifacts are read-only, and the server writes to its copy: in a pod it is not root.
+        left_out = shutil.ignore_patterns("_SUCCESS.json")
+        shutil.copytree(first, self.directory, ignore=left_out, copy_function=shutil.copyfile)
+        for directory in (self.directory, *self.directory.rglob("*/")):
+            directory.chmod(0o755)
 
     @contextmanager
     def running(self) -> Iterator[Connection]:

@@ -8,6 +8,9 @@ import sys
 
 import click
 
+# pydantic would read the entry points of every installed distribution, for plugins of which we have none.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
 #: Heading -> verb -> (module, one line of help).
 VERBS: dict[str, dict[str, tuple[str, str]]] = {
     "Run": {

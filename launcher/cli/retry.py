@@ -57,12 +57,14 @@ def command(
     """Open another attempt at RUN, whose last one failed or was cancelled. Finished stages are kept."""
     store = open_named_store(store_address, site_path, writable=True)
     facts = site.load(site_path)
-    attempt = submission.open_next_attempt(
+    following = submission.next_attempt(
         store, find(store, run), target=target, site=facts, budget_usd=budget_usd, sets=sets
     )
-    place = chosen_target(attempt.target, facts, overlay_path, context)
+    place = chosen_target(following.target, facts, overlay_path, context)
+    # A refused attempt is not opened: the next retry is asked the same question again.
+    place.check(following.plan, store, following.attempt.number, following.budget_usd)
+    attempt = following.open()
     click.echo(f"run {attempt.run_id}, attempt {attempt.number}", err=True)
-    place.check(attempt.plan, store, attempt.number, budget_usd)
     place.start(attempt)
     if detach or output == "name":
         click.echo(attempt.run_id)

@@ -6,30 +6,52 @@ from pathlib import Path
 
 import click
 
+from launcher import site
 from launcher.cli.follow import detail
 from launcher.cli.list import standing
 from launcher.cli.options import open_named_store, store_options
 from launcher.cli.show import one_line
-from launcher.outcome import Reason
-from launcher.runs import RunView, StageStatus, find, view
+from launcher.outcome import Failure, Reason
+from launcher.runs import NEXT, RunView, StageStatus, find, view
 
 _LOG_LINES_SHOWN = 12
+#: How long an API server that is away is waited for: the store has most of the answer.
+_PATIENCE_S = 5.0
 
 
 @click.command("why")
 @click.argument("run")
+@click.option("--context", help="Context of the kubeconfig, for a cluster.  [default: the current one]")
 @store_options
-def command(run: str, store_address: str | None, site_path: Path | None) -> int:
+def command(run: str, context: str | None, store_address: str | None, site_path: Path | None) -> int:
     """Say in one sentence why RUN stands where it stands, and the next command."""
     store = open_named_store(store_address, site_path)
     seen = view(store, find(store, run))
-    sentence, next_step = _explain(seen)
+    silent = _why_silent(seen, site_path, context)
+    sentence, next_step = (one_line(silent.what), silent.next_step) if silent else _explain(seen)
     click.echo(sentence)
     click.echo(f"next: {next_step}")
     failed = next((status for status in seen.stages if status.state == "failed"), None)
     if failed is not None:
         _show_log(seen, failed)
     return 0
+
+
+def _why_silent(seen: RunView, site_path: Path | None, context: str | None) -> Failure | None:
+    """What the cluster says of a conductor that is not heard of; None where it is, or nobody can say."""
+    if seen.outcome is not None or seen.attempt.target != "cluster" or seen.attempt.heard:
+        return None
+    from launcher.cluster.client import Cluster
+    from launcher.cluster.supervision import why_silent
+
+    namespace = site.load(site_path).namespace
+    if namespace is None:
+        return None
+    try:
+        return why_silent(seen.attempt, Cluster.connect(namespace, context, patience_s=_PATIENCE_S))
+    except Failure as failure:
+        click.echo(f"warning: not asked the cluster: {failure.what}", err=True)
+        return None
 
 
 def _explain(seen: RunView) -> tuple[str, str]:
@@ -53,9 +75,10 @@ def _explain(seen: RunView) -> tuple[str, str]:
     running = [status for status in seen.stages if status.state == "running"]
     stuck = [status for status in running if status.note]
     if stuck:
+        name, (what, _, step) = stuck[0].stage.name, (stuck[0].note or "").partition(NEXT)
         return (
-            one_line(f"{stuck[0].stage.name} does not get on: {stuck[0].note}"),
-            f"kubectl describe pods -l tuneyard.dev/run={run_id},tuneyard.dev/stage={stuck[0].stage.name}",
+            one_line(f"{name} does not get on: {what}"),
+            step or f"kubectl describe pods -l tuneyard.dev/run={run_id},tuneyard.dev/stage={name}",
         )
     if running:
         shown = ", ".join(f"{status.stage.name} ({detail(status) or 'starting'})" for status in running)

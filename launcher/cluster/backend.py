@@ -42,6 +42,8 @@ class _Running:
     failed_at: float | None = None
     #: The last state seen of each of its pods by uid: a deleted pod is gone from the picture.
     pods: dict[str, Object] = field(default_factory=dict)
+    #: What an earlier conductor measured of its pods.
+    earlier: list[dict[str, Any]] = field(default_factory=list)
     deleted: bool = False
     refusal: Failure | None = None
     #: When its pods were first seen not to run, and the Events looked at then.
@@ -62,11 +64,13 @@ class ClusterBackend:
         *,
         start_timeout_s: float,
         keep_log: Callable[[str, int, str], None],
+        earlier: dict[str, Any] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`jobs` are the stages' manifests; `owner` is the ownerReference that makes them children.
 
-        `keep_log(stage, try, pod)` stores the log of a try that may not have stored its own.
+        `keep_log(stage, try, pod)` stores the log of a try that may not have stored its own. `earlier` is
+        what `measured` said in a conductor that was lost.
         """
         self.plan = plan
         self.cluster = cluster
@@ -74,6 +78,7 @@ class ClusterBackend:
         self.owner = owner
         self.start_timeout_s = start_timeout_s
         self.keep_log = keep_log
+        self._earlier = dict(earlier or {})
         self.clock = clock
         self._running: dict[str, _Running] = {}
         self._stopping = False
@@ -104,7 +109,9 @@ class ClusterBackend:
         name = of_try(self.jobs[stage.name], number)["metadata"]["name"]
         if self.cluster.get("Job", name) is None:
             return False
-        self._running[stage.name] = _Running(stage, number, name, created_at=self.clock())
+        known = self._earlier.pop(stage.name, {})
+        pods = known["pods"] if known.get("number") == number else []
+        self._running[stage.name] = _Running(stage, number, name, created_at=self.clock(), earlier=pods)
         return True
 
     def start(self, stage: Stage, number: int) -> None:
@@ -118,13 +125,23 @@ class ClusterBackend:
     def held_s(self) -> dict[str, float]:
         now = self.clock()
         return {
-            name: sum(times["running_s"] for times in of.times(list(one.pods.values()), now))
-            / max(1, one.stage.resources.nodes)
+            name: sum(times["running_s"] for times in _times(one, now)) / max(1, one.stage.resources.nodes)
             for name, one in self._running.items()
         }
 
+    def measured(self) -> dict[str, Any]:
+        """What the next conductor could not know: seconds of the pods of every try that runs, gone ones included."""
+        now = self.clock()
+        current = {
+            name: {"number": one.number, "pods": list(_times(one, now))}
+            for name, one in self._running.items()
+        }
+        return {**self._earlier, **current}
+
     def ended(self) -> list[Ended]:
-        """Look at every running try; the ends since the last call."""
+        """Look at every running try; the ends since the last call. Raises Failure where nothing is seen any more."""
+        for watched in (self._jobs_seen, self._pods_seen):
+            watched.check()
         jobs, pods = self._jobs_seen.objects(), self._pods_seen.objects()
         ends = []
         for name, one in list(self._running.items()):
@@ -187,9 +204,7 @@ class ClusterBackend:
     def _look_at_start(self, one: _Running, now: float) -> Ended | None:
         """Note why its pod does not start; give it up where that is hopeless or has lasted too long."""
         current = [pod for pod in one.pods.values() if pod["metadata"]["name"] in self._pods_seen.objects()]
-        waiting = [
-            pod for pod in current if (of.obstacle(pod, one.events, now)) is not None or _not_started(pod)
-        ]
+        waiting = [pod for pod in current if of.obstacle(pod, one.events, now) or _not_started(pod)]
         if current and not waiting:
             one.stuck_since = None
             self.notes.pop(one.stage.name, None)
@@ -198,18 +213,19 @@ class ClusterBackend:
         if now - max(one.events_at, one.stuck_since) >= _EVENTS_INTERVAL_S:
             one.events_at = now
             one.events = self._events(one, waiting)
-        found = [text for pod in waiting if (text := of.obstacle(pod, one.events, now))]
+        found = [obstacle for pod in waiting if (obstacle := of.obstacle(pod, one.events, now))]
         if not waiting and one.events:  # no pod at all: the Job controller says why
-            found = [(str(one.events[-1].get("message", "")), False)]
+            found = [of.Obstacle(str(one.events[-1].get("message", "")))]
         if found:
-            self.notes[one.stage.name] = found[0][0]
-        if any(text.startswith("Unschedulable") for text, _ in found) and self._others_run(one):
+            self.notes[one.stage.name] = found[0].note
+        if any(obstacle.text.startswith("Unschedulable") for obstacle in found) and self._others_run(one):
             # Room that this run itself takes will come back.
             one.stuck_since = now
-        lost_node = any(pod["metadata"].get("deletionTimestamp") for pod in waiting)
-        hopeless = any(is_hopeless for _, is_hopeless in found) and now - one.stuck_since > _EVENTS_INTERVAL_S
-        if hopeless or (now - one.stuck_since > self.start_timeout_s and not lost_node):
-            why = found[0][0] if found else "no event says why"
+        if any(obstacle.of_node for obstacle in found) or any(map(_is_leaving, waiting)):
+            return None
+        hopeless = any(obstacle.hopeless for obstacle in found) and now - one.stuck_since > _EVENTS_INTERVAL_S
+        if hopeless or now - one.stuck_since > self.start_timeout_s:
+            why = found[0].text if found else "no event says why"
             return self._give_up(one, f"its pod did not start within {now - one.stuck_since:.0f} s: {why}")
         return None
 
@@ -256,6 +272,8 @@ class ClusterBackend:
         except Conflict:
             pass  # made by a conductor that was lost before it knew
         except Failure as failure:
+            if failure.reason is Reason.NETWORK:
+                raise  # nobody has refused anything: the conductor waits for the API, and begins anew
             one.refusal = failure
             return
         one.created_at = self.clock()
@@ -277,8 +295,7 @@ class ClusterBackend:
         started = [pod for pod in one.pods.values() if of.terminated(pod)]
         if failure is not None and started:
             self.keep_log(one.stage.name, one.number, started[-1]["metadata"]["name"])
-        times = of.times(list(one.pods.values()), self.clock())
-        return Ended(one.stage.name, code, reason, failure, pods=times)
+        return Ended(one.stage.name, code, reason, failure, pods=_times(one, self.clock()))
 
     def _memory_advice(self, stage: Stage) -> str:
         """What gives a stage more memory. A rehearsal's memory is part of what is asked: for it the overlay."""
@@ -298,6 +315,17 @@ def live_conductors(cluster: Cluster, run_id: str) -> list[Object]:
     """The run's conductor Jobs that have not ended."""
     labels = {RUN_LABEL: run_id, "app.kubernetes.io/component": "conductor"}
     return [job for job in cluster.list("Job", labels=labels) if not of.job_has_ended(job)]
+
+
+def _times(one: _Running, now: float) -> tuple[dict[str, Any], ...]:
+    """Measured seconds of all its pods. One that only an earlier conductor has seen was taken away."""
+    seen = of.times(list(one.pods.values()), now)
+    names = {times["pod"] for times in seen}
+    return (*({**times, "lost": True} for times in one.earlier if times["pod"] not in names), *seen)
+
+
+def _is_leaving(pod: Object) -> bool:
+    return bool(pod["metadata"].get("deletionTimestamp"))
 
 
 def _not_started(pod: Object) -> bool:

@@ -91,7 +91,7 @@ def _conduct_once(arguments: argparse.Namespace, process: _Pod) -> int:
     own = cluster.get("Job", arguments.job)
     if own is None or process.stopping:
         return _TERMINATED  # deleted: everything that hangs on it goes as well
-    _take_over(cluster, plan, own)
+    take_over(cluster, plan.run_id, own)
     jobs = {
         stage.name: json.loads((arguments.run / f"job-{stage.name}.json").read_bytes())
         for stage in plan.stages
@@ -103,6 +103,7 @@ def _conduct_once(arguments: argparse.Namespace, process: _Pod) -> int:
         owner_reference(own),
         start_timeout_s=arguments.start_timeout_s,
         keep_log=partial(_keep_log, cluster, attempt),
+        earlier=attempt.measured(),
     )
     try:
         return _walk(plan, store, attempt, backend, process)
@@ -128,6 +129,7 @@ def _walk(plan: Plan, store: Store, attempt: Attempt, backend: ClusterBackend, p
     elif attempt.outcome is not None:
         closing.settle(plan, store, attempt)
     else:
+        beat.now()
         return _TERMINATED
     attempt.beat({}, left=True)
     return _exit_code(attempt)
@@ -153,19 +155,26 @@ class _Beat:
     def __init__(self, attempt: Attempt, backend: ClusterBackend) -> None:
         self._attempt = attempt
         self._backend = backend
-        self._said: dict[str, str] = {}
+        self._notes: dict[str, str] = {}
+        self._pods: set[str] = set()
         self._at = 0.0
 
     def if_due(self) -> None:
-        if self._backend.notes != self._said or time.monotonic() - self._at > BEAT_INTERVAL_S:
-            self.now()
+        notes, measured = dict(self._backend.notes), self._backend.measured()
+        pods = {times["pod"] for one in measured.values() for times in one["pods"]}
+        if (notes, pods) != (self._notes, self._pods) or time.monotonic() - self._at > BEAT_INTERVAL_S:
+            self._say(notes, pods, measured)
 
     def now(self) -> None:
-        self._said = dict(self._backend.notes)
-        self._at = time.monotonic()
-        for stage, note in self._said.items():
-            print(f"{stage}: {note}", flush=True)
-        self._attempt.beat(self._said)
+        self._at = 0.0
+        self.if_due()
+
+    def _say(self, notes: dict[str, str], pods: set[str], measured: dict[str, Any]) -> None:
+        if notes != self._notes:
+            for stage, note in notes.items():
+                print(f"{stage}: {note}", flush=True)
+        self._notes, self._pods, self._at = notes, pods, time.monotonic()
+        self._attempt.beat(notes, measured)
 
 
 def open_attempt(plan: Plan, store: Store, number: int, request: dict[str, Any]) -> Attempt:
@@ -175,14 +184,18 @@ def open_attempt(plan: Plan, store: Store, number: int, request: dict[str, Any])
     return attempt
 
 
-def _take_over(cluster: Cluster, plan: Plan, own: dict[str, Any]) -> None:
+def take_over(cluster: Cluster, run_id: str, own: dict[str, Any]) -> None:
     """End older conductors of this run (another placement, an earlier attempt), and with them their stages."""
-    created_at = of.seconds_of(own["metadata"].get("creationTimestamp")) or 0.0
-    for job in live_conductors(cluster, plan.run_id):
-        other_at = of.seconds_of(job["metadata"].get("creationTimestamp")) or 0.0
-        if job["metadata"]["name"] != own["metadata"]["name"] and other_at <= created_at:
+    for job in live_conductors(cluster, run_id):
+        if _age_order(job) < _age_order(own):
             print(f"taking over from {job['metadata']['name']}", flush=True)
             cluster.delete("Job", job["metadata"]["name"])
+
+
+def _age_order(job: dict[str, Any]) -> tuple[float, str]:
+    """Of two Jobs made in the same second, their names decide: never shall each end the other."""
+    created_at = of.seconds_of(job["metadata"].get("creationTimestamp")) or 0.0
+    return created_at, str(job["metadata"]["name"])
 
 
 def _exit_code(attempt: Attempt) -> int:

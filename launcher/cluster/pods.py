@@ -6,15 +6,19 @@ Pure: reads the API's objects (camelCase dicts) and knows no client.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from launcher.outcome import Failure, Reason, from_exit_code
+from launcher.runs import NEXT
 
 Object = dict[str, Any]
 
 #: What a container waits for that no waiting cures. ImagePullBackOff may: a registry can be down.
 _HOPELESS = ("CreateContainerConfigError", "InvalidImageName", "ErrImageNeverPull", "CreateContainerError")
+#: So long after the end of its grace period a pod that is still there is on a node that does not answer.
+_OVERDUE_S = 30.0
 #: Reasons of Events that tell why a pod does not start.
 TELLING_EVENTS = (
     "FailedScheduling",
@@ -25,6 +29,23 @@ TELLING_EVENTS = (
     "ErrImagePull",
     "FailedCreate",
 )
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """What keeps a pod from running, in words; `next_step` where a person can do something particular."""
+
+    text: str
+    next_step: str = ""
+    #: No waiting cures it.
+    hopeless: bool = False
+    #: Its node does not answer: it may run there, so nothing is started in its place.
+    of_node: bool = False
+
+    @property
+    def note(self) -> str:
+        """Both, as a conductor leaves them for `status` and `why`."""
+        return f"{self.text}{NEXT}{self.next_step}" if self.next_step else self.text
 
 
 def seconds_of(timestamp: str | None) -> float | None:
@@ -68,9 +89,7 @@ def failure_of(job: Object | None, pods: list[Object], *, memory_advice: str) ->
     for pod in sorted(pods, key=_ended_at, reverse=True):
         state = terminated(pod)
         if pod.get("status", {}).get("reason") == "Evicted" and not condition(pod, "DisruptionTarget"):
-            return 137, Failure(
-                Reason.KILLED, _first_line(pod["status"].get("message", "the pod was evicted"))
-            )
+            return 137, _evicted(_first_line(pod["status"].get("message", "the pod was evicted")))
         if state is None or state.get("exitCode", 0) == 0:
             continue
         return _container_failure(pod, state, memory_advice)
@@ -80,6 +99,17 @@ def failure_of(job: Object | None, pods: list[Object], *, memory_advice: str) ->
     if failed is not None and failed.get("reason") == "DeadlineExceeded":
         return 137, Failure(Reason.KILLED, "its Job ran into activeDeadlineSeconds")
     return 137, Failure(Reason.KILLED, "its pod was deleted before it ended")
+
+
+def _evicted(why: str) -> Failure:
+    """By its node, and not for the node's own need (that would be a disruption, and the Job replaces the pod)."""
+    if "exceed" not in why:
+        return Failure(Reason.KILLED, why)
+    return Failure(
+        Reason.DISK_FULL,
+        why,
+        next_step="launcher retry RUN --overlay FILE, with a larger sizeLimit and more ephemeral-storage",
+    )
 
 
 def _container_failure(pod: Object, state: Object, memory_advice: str) -> tuple[int, Failure]:
@@ -105,44 +135,57 @@ def _container_failure(pod: Object, state: Object, memory_advice: str) -> tuple[
     return code, Failure(reason, f"its pod ended with exit code {code}{why}")
 
 
-def obstacle(pod: Object, events: list[Object], now: float) -> tuple[str, bool] | None:
-    """Why a pod that should run does not, and whether waiting is hopeless; None where it runs or has ended."""
+def obstacle(pod: Object, events: list[Object], now: float) -> Obstacle | None:
+    """Why a pod that should run does not, or is not heard of; None where it runs or has ended."""
     status = pod.get("status", {})
     if pod_has_ended(pod):
         return None
     if pod["metadata"].get("deletionTimestamp"):
-        return _overdue(pod, now)
+        return _overdue(pod, now) or _unheard(pod)
     for one in [*(status.get("containerStatuses") or []), *(status.get("initContainerStatuses") or [])]:
         state = one.get("state") or {}
         if waiting := state.get("waiting"):
             if waiting.get("reason") in ("ContainerCreating", "PodInitializing", None):
                 break
             text = ": ".join(filter(None, (waiting["reason"], _first_line(waiting.get("message", "")))))
-            return text, waiting["reason"] in _HOPELESS
+            return Obstacle(text, hopeless=waiting["reason"] in _HOPELESS)
         if state.get("running"):
-            return None
+            return _unheard(pod)
     for one in status.get("conditions") or []:
         if one.get("type") == "PodScheduled" and one.get("status") == "False":
-            return f"{one.get('reason', 'Unschedulable')}: {_first_line(one.get('message', ''))}", False
+            return Obstacle(f"{one.get('reason', 'Unschedulable')}: {_first_line(one.get('message', ''))}")
     telling = [event for event in events if event.get("reason") in TELLING_EVENTS]
     if telling:
         newest = max(telling, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
-        return f"{newest['reason']}: {_first_line(newest.get('message', ''))}", False
+        return Obstacle(f"{newest['reason']}: {_first_line(newest.get('message', ''))}")
     return None
 
 
-def _overdue(pod: Object, now: float) -> tuple[str, bool] | None:
+def _unheard(pod: Object) -> Obstacle | None:
+    """The node's container is ready and the pod is not: so says the cluster's own controller of a silent node."""
+    status = pod.get("status", {})
+    if not any(one.get("ready") for one in status.get("containerStatuses") or []):
+        return None
+    for one in status.get("conditions") or []:
+        if one.get("type") == "Ready" and one.get("status") == "False" and not one.get("reason"):
+            node = pod.get("spec", {}).get("nodeName", "?")
+            text = f"node {node} is not heard of: the pod is taken away from it if it stays silent"
+            return Obstacle(text, next_step=f"kubectl describe node {node}", of_node=True)
+    return None
+
+
+def _overdue(pod: Object, now: float) -> Obstacle | None:
     """A pod that is long past the time it was given to end: its node does not answer."""
     deleted_at = seconds_of(pod["metadata"].get("deletionTimestamp")) or now
-    if now - deleted_at < 30:
+    if now - deleted_at < _OVERDUE_S:
         return None
     node = pod.get("spec", {}).get("nodeName", "?")
-    text = (
-        f"node lost: {node} does not answer, so the pod cannot be replaced; once it is sure that the node is down: "
-        f"kubectl delete node {node}, or kubectl taint node {node} "
-        "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
+    return Obstacle(
+        f"node lost: {node} does not answer, so the pod cannot be replaced",
+        next_step=f"once it is sure that the node is down: kubectl delete node {node}, or kubectl taint node {node} "
+        "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
+        of_node=True,
     )
-    return text, False
 
 
 def times(pods: list[Object], now: float) -> tuple[dict[str, Any], ...]:

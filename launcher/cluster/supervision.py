@@ -8,6 +8,7 @@ from collections.abc import Callable
 from launcher.cluster import pods as of
 from launcher.cluster.client import Cluster
 from launcher.outcome import Failure, Reason
+from launcher.render import ATTEMPT_LABEL, RUN_LABEL
 from launcher.runs import Attempt
 
 #: How often somebody who waits for a run looks at its conductor's Job.
@@ -39,25 +40,25 @@ class Supervision:
         if time.monotonic() < self._looked_at + _LOOK_INTERVAL_S:
             return
         self._looked_at = time.monotonic()
+        try:
+            self._look()
+        except Failure as failure:
+            if failure.reason is not Reason.NETWORK:
+                raise
+            # The run goes on without us, and the store tells of it.
+            self._say_once("away", f"warning: {failure.what}; the run is looked for in the store alone")
+        else:
+            self._told.discard("away")
+
+    def _look(self) -> None:
         job = self.cluster.get("Job", self.job)
         if self.attempt.outcome is not None:
             return
         if job is None:
-            raise Failure(
-                Reason.KILLED,
-                "the conductor's Job was deleted",
-                where=self.job,
-                next_step="submit again: finished stages are kept",
-            )
-        pods = self.cluster.list("Pod", labels={"batch.kubernetes.io/job-name": self.job})
+            raise _deleted(self.job)
+        pods = _pods(self.cluster, self.job)
         if of.condition(job, "Failed"):
-            _, why = of.failure_of(job, pods, memory_advice="give it more memory: --overlay")
-            raise Failure(
-                why.reason,
-                f"the conductor's Job has failed: {why.what}",
-                where=self.job,
-                next_step=f"kubectl logs job/{self.job}; launcher cancel {self.attempt.run_id}, then launcher retry",
-            )
+            raise _failed(job, pods, self.attempt.run_id)
         self._say_ends(pods)
         self._say_obstacle(pods)
 
@@ -73,24 +74,89 @@ class Supervision:
                 if why.reason is not Reason.TERMINATED:
                     self.say(f"the conductor's pod {name} has ended, another follows: {why.text()}")
 
+    def _say_once(self, kind: str, text: str) -> None:
+        if kind not in self._told:
+            self._told.add(kind)
+            self.say(text)
+
     def _say_obstacle(self, pods: list[of.Object]) -> None:
         alive = [pod for pod in pods if not of.pod_has_ended(pod)]
-        if not alive or all(pod.get("status", {}).get("phase") == "Running" for pod in alive):
-            return
-        events = self.cluster.list("Event", fields=f"involvedObject.name={alive[0]['metadata']['name']}")
-        found = of.obstacle(alive[0], events, time.time())
+        found = _obstacle(self.cluster, alive)
         if found is None:
             return
         # ErrImagePull and ImagePullBackOff take turns: each is said once.
-        kind = found[0].partition(":")[0]
-        if kind not in self._told:
-            self._told.add(kind)
-            self.say(f"the conductor's pod does not start yet: {found[0]}")
+        self._say_once(
+            found.text.partition(":")[0], f"the conductor's pod {_DOING[found.of_node]}: {found.note}"
+        )
         created_at = of.seconds_of(alive[0]["metadata"].get("creationTimestamp")) or time.time()
-        if time.time() - created_at > self.start_timeout_s:
+        if not found.of_node and time.time() - created_at > self.start_timeout_s:
             raise Failure(
                 Reason.CANNOT_START,
-                f"the conductor's pod did not start within {self.start_timeout_s:.0f} s: {found[0]}",
+                f"the conductor's pod did not start within {self.start_timeout_s:.0f} s: {found.text}",
                 where=self.job,
                 next_step=f"correct that (kubectl describe job {self.job}), then submit again",
             )
+
+
+def why_silent(attempt: Attempt, cluster: Cluster) -> Failure | None:
+    """Why an open attempt's conductor is not heard of, as the API has it; None where its pod runs or is on its way.
+
+    Asks once, and waits for nothing.
+    """
+    labels = {RUN_LABEL: attempt.run_id, "app.kubernetes.io/component": "conductor"}
+    jobs = cluster.list("Job", labels={**labels, ATTEMPT_LABEL: str(attempt.number)})
+    if not jobs:
+        return _deleted(f"run {attempt.run_id}, {cluster.where}")
+    job = max(jobs, key=lambda one: str(one["metadata"].get("creationTimestamp")))
+    pods = _pods(cluster, job["metadata"]["name"])
+    if of.condition(job, "Failed"):
+        return _failed(job, pods, attempt.run_id)
+    found = _obstacle(cluster, [pod for pod in pods if not of.pod_has_ended(pod)])
+    if found is None:
+        return None
+    return Failure(
+        Reason.KILLED if found.of_node else Reason.CANNOT_START,
+        f"the conductor's pod {_DOING[found.of_node]}: {found.text}",
+        next_step=found.next_step
+        or f"kubectl describe pods -l batch.kubernetes.io/job-name={job['metadata']['name']}",
+    )
+
+
+#: Whether it is the node that does not answer -> how it stands with the conductor's pod.
+_DOING = {True: "does not get on", False: "does not start yet"}
+
+
+def _obstacle(cluster: Cluster, alive: list[of.Object]) -> of.Obstacle | None:
+    """What the oldest pod that has not ended waits for."""
+    if not alive:
+        return None
+    pod = alive[0]
+    starting = pod.get("status", {}).get("phase") != "Running"
+    events = (
+        cluster.list("Event", fields=f"involvedObject.name={pod['metadata']['name']}") if starting else []
+    )
+    return of.obstacle(pod, events, time.time())
+
+
+def _pods(cluster: Cluster, job: str) -> list[of.Object]:
+    return cluster.list("Pod", labels={"batch.kubernetes.io/job-name": job})
+
+
+def _deleted(job: str) -> Failure:
+    return Failure(
+        Reason.KILLED,
+        "the conductor's Job was deleted",
+        where=job,
+        next_step="submit again: finished stages are kept",
+    )
+
+
+def _failed(job: of.Object, pods: list[of.Object], run_id: str) -> Failure:
+    name = job["metadata"]["name"]
+    _, why = of.failure_of(job, pods, memory_advice="give it more memory: --overlay")
+    return Failure(
+        why.reason,
+        f"the conductor's Job has failed: {why.what}",
+        where=name,
+        next_step=f"kubectl logs job/{name}; launcher cancel {run_id}, then launcher retry {run_id}",
+    )

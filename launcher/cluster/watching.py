@@ -1,7 +1,7 @@
 """A live view of some objects: list once, then watch; list again where the server has forgotten our place.
 
-The view never goes back to nothing on a lost connection: it stays at what was last known, and
-`synced_at` says since when. An API server restart costs a reconnect.
+The view never goes back to nothing on a lost connection: it stays at what was last known, and whoever
+relies on it asks `check` whether it is too old for that. An API server restart costs a reconnect.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from launcher.cluster.connection import Stream
+from launcher.cluster.connection import PATIENCE_S, Stream
 from launcher.cluster.refusals import Refusal, refusal
 from launcher.outcome import Failure
 
@@ -26,20 +26,19 @@ LONGEST_WAIT_S = 15.0
 class Watched:
     """Objects of one kind with some labels, kept current by a thread until `stop`.
 
-    `changed` is set whenever the view has changed; whoever waits for it clears it first and looks
-    after. `synced_at` (time.monotonic) is when the server was last heard; `failure` why not since then.
+    `changed` is set whenever the view has changed; whoever waits for it clears it first and looks after.
     """
 
     def __init__(self, cluster: Cluster, kind: str, labels: dict[str, str]):
         self.changed = threading.Event()
-        self.failure: Failure | None = None
+        #: What ended every round since then (time.monotonic); None while the server is heard.
+        self._failing: tuple[float, Failure] | None = None
         self._cluster, self._kind, self._labels = cluster, kind, labels
         self._lock = threading.Lock()
         self._objects: dict[str, dict[str, Any]] = {}
         self._stream: Stream | None = None
         self._stopped = threading.Event()
         self._version = ""
-        self.synced_at = 0.0
         self._list(patience_s=None)
         self._thread = threading.Thread(target=self._run, name=f"watch {kind}", daemon=True)
         self._thread.start()
@@ -48,6 +47,12 @@ class Watched:
         """The latest known objects by name: a snapshot; the objects themselves are never changed."""
         with self._lock:
             return dict(self._objects)
+
+    def check(self, patience_s: float = PATIENCE_S) -> None:
+        """Raises the Failure for which the view has been standing still for longer than that."""
+        failing = self._failing
+        if failing is not None and time.monotonic() - failing[0] > patience_s:
+            raise failing[1]
 
     def stop(self) -> None:
         """End the thread; its connection is cut, so that this takes no longer than a request under way."""
@@ -74,7 +79,7 @@ class Watched:
             except Failure as failure:
                 if isinstance(failure, Refusal) and failure.status == 410:
                     self._version = ""
-                self.failure = failure
+                self._failing = (self._failing[0] if self._failing else began, failure)
             # Rounds that end at once, for whatever reason, are tried at growing waits.
             short = short + 1 if time.monotonic() - began < 1.0 else 0
             self._stopped.wait(min(LONGEST_WAIT_S, 0.05 * 2.0 ** min(short, 20)))
@@ -125,5 +130,4 @@ class Watched:
         self.changed.set()
 
     def _heard(self) -> None:
-        self.synced_at = time.monotonic()
-        self.failure = None
+        self._failing = None

@@ -21,7 +21,7 @@ from .api import Api
 from .places import State
 from .pods import Namespace
 from .processes import wait_for
-from .studies import SMOKE, ClusterUser, MakeUser
+from .studies import RUN_LIMIT_S, SMOKE, ClusterUser, MakeUser
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,7 @@ def namespace(cluster: Cluster) -> Iterator[Namespace]:
     path = f"/api/v1/namespaces/{name}"
     # Pods are refused until the namespace has this.
     accounts = f"{path}/serviceaccounts?fieldSelector=metadata.name=default"
-    # After a restart of the API server its controllers take up to a minute and more to come back.
-    wait_for("the default service account", lambda: cluster.api.get(accounts)["items"], 180)
+    wait_for("the default service account", lambda: cluster.api.get(accounts)["items"], 60)
     yield Namespace(cluster.api, name)
     cluster.api.request("DELETE", f"{path}/pods", {"gracePeriodSeconds": 1})
     cluster.api.delete(path)
@@ -112,7 +111,7 @@ def project_images(cluster: Cluster) -> dict[str, str]:
 def local_verdict(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the smoke profile's plan gives on this machine."""
     launcher = Launcher(tmp_path_factory.mktemp("local"))
-    verdict: dict[str, Any] = launcher.json(*SMOKE, "--target", "local", "-o", "json")
+    verdict: dict[str, Any] = launcher.json(*SMOKE, "--target", "local", "-o", "json", timeout_s=RUN_LIMIT_S)
     return verdict
 
 

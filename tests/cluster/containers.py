@@ -36,18 +36,40 @@ def answers(state: State) -> bool:
 def kill_all(state: State, namespace: str | None = None, pod: str | None = None) -> int:
     """SIGKILL to the first process of every container (of one namespace of Kubernetes, one pod); how many."""
     killed = 0
+    for bundle in _containers(state, namespace, pod):
+        with contextlib.suppress(OSError, ValueError):  # Gone in the meantime: as wanted.
+            os.kill(int((bundle / "init.pid").read_text()), signal.SIGKILL)
+            killed += 1
+    return killed
+
+
+def processes_of(state: State, namespace: str, pod: str) -> list[int]:
+    """Every process of a pod's containers."""
+    firsts = [int((bundle / "init.pid").read_text()) for bundle in _containers(state, namespace, pod)]
+    inside = {_pid_namespace(first) for first in firsts}
+    everybody = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in everybody if _pid_namespace(pid) in inside - {None}]
+
+
+def _containers(state: State, namespace: str | None, pod: str | None) -> list[Path]:
+    """The bundles of running containers, those that only hold a pod's namespaces left out."""
+    found = []
     for bundle in _bundles(state):
         annotations = _settings(bundle).get("annotations", {})
         if namespace is not None and annotations.get("io.kubernetes.cri.sandbox-namespace") != namespace:
             continue
         if pod is not None and annotations.get("io.kubernetes.cri.sandbox-name") != pod:
             continue
-        if annotations.get("io.kubernetes.cri.container-type") == "sandbox":
-            continue
-        with contextlib.suppress(OSError, ValueError):  # Gone in the meantime: as wanted.
-            os.kill(int((bundle / "init.pid").read_text()), signal.SIGKILL)
-            killed += 1
-    return killed
+        if annotations.get("io.kubernetes.cri.container-type") != "sandbox":
+            found.append(bundle)
+    return found
+
+
+def _pid_namespace(pid: int) -> str | None:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:
+        return None
 
 
 def clear(state: State) -> None:

@@ -8,10 +8,11 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -107,11 +108,18 @@ def stop_apiserver(state: State | None = None) -> None:
 
 
 def start_apiserver(state: State | None = None) -> None:
-    """Start it and wait until it is ready."""
+    """Start it, wait until it is ready, and start the controllers anew.
+
+    Left alone these come back when their growing waits are over, which after several restarts is a minute: by
+    then they take the node for lost, for they have not seen it renew its lease.
+    """
     chosen = state or places.state()
-    api = Api(chosen.kubeconfig)
-    processes.start(chosen, "api-server", _components(chosen).api_server())
+    api, parts = Api(chosen.kubeconfig), _components(chosen)
+    processes.start(chosen, "api-server", parts.api_server())
     processes.await_ready(chosen, "api-server", api.ready, 120)
+    for name, words in (("controller-manager", parts.controller_manager()), ("scheduler", parts.scheduler())):
+        processes.stop(chosen, name, patience_s=3)
+        processes.start(chosen, name, words)
 
 
 def restart_apiserver(state: State | None = None) -> None:
@@ -145,6 +153,32 @@ def kill_all_containers(
 ) -> int:
     """SIGKILL every container of the node (of one namespace's pods, of one pod), as a crash would; how many."""
     return containers.kill_all(state or places.state(), namespace, pod)
+
+
+@contextlib.contextmanager
+def lost(state: State | None = None) -> Iterator[Callable[[str, str], None]]:
+    """While this lasts the kubelet is silent, as where a node has lost its network or is out of breath.
+
+    What is given takes a namespace and a pod, and stops that pod's processes too; afterwards all goes on.
+    """
+    chosen = state or places.state()
+    kubelet = processes.running(chosen, "kubelet")
+    if kubelet is None:
+        raise ClusterError("there is no kubelet to be stopped")
+    stopped = [kubelet]
+    os.kill(kubelet, signal.SIGSTOP)
+
+    def stop(namespace: str, pod: str) -> None:
+        for pid in containers.processes_of(chosen, namespace, pod):
+            os.kill(pid, signal.SIGSTOP)
+            stopped.append(pid)
+
+    try:
+        yield stop
+    finally:
+        for pid in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def prepare() -> Path:

@@ -7,29 +7,23 @@ import json
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from launching import Launcher
+
+from launcher.store import Store, open_store
 
 from .node import S3
 from .pods import Namespace
 from .processes import wait_for
 
-#: A whole run of the smoke profile takes about a minute and a half here; the machine may be busy.
-RUN_LIMIT_S = 600.0
+#: A whole run of the smoke profile takes about a minute and a half here; the machine may be very busy.
+RUN_LIMIT_S = 1200.0
 SMOKE = ("submit", "sql", "--profile", "smoke")
-STAGES = (
-    "fetch-untuned",
-    "prepare",
-    "predict-untuned",
-    "score-untuned",
-    "train-lora-s1",
-    "predict-lora-s1",
-    "score-lora-s1",
-    "report",
-)
 
 
 @dataclass
@@ -60,6 +54,11 @@ class ClusterUser(Launcher):
     @property
     def site(self) -> Path:
         return self.home / ".config" / "tuneyard" / "site.yaml"
+
+    @property
+    def images(self) -> dict[str, str]:
+        """What the site file names."""
+        return dict(yaml.safe_load(self.site.read_text())["images"])
 
     def prepare(self, images: dict[str, str], **more: Any) -> None:
         """Write the site file and the Secret that it names."""
@@ -118,6 +117,14 @@ class ClusterUser(Launcher):
             if pod["status"].get("phase") not in ("Succeeded", "Failed")
         ]
 
+    def live_conductors(self) -> list[str]:
+        """The conductor's pods that have not ended."""
+        return [
+            pod["metadata"]["name"]
+            for pod in self.pods("app.kubernetes.io/component=conductor")
+            if pod["status"].get("phase") not in ("Succeeded", "Failed")
+        ]
+
     def delete_run(self) -> None:
         """Delete the conductor's Jobs, as pruning a run's files would, and see that nothing is left of it."""
         for job in self.jobs("app.kubernetes.io/component=conductor"):
@@ -143,7 +150,19 @@ class ClusterUser(Launcher):
         self.delete_run()
         self.site.write_text(self.site.read_text().replace(f"/{self.space.name}?", f"/{self.space.name}-2?"))
 
-    def running_pod(self, stage: str, timeout_s: float = RUN_LIMIT_S) -> str:
+    def open_store(self, monkeypatch: pytest.MonkeyPatch) -> Store:
+        """The run's store, read in this process."""
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, self.environment[name])
+        return open_store(yaml.safe_load(self.site.read_text())["store"]["outside"])
+
+    def has_run(self, pod: str, seconds: float) -> bool:
+        """Whether a pod's program has run for so long: the API counts in whole seconds."""
+        [status] = self.space.pod(pod)["status"]["containerStatuses"]
+        started = (status["state"].get("running") or status["state"]["terminated"])["startedAt"]
+        return datetime.now(UTC) - datetime.fromisoformat(started) > timedelta(seconds=seconds)
+
+    def running_pod(self, stage: str, timeout_s: float = RUN_LIMIT_S / 3) -> str:
         """The name of a pod of `stage` whose program has started; waits for one."""
         found: list[str] = []
 

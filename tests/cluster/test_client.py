@@ -176,7 +176,7 @@ def test_a_watch_and_a_log_outlive_the_api_server(
         second["metadata"]["labels"][MANIFEST] = "3f9a1"
         namespace.create("pods", second)
         wait_for("the watch to see what came after", lambda: len(pods.objects()) == 2, 60)
-        follower.join(120)
+        follower.join(360)
         assert not follower.is_alive()
     assert written == [b"line %d\n" % i for i in range(150)]
 

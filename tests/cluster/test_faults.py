@@ -4,36 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from launching import STAGES
 
 from . import node
+from .faults import evict, kill, succeeds, terminate
 from .processes import wait_for
-from .studies import SMOKE, STAGES, ClusterUser, MakeUser
+from .studies import RUN_LIMIT_S, SMOKE, ClusterUser, MakeUser
 
 pytestmark = pytest.mark.cluster
-
-
-def succeeds(user: ClusterUser, submitted: Any, expected: dict[str, Any]) -> None:
-    """The run has the undisturbed digest, every stage was committed by one pod, nothing is left running."""
-    verdict = user.verdict(submitted)
-    assert verdict["results_digest"] == expected["results_digest"]
-    succeeded = [
-        pod["metadata"]["labels"]["tuneyard.dev/stage"]
-        for pod in user.stage_pods()
-        if pod["status"]["phase"] == "Succeeded"
-    ]
-    assert len(succeeded) == len(set(succeeded)), f"run twice: {sorted(succeeded)}"
-    wait_for("no stage runs", lambda: not user.live_pods(), 60)
-
-
-def terminate(user: ClusterUser, pod: str) -> None:
-    user.space.api.delete(f"{user.space.path}/pods/{pod}")
-
-
-def kill(user: ClusterUser, pod: str) -> None:
-    wait_for(f"{pod} is killed", lambda: node.kill_all_containers(user.space.name, pod), 30)
 
 
 @pytest.mark.usefixtures("own_node")
@@ -60,7 +43,7 @@ def test_a_pod_of_every_stage_is_killed_once(
                 how(user, pod["metadata"]["name"])
         return len(killed) == len(STAGES) or submitted.poll() is not None
 
-    wait_for("a pod of every stage is killed", all_killed, 600)
+    wait_for("a pod of every stage is killed", all_killed, RUN_LIMIT_S / 3)
     succeeds(user, submitted, local_verdict)
     assert killed == set(STAGES)
     assert {int(pod["metadata"]["labels"]["tuneyard.dev/try"]) for pod in user.stage_pods()} >= {2}
@@ -104,3 +87,65 @@ def test_every_container_of_the_node_is_killed(make_user: MakeUser, local_verdic
         assert node.kill_all_containers(user.space.name) >= 1
     succeeds(user, submitted, local_verdict)
     user.delete_run()
+
+
+def test_an_evicted_pod_is_replaced_and_what_it_took_is_lost_not_failed(
+    make_user: MakeUser, local_verdict: dict[str, Any]
+) -> None:
+    user = make_user()
+    submitted = user.start(*SMOKE, "-o", "json")
+    evicted = user.running_pod("train-lora-s1")
+    wait_for("it has trained for some time", lambda: user.has_run(evicted, 2), 60)
+    conductor = user.conductor_pod()
+    evict(user, evicted)
+    evict(user, conductor)
+    verdict = succeeds(user, submitted, local_verdict)
+    training = {line["stage"]: line for line in verdict["receipt"]["stages"]}["train-lora-s1"]
+    assert training["seconds_lost"] > 0
+    assert verdict["receipt"]["seconds_failed"] == 0
+    # By its own Job: to the conductor this was one try. An evicted pod is gone from the API.
+    [replaced] = user.stage_pods("train-lora-s1")
+    assert replaced["metadata"]["name"] != evicted
+    assert replaced["metadata"]["labels"]["tuneyard.dev/try"] == "1"
+    [followed] = user.pods("app.kubernetes.io/component=conductor")
+    assert followed["metadata"]["name"] != conductor
+
+
+@pytest.mark.usefixtures("own_node")
+def test_a_lost_node_is_told_and_nothing_is_started_in_its_place_until_it_is_back(
+    make_user: MakeUser, local_verdict: dict[str, Any]
+) -> None:
+    user = make_user()
+    submitted = user.start(*SMOKE, "--overlay", str(soon_taken_away(user)), "-o", "json")
+    stage = "train-lora-s1"
+    pod, conductor = user.running_pod(stage), user.conductor_pod()
+
+    def why() -> str:
+        return user("why", "sql").stdout
+
+    with node.lost() as stop:
+        stop(user.space.name, pod)
+        wait_for("the node is missed", lambda: f"node {node.NODE} is not heard of" in why(), 300, every_s=1)
+        wait_for("the node is lost", lambda: f"{stage} does not get on: node lost: " in why(), 300, every_s=1)
+        assert f"kubectl delete node {node.NODE}" in why()
+        assert "node lost: " in user("status", "sql").stdout
+        assert [one["metadata"]["name"] for one in user.stage_pods(stage)] == [pod]
+        # The conductor was on that node too.
+        stop(user.space.name, conductor)
+        lost = "the conductor's pod does not get on: node lost: "
+        wait_for("the conductor is missed", lambda: lost in why(), 300, every_s=1)
+        assert f"kubectl delete node {node.NODE}" in why()
+        assert user.live_conductors() == [conductor]
+        assert [one["metadata"]["name"] for one in user.stage_pods(stage)] == [pod]
+    verdict = succeeds(user, submitted, local_verdict)
+    assert verdict["receipt"]["seconds_lost"] > 0
+    assert verdict["receipt"]["seconds_failed"] == 0
+
+
+def soon_taken_away(user: ClusterUser) -> Path:
+    """An overlay: pods are taken from a silent node after seconds instead of five minutes, with little grace."""
+    keys = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+    soon = [{"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5} for key in keys]
+    path = user.home / "soon.yaml"
+    path.write_text(yaml.safe_dump({"spec": {"tolerations": soon, "terminationGracePeriodSeconds": 5}}))
+    return path

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import boto3
 import pytest
 from botocore.config import Config
@@ -133,11 +131,9 @@ def test_a_crash_of_containers_fails_the_pods_of_one_namespace(
 ) -> None:
     namespace.create("pods", restricted_pod("victim", base_image, SLEEP))
     namespace.wait_for_phase("victim", "Running")
-    assert node.kill_all_containers(namespace.name, cluster.own()) == 1
-    began = time.monotonic()
+    assert node.kill_all_containers(namespace.name, state=cluster.own()) == 1
     ended = terminated(namespace.wait_for_phase("victim", "Failed"))
     assert (ended["exitCode"], ended["reason"]) == (137, "Error")
-    assert time.monotonic() - began < 60
 
 
 def _client(s3: node.S3):  # type: ignore[no-untyped-def]  # boto3's clients have no types

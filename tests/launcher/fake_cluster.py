@@ -23,6 +23,10 @@ class FakeWatched:
     def objects(self) -> dict[str, Object]:
         return copy.deepcopy(self._cluster.things[self._kind])
 
+    def check(self) -> None:
+        if self._cluster.blind is not None:
+            raise self._cluster.blind
+
     def stop(self) -> None: ...
 
 
@@ -34,6 +38,8 @@ class FakeCluster:
         self.created: list[str] = []
         self.deleted: list[str] = []
         self.refusal: Failure | None = None
+        #: Why the watches have been standing still for too long.
+        self.blind: Failure | None = None
         self.now = 1_000_000.0
         #: Whether pods outlive their deleted Job, as they do while they save their progress.
         self.lingering = False

@@ -20,7 +20,7 @@ import launcher
 from launcher.cli import main as main_module
 from launcher.cli.main import VERBS, main
 from launcher.outcome import DISPOSITIONS, Failure, Reason
-from launcher.runs import Attempt
+from launcher.runs import Attempt, attempts
 from launcher.store import DirectoryStore
 
 ALL_VERBS = [verb for verbs in VERBS.values() for verb in verbs]
@@ -404,6 +404,16 @@ def test_retry_refuses_an_attempt_that_is_open(run: Run, store: DirectoryStore) 
     run_id = open_run(store)
     said = run("retry", run_id, "--store", str(store.root))
     assert_refused(said, Reason.USAGE, "attempt 1 is still open")
+
+
+def test_a_retry_that_is_refused_opens_no_attempt(run: Run, store: DirectoryStore) -> None:
+    run_id = open_run(store)
+    run("cancel", run_id, "--store", str(store.root))
+    for _ in range(2):
+        # Pods cannot reach a directory: the same answer each time, and no attempt 2 that nobody conducts.
+        said = run("retry", run_id, "--target", "cluster", "--store", str(store.root))
+        assert_refused(said, Reason.UNSUPPORTED, "pods cannot reach a directory of this machine")
+    assert attempts(store, run_id) == [1]
 
 
 def test_a_plan_over_its_budget_is_refused_after_it_was_shown(run: Run, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_a_retry_waits_for_the_old_conductor_to_stop(
 ) -> None:
     holder = hold(1)
     assert closing.cancel(attempt)
-    second = submission.open_next_attempt(attempt.store, attempt.run_id, target="local", site=Site())
+    second = submission.next_attempt(attempt.store, attempt.run_id, target="local", site=Site()).open()
     starter = threading.Thread(target=submission.start_local, args=(second,))
     starter.start()
     starter.join(0.2)
@@ -158,10 +158,8 @@ def test_retries_at_once_are_one_attempt(attempt: Attempt) -> None:
 
     def retry() -> None:
         try:
-            next_one = submission.open_next_attempt(
-                attempt.store, attempt.run_id, target="local", site=Site()
-            )
-            opened.append(next_one.number)
+            following = submission.next_attempt(attempt.store, attempt.run_id, target="local", site=Site())
+            opened.append(following.open().number)
         except Failure as failure:
             opened.append(failure.what)
 

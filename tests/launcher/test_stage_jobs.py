@@ -12,6 +12,7 @@ from tiny import make_plan
 
 from launcher import closing
 from launcher.cluster.backend import ClusterBackend
+from launcher.cluster.conduct import take_over
 from launcher.conductor import Conductor
 from launcher.outcome import Failure, Reason
 from launcher.runs import Attempt
@@ -32,6 +33,7 @@ class Scene:
         self.attempt.record(self.plan, {"format": 1, "target": "cluster", "opened_at": 0.0})
         self.kept_logs: list[tuple[str, int]] = []
         self.manifest = "aaaaa"
+        self.earlier: dict[str, Any] = {}
         self.tick = 0
         self.on_tick: Act = lambda scene: scene.finish_all()
 
@@ -60,6 +62,7 @@ class Scene:
             {"kind": "Job", "name": "conductor", "uid": "u"},
             start_timeout_s=START_TIMEOUT_S,
             keep_log=self._keep_log,
+            earlier=self.earlier,
             clock=lambda: self.cluster.now,
         )
         self.conductor = Conductor(
@@ -276,6 +279,56 @@ def test_a_manifest_that_the_server_refuses_fails_its_stage(scene: Scene) -> Non
     assert failure.what == "exceeded quota: pods=10"
 
 
+def test_a_pod_over_its_disk_limit_fails_its_stage_for_good(scene: Scene) -> None:
+    why = 'Usage of EmptyDir volume "scratch" exceeds the limit "2Gi". '
+
+    def evict(job: str) -> None:
+        scene.cluster.end(job, 137)
+        for pod in scene.cluster.pods_of(job):
+            pod["status"] |= {"reason": "Evicted", "message": why}
+
+    scene.failing("prepare", evict)
+    failure = scene.failure(scene.conduct(), "prepare")
+    assert (failure.reason, failure.what) == (Reason.DISK_FULL, why.strip())
+    assert "--overlay" in failure.next_step
+    assert "prepare-aaaaa-t2" not in scene.cluster.created
+
+
+def test_an_api_server_that_is_away_refuses_nothing(scene: Scene) -> None:
+    scene.cluster.refusal = Failure(Reason.NETWORK, "the API server does not answer")
+    with pytest.raises(Failure, match="does not answer"):
+        scene.conduct()
+    scene.cluster.refusal = None
+    outcome = scene.conduct()
+    assert outcome is not None
+    assert outcome["reason"] == "succeeded"
+
+
+def test_a_conductor_that_sees_nothing_any_more_does_not_go_on(scene: Scene) -> None:
+    def act(scene: Scene) -> None:
+        scene.cluster.blind = Failure(Reason.UNAUTHORIZED, "bob may not watch pods")
+
+    scene.on_tick = act
+    with pytest.raises(Failure, match="may not watch"):
+        scene.conduct()
+
+
+def test_two_conductors_of_the_same_second_never_end_each_other(scene: Scene) -> None:
+    labels = {"tuneyard.dev/run": scene.plan.run_id, "app.kubernetes.io/component": "conductor"}
+    made = {
+        name: {"metadata": {"name": name, "labels": labels, "creationTimestamp": at}, "status": {}}
+        for name, at in (
+            ("a", "2026-11-27T05:00:00Z"),
+            ("b", "2026-11-27T05:00:00Z"),
+            ("c", "2026-11-27T04:00:00Z"),
+        )
+    }
+    scene.cluster.things["Job"] |= made
+    for own in made.values():
+        take_over(scene.cluster, scene.plan.run_id, own)  # type: ignore[arg-type]
+    assert list(scene.cluster.things["Job"]) == ["b"]
+
+
 class Lost(Exception):
     """The conductor's pod is gone."""
 
@@ -298,6 +351,32 @@ def test_a_conductor_lost_at_any_tick_is_followed_by_one_that_adopts_its_jobs(
     assert outcome["reason"] == "succeeded"
     assert all(name.endswith("-t1") for name in scene.cluster.created)
     assert len(scene.cluster.created) == len(scene.plan.stages)
+
+
+def test_a_pod_that_went_while_no_conductor_lived_is_in_the_account(scene: Scene) -> None:
+    def act(scene: Scene) -> None:
+        if scene.tick == 1:
+            scene.cluster.run("prepare-aaaaa-t1")
+        if scene.tick == 10:
+            scene.earlier = scene.backend.measured()
+            raise Lost
+
+    scene.on_tick = act
+    with pytest.raises(Lost):
+        scene.conduct()
+    # Its node went, and the Job has made another pod.
+    [gone] = scene.cluster.pods_of("prepare-aaaaa-t1")
+    del scene.cluster.things["Pod"][gone["metadata"]["name"]]
+    scene.cluster.add_pod(scene.cluster.things["Job"]["prepare-aaaaa-t1"])
+    scene.on_tick = lambda s: s.finish_all()
+    outcome = scene.conduct()
+    assert outcome is not None
+    assert outcome["reason"] == "succeeded"
+    [end] = [one.end for one in scene.attempt.tries() if one.stage == "prepare"]
+    lost, replaced = (end or {})["pods"]
+    assert (lost["pod"], lost["lost"]) == (gone["metadata"]["name"], True)
+    assert lost["running_s"] == pytest.approx(9, abs=1)
+    assert not replaced["lost"]
 
 
 def test_on_sigterm_the_stages_go_on_and_nothing_is_created(scene: Scene) -> None:
@@ -361,18 +440,22 @@ def test_nothing_is_created_while_a_pod_of_another_placement_still_saves_its_pro
     assert outcome["reason"] == "succeeded"
 
 
-def test_a_pod_on_a_lost_node_is_waited_for_and_the_advice_says_what_to_do(scene: Scene) -> None:
-    seen: set[str] = set()
+def test_a_pod_on_a_silent_then_lost_node_is_waited_for_and_the_advice_says_what_to_do(scene: Scene) -> None:
+    seen: list[str] = []
 
     def act(scene: Scene) -> None:
         for job in scene.live():
             if scene.stage_of(job) != "prepare":
                 scene.finish(job)
-            elif scene.tick < 400:
+            elif scene.tick < 3 * START_TIMEOUT_S:
+                scene.cluster.run(job)
                 for pod in scene.cluster.pods_of(job):
-                    pod["status"]["phase"] = "Running"
-                    pod["metadata"].setdefault("deletionTimestamp", scene.cluster.stamp())
-                seen.update(scene.backend.notes.values())
+                    # As the node said last, and as the cluster's own controller says of a silent node.
+                    pod["status"]["containerStatuses"][0]["ready"] = True
+                    pod["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
+                    if scene.tick > 2 * START_TIMEOUT_S:
+                        pod["metadata"].setdefault("deletionTimestamp", scene.cluster.stamp())
+                seen.extend(scene.backend.notes.values())
             else:
                 scene.finish(job)
 
@@ -380,4 +463,12 @@ def test_a_pod_on_a_lost_node_is_waited_for_and_the_advice_says_what_to_do(scene
     outcome = scene.conduct()
     assert outcome is not None
     assert outcome["reason"] == "succeeded"
-    assert any(note.startswith("node lost: node-1") and "out-of-service" in note for note in seen)
+    assert scene.cluster.created.count("prepare-aaaaa-t1") == 1
+    assert "prepare-aaaaa-t2" not in scene.cluster.created
+    # One of the two is said all the time, also while it is being taken away.
+    assert {note.partition(":")[0] for note in seen} == {"node node-1 is not heard of", "node lost"}
+    assert len(seen) > 2 * START_TIMEOUT_S
+    assert seen[0].startswith("node node-1 is not heard of")
+    assert seen[-1].startswith("node lost: node-1")
+    assert "out-of-service" in seen[-1]
+    assert scene.backend.notes == {}

@@ -17,19 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import Launcher
+from launching import STAGES, Launcher
 
 SMOKE = ("submit", "sql", "--profile", "smoke", "--target", "local")
-STAGES = (
-    "fetch-untuned",
-    "prepare",
-    "predict-untuned",
-    "score-untuned",
-    "train-lora-s1",
-    "predict-lora-s1",
-    "score-lora-s1",
-    "report",
-)
 
 # One worker of pytest-xdist runs them all: they share the undisturbed run, and each fills a core.
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("runs")]

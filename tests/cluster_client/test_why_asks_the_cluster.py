@@ -1,0 +1,130 @@
+"""`launcher why` of a run whose conductor is not heard of: the API is asked, and says what the store cannot know."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launching import Launcher
+
+from launcher.placement import placed
+from launcher.runs import Attempt
+from launcher.store import DirectoryStore
+from tests.cluster_client.api_server import ApiServer, Asked, Reply, listing
+from tests.launcher.tiny import make_plan
+
+CONDUCTOR = "tiny-12345"
+
+
+@pytest.fixture
+def run(launcher: Launcher, kubeconfig: Path) -> Attempt:  # noqa: ARG001
+    """An open attempt in the cluster of `server`, whose conductor has never said anything."""
+    plan = placed(make_plan(), ())
+    attempt = Attempt(DirectoryStore(launcher.store), plan.run_id, 1)
+    attempt.record(plan, {"format": 1, "target": "cluster", "opened_at": time.time()})
+    site = launcher.home / ".config" / "tuneyard" / "site.yaml"
+    site.parent.mkdir(parents=True)
+    site.write_text("namespace: team\n")
+    return attempt
+
+
+def holding(server: ApiServer, jobs: list[dict[str, Any]], pods: list[dict[str, Any]]) -> None:
+    def answer(asked: Asked) -> Reply:
+        kind = asked.path.rpartition("/")[2]
+        return listing("1", *{"jobs": jobs, "pods": pods}.get(kind, []))
+
+    server.answer = answer
+
+
+def job(**status: Any) -> dict[str, Any]:
+    return {"metadata": {"name": CONDUCTOR, "creationTimestamp": "2026-11-27T04:00:00Z"}, "status": status}
+
+
+def running_pod() -> dict[str, Any]:
+    return {
+        "metadata": {"name": f"{CONDUCTOR}-x", "uid": "u"},
+        "spec": {"nodeName": "node-7"},
+        "status": {
+            "phase": "Running",
+            "containerStatuses": [
+                {
+                    "name": "conductor",
+                    "ready": True,
+                    "state": {"running": {"startedAt": "2026-11-27T04:00:05Z"}},
+                }
+            ],
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    }
+
+
+def why(launcher: Launcher, attempt: Attempt) -> str:
+    said = launcher("why", attempt.run_id)
+    assert said.returncode == 0, said.stderr
+    return said.stdout
+
+
+def test_a_node_that_is_lost_is_named_with_the_command_that_helps(
+    launcher: Launcher, run: Attempt, server: ApiServer
+) -> None:
+    pod = running_pod()
+    deleted_at = datetime.fromtimestamp(time.time() - 60, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    pod["metadata"]["deletionTimestamp"] = deleted_at
+    holding(server, [job()], [pod])
+    sentence, step = why(launcher, run).splitlines()
+    assert sentence.startswith("the conductor's pod does not get on: node lost: node-7 does not answer")
+    assert "kubectl delete node node-7" in step
+
+
+def test_a_node_that_is_silent_is_told_before_its_pods_are_taken_away(
+    launcher: Launcher, run: Attempt, server: ApiServer
+) -> None:
+    pod = running_pod()
+    pod["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
+    holding(server, [job()], [pod])
+    said = why(launcher, run)
+    assert "node node-7 is not heard of" in said
+    assert "next: kubectl describe node node-7" in said
+
+
+def test_a_job_that_was_deleted_or_has_failed_is_said(
+    launcher: Launcher, run: Attempt, server: ApiServer
+) -> None:
+    holding(server, [], [])
+    assert "the conductor's Job was deleted" in why(launcher, run)
+    failed = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}
+    holding(server, [job(conditions=[failed])], [])
+    said = why(launcher, run)
+    assert "the conductor's Job has failed" in said
+    assert f"launcher retry {run.run_id}" in said
+
+
+def test_an_image_that_cannot_be_pulled_is_said_before_anything_was_written(
+    launcher: Launcher, run: Attempt, server: ApiServer
+) -> None:
+    pod = running_pod()
+    waiting = {"reason": "ErrImagePull", "message": "not found"}
+    pod["status"] = {"phase": "Pending", "containerStatuses": [{"state": {"waiting": waiting}}]}
+    holding(server, [job()], [pod])
+    assert "the conductor's pod does not start yet: ErrImagePull: not found" in why(launcher, run)
+
+
+def test_a_conductor_that_was_heard_a_moment_ago_is_not_asked_about(
+    launcher: Launcher, run: Attempt, server: ApiServer
+) -> None:
+    run.beat({})
+    assert "is about to start its next stage" in why(launcher, run)
+    assert server.asked == []
+
+
+def test_an_api_server_that_refuses_is_a_warning_and_the_store_speaks(
+    launcher: Launcher, run: Attempt, server: ApiServer
+) -> None:
+    server.answer = lambda _: Reply(401, {})
+    said = launcher("why", run.run_id)
+    assert said.returncode == 0
+    assert "is about to start its next stage" in said.stdout
+    assert "warning: not asked the cluster: " in said.stderr
