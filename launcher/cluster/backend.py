@@ -14,6 +14,7 @@ from typing import Any
 
 from launcher.cluster import pods as of
 from launcher.cluster.client import Cluster, Conflict
+from launcher.cluster.refusals import is_disowned
 from launcher.conductor import Ended
 from launcher.outcome import Failure, Reason
 from launcher.plan import Plan, Stage
@@ -272,8 +273,8 @@ class ClusterBackend:
         except Conflict:
             pass  # made by a conductor that was lost before it knew
         except Failure as failure:
-            if failure.reason is Reason.NETWORK:
-                raise  # nobody has refused anything: the conductor waits for the API, and begins anew
+            if failure.reason is Reason.NETWORK or is_disowned(failure):
+                raise  # the manifest was not refused: the conductor waits for the API, and begins anew
             one.refusal = failure
             return
         one.created_at = self.clock()

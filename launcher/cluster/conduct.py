@@ -21,6 +21,7 @@ from launcher import closing
 from launcher.cluster import pods as of
 from launcher.cluster.backend import ClusterBackend, live_conductors
 from launcher.cluster.client import Cluster, owner_reference
+from launcher.cluster.refusals import is_disowned
 from launcher.conductor import Conductor
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.plan import Plan, parse
@@ -33,6 +34,9 @@ _TERMINATED = DISPOSITIONS[Reason.TERMINATED].exit_code
 #: What may pass without anything being wrong with the run, and for how many seconds it is waited for here.
 _AWAY = {Reason.NETWORK: 600.0, Reason.STORE_FAILED: 60.0}
 _AWAY_PAUSE_S = 3.0
+#: How long a pod whose token is not accepted hopes that it is. Once a pod has been deleted for a minute, as on a node
+#: that is lost and goes on without knowing, its token is void: the run is no longer its to end.
+_DISOWNED_S = 30.0
 _TERMINATION_LOG = Path("/dev/termination-log")
 
 
@@ -59,13 +63,14 @@ def conduct(arguments: argparse.Namespace) -> int:
             return _conduct_once(arguments, process)
         except Failure as failure:
             print(failure.text(), file=sys.stderr, flush=True)
-            if failure.reason not in _AWAY:
+            patience_s = _patience_s(failure)
+            if patience_s is None:
                 return _broken(arguments, failure)
             now = time.monotonic()
             away_since = away_since if away_since and now - away_since < 2 * max(_AWAY.values()) else now
             if process.stopping:
                 return _TERMINATED
-            if now - away_since > _AWAY[failure.reason]:
+            if now - away_since > patience_s:
                 return _end(_TRY_AGAIN, failure)
             time.sleep(_AWAY_PAUSE_S)
         except Exception as error:
@@ -77,6 +82,11 @@ def conduct(arguments: argparse.Namespace) -> int:
                 next_step=f"read its log: kubectl logs job/{arguments.job}",
             )
             return _broken(arguments, internal)
+
+
+def _patience_s(failure: Failure) -> float | None:
+    """For how long it is waited for, before the Job shall try again; None for what closes the attempt."""
+    return _DISOWNED_S if is_disowned(failure) else _AWAY.get(failure.reason)
 
 
 def _conduct_once(arguments: argparse.Namespace, process: _Pod) -> int:

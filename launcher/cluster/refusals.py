@@ -30,6 +30,11 @@ class Refusal(Failure):
         self.repeated = False
 
 
+def is_disowned(failure: Failure) -> bool:
+    """Whether it is our credentials that the server does not accept, whatever we ask."""
+    return isinstance(failure, Refusal) and failure.cause == "unauthorized"
+
+
 def answer_of(body: bytes) -> dict[str, Any]:
     """The Status object of an error answer; a proxy's page or nothing becomes its first line as message."""
     try:
