@@ -83,8 +83,8 @@ def test_create_once_has_one_winner_and_later_writers_lose(place: Place) -> None
     with ThreadPoolExecutor(8) as pool:
         won = list(pool.map(lambda n: stores[n].put_json("runs/r/outcome.json", {"by": n}), range(8)))
     if place.kind in ("moto", "rclone"):
-        # moto looks and writes without a lock between, rclone does not always show one writer what another has
-        # just put into a folder that is new: now and then two pass (docs/storage.md, "Create-once").
+        # moto looks and writes without a lock between; on rclone the claims of writers that begin at the same
+        # moment do not always decide. Now and then two pass (docs/storage.md, "Create-once").
         assert sum(won) >= 1
     else:
         assert sum(won) == 1
