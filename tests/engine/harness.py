@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
+import shutil
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jobs import stage
 from jobs.tasks.rows import Row, write_rows
+from jobs.train.engine import join
 from launcher.experiment import Data, Generation, Lora, Training
 from launcher.plan import Plan, Resources, Stage, run_id, stage_key
 from launcher.stages import (
@@ -49,6 +54,14 @@ def rows(count: int, seed: int = 0) -> list[Row]:
         messages = ({"role": "user", "content": f"say {word}"}, {"role": "assistant", "content": word[:3]})
         made.append(Row(f"row-{seed}-{number}", messages))
     return made
+
+
+@cache
+def meet_once() -> None:
+    """Join the process group that all stages of this process train in, at a place that outlives the first of them."""
+    directory = tempfile.mkdtemp(prefix="tuneyard-rendezvous-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    join(0, 0, 1, f"file://{directory}/rendezvous", "cpu")
 
 
 class Bench:
@@ -138,6 +151,9 @@ class Bench:
 
     def run(self, name: str) -> int:
         """Carry out one stage in this process."""
+        wanted = self._stages[name]
+        if wanted.kind == "train" and wanted.settings["processes"] == 1:
+            meet_once()
         return stage.run_stage(self.plan(), name, self.store, attempt=1)
 
     def start(self, name: str, **environment: str) -> subprocess.Popen[str]:
