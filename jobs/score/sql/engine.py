@@ -181,7 +181,7 @@ def column_names(connection: apsw.Connection, sql: str) -> list[str]:
     try:
         cursor.execute(sql)
     except apsw.ExecTraceAbort:
-        pass
+        pass  # `look` has seen the columns and stopped it
     except (apsw.Error, ValueError) as error:
         raise QueryError("does not run", str(error)[:300]) from None
     return names
@@ -249,7 +249,7 @@ def _fetch_undecodable(connection: apsw.Connection, sql: str, limits: Limits, er
     try:
         cursor.execute(sql)
     except UnicodeDecodeError:
-        pass
+        pass  # as before; this time for the columns and the statement's own text alone
     finally:
         cursor.close(True)
     names = [f"c{number}" for number in range(statement.width)]
