@@ -4,8 +4,11 @@ DIR has Spider's layout. Every gold query is judged as its own answer against it
 and its generated ones, in the sandbox. Measured: making gold queries ready (cold, no cache), then
 judging, on one and on two workers, warm: databases made, no answer cached. `official` and the
 normalised match are measured apart, and the time per row for growing parts of the data; last a whole
-scoring with all measures, where equal answers to equal questions are judged once. To compare with: a plain
-loop in one process without any sandbox, gold and answer on the real database alone, as evaluators do it.
+scoring with all measures, where equal answers to equal questions are judged once.
+
+To compare with, on the real databases alone: a plain loop in one process without any sandbox, gold
+and answer, as evaluators do it; and each query run once by the SQLite that the scorer has, nothing
+compared: no scorer can be quicker. Last the databases on which SQLite spends most of that are left out.
 """
 
 from __future__ import annotations
@@ -15,13 +18,17 @@ import resource
 import sqlite3
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import apsw
+
 from jobs.prepare.sources import read_part
 from jobs.score.cache import Cache, default_path
+from jobs.score.sql import engine
 from jobs.score.sql.pool import Lost, Pool
 from jobs.score.sql.scorer import gold_jobs, gold_key, judge_job, ready_golds, score
 from jobs.tasks.rows import Row
@@ -29,6 +36,8 @@ from jobs.tasks.rows import Row
 #: Gold queries made ready without the cache, to say what the first scoring costs.
 COLD_ROWS = 200
 PARTS = (0.125, 0.25, 0.5, 1.0)
+#: A database is slow that takes so much of the time which SQLite itself needs for all.
+SLOW_SHARE = 0.2
 
 
 def main() -> None:
@@ -60,8 +69,20 @@ def main() -> None:
         _measure(f"strict + {name}, 2 workers", [{**job, name: True} for job in jobs], 2, options.repeat)
     real = [{**job, "gold": {**job["gold"], "images": []}} for job in jobs if job["gold"]["real"]]
     _show("a plain loop, real databases alone", len(real), options.repeat, lambda: _plain_loop(real))
+    by_database: dict[str, float] = defaultdict(float)
+    _show(
+        "SQLite itself, real databases alone",
+        len(real),
+        options.repeat,
+        lambda: _sqlite_itself(real, by_database),
+    )
     for workers in (1, 2):
         _measure(f"strict, real databases alone, {workers} worker(s)", real, workers, options.repeat)
+    slow = {path for path, seconds in by_database.items() if seconds > SLOW_SHARE * sum(by_database.values())}
+    print(f"left out below: {', '.join(sorted(Path(path).stem for path in slow)) or 'nothing'}")
+    for name, some in (("strict", jobs), ("strict, real databases alone", real)):
+        rest = [job for job in some if job["database"] not in slow]
+        _measure(f"{name}, without these, 2 workers", rest, 2, options.repeat)
     for part in PARTS:
         _measure(
             f"strict, {part:.1%} of the rows, 2 workers", jobs[: int(len(jobs) * part)], 2, options.repeat
@@ -125,6 +146,23 @@ def _plain_loop(jobs: Sequence[dict[str, Any]]) -> float:
         if gold != answer:
             raise SystemExit(f"a gold answer was not right: {job['answer']}")
     seconds = time.perf_counter() - started
+    for connection in opened.values():
+        connection.close()
+    return seconds
+
+
+def _sqlite_itself(jobs: Sequence[dict[str, Any]], by_database: dict[str, float]) -> float:
+    """Seconds in which apsw alone returns every answer's rows, in one process; added up by database too."""
+    opened: dict[str, apsw.Connection] = {}
+    began = time.perf_counter()
+    for job in jobs:
+        started, path = time.perf_counter(), job["database"]
+        if path not in opened:
+            opened[path] = engine.unguarded_file(Path(path))
+        with suppress(UnicodeDecodeError):
+            opened[path].execute(job["answer"]).fetchall()
+        by_database[path] += time.perf_counter() - started
+    seconds = time.perf_counter() - began
     for connection in opened.values():
         connection.close()
     return seconds

@@ -161,6 +161,19 @@ def test_a_process_that_sleeps_is_killed_too(sql_data: SqlData) -> None:
     assert results[1]["strict"]
 
 
+def test_jobs_and_results_that_fill_the_pipes_are_exchanged(sql_data: SqlData) -> None:
+    (job,) = gold_jobs([sql_data.rows[0]], sql_data.directory)
+    with Pool(1) as pool:
+        (gold,) = pool.map([job])
+        # Batches of 500 kilobytes one way and of 100 the other, where a pipe holds 64.
+        columns = ", ".join(f'{number} AS "{"n" * 50}{number}"' for number in range(30))
+        wanted = {**judge_job(gold, f"SELECT {columns}", job["database"]), "task": "explain"}
+        results = pool.map([{**wanted, "not read": str(n) * 5_000} for n in range(160)], batch=40)
+    assert len(results) == 160
+    assert all(result == results[0] for result in results)
+    assert len(str(results[0])) > 2_000
+
+
 def test_a_worker_has_no_environment_writes_no_file_and_dies_with_its_parent(
     sql_data: SqlData, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,9 @@ from jobs.score.sql import worker
 
 #: Jobs handed to a worker at once: enough that it seldom waits, few enough that all workers end together.
 _BATCH_JOBS = 32
+#: Results are collected for so long: being woken for each of them costs the parent, and thus the workers, more
+#: than most queries do.
+_GATHER_S = 0.002
 _READ_BYTES = 1 << 16
 #: A result longer than this is not one of ours.
 _MAX_RESULT_BYTES = 64 << 20
@@ -59,24 +62,33 @@ class _Worker:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self._in, self._out = self.process.stdin, self.process.stdout
+        os.set_blocking(self._in.fileno(), False)
         self._buffer = bytearray()
+        self.unsent = bytearray()
         self.owed: deque[int] = deque()
         self.last_sign = time.monotonic()
 
     def fileno(self) -> int:
         return self._out.fileno()
 
+    def input_fileno(self) -> int:
+        return self._in.fileno()
+
     def send(self, indices: Sequence[int], jobs: Sequence[Any]) -> None:
-        """Hand over a batch; the worker is idle and reads, so this does not block for long."""
+        """Hand over a batch, as much of it as the pipe takes; the rest goes by `send_rest`."""
+        if not self.owed:
+            self.last_sign = time.monotonic()
         self.owed.extend(indices)
-        self.last_sign = time.monotonic()
+        batch = marshal.dumps([jobs[index] for index in indices])
+        self.unsent += worker.LENGTH.pack(len(batch)) + batch
+        self.send_rest()
+
+    def send_rest(self) -> None:
+        """Go on handing over. Never waits: a worker may be waiting itself, for its results to be read."""
         try:
-            batch = marshal.dumps([jobs[index] for index in indices])
-            data = memoryview(worker.LENGTH.pack(len(batch)) + batch)
-            while data:
-                data = data[self._in.write(data) :]
+            del self.unsent[: self._in.write(self.unsent) or 0]
         except BrokenPipeError:
-            return  # the process is gone: reading from it says so
+            self.unsent.clear()  # the process is gone: reading from it says so
 
     def receive(self) -> list[Any] | None:
         """What has arrived since, a value per finished job; None where the process is gone."""
@@ -139,9 +151,16 @@ class Pool:
         waiting = deque(range(start, min(start + size, len(jobs))) for start in range(0, len(jobs), size))
         finished = 0
         while finished < len(jobs):
-            self._feed(waiting, jobs)
-            busy = [process for process in self._alive if process.owed]
-            for process in select.select(busy, [], [], 1.0)[0]:
+            self._feed(waiting, jobs, size)
+            busy = {process.fileno(): process for process in self._alive if process.owed}
+            taking = {process.input_fileno(): process for process in busy.values() if process.unsent}
+            readable, writable, _ = select.select(busy, taking, [], 1.0)
+            for fileno in writable:
+                taking[fileno].send_rest()
+            if any(len(busy[fileno].owed) > 1 for fileno in readable):
+                time.sleep(_GATHER_S)
+            for fileno in readable:
+                process = busy[fileno]
                 values = process.receive()
                 if values is None:
                     finished += self._lose(process, waiting, results, "")
@@ -156,18 +175,16 @@ class Pool:
                 done(finished)
         return results
 
-    def _feed(self, waiting: deque[Any], jobs: Sequence[Any]) -> None:
-        """Give every idle worker a batch; start workers while there is work for them."""
-        idle = [process for process in self._alive if not process.owed]
+    def _feed(self, waiting: deque[Any], jobs: Sequence[Any], size: int) -> None:
+        """Give every worker its next batch before it ends its last; start workers while there is work for them."""
+        free = sorted((p for p in self._alive if len(p.owed) <= size), key=lambda p: -len(p.owed))
         while waiting:
-            if idle:
-                process = idle.pop()
-            elif len(self._alive) < self.workers:
-                process = _Worker(self._memory_bytes)
-                self._alive.append(process)
-            else:
+            if len(self._alive) < self.workers and not (free and not free[-1].owed):
+                free.append(_Worker(self._memory_bytes))
+                self._alive.append(free[-1])
+            if not free:
                 return
-            process.send(waiting.popleft(), jobs)
+            free.pop().send(waiting.popleft(), jobs)
 
     def _lose(self, process: _Worker, waiting: deque[Any], results: list[Result], reason: str) -> int:
         """Bury a worker: the job it was at is lost, those behind it wait again. Returns the jobs finished by that."""
