@@ -16,9 +16,10 @@ import pytest
 from hostile_answers import HOSTILE
 from small_sql_data import QUESTIONS, SqlData
 
+from jobs.score.cache import Cache
 from jobs.score.sql.engine import Limits
 from jobs.score.sql.pool import Lost, Pool
-from jobs.score.sql.scorer import gold_jobs, judge_job, score
+from jobs.score.sql.scorer import explain, gold_jobs, judge_job, score
 from jobs.score.sql.worker import MEMORY_BYTES
 
 #: What an answer may use here: a twentieth of the usual, or the suite would take the time it bounds.
@@ -119,6 +120,17 @@ def test_the_verdict_says_what_happened(sql_data: SqlData, answer: str, reason: 
     (found,) = score([sql_data.rows[0]], [answer], sql_data.directory, workers=1, limits=LIMITS).rows
     assert found.reason is not None
     assert found.reason.startswith(reason)
+
+
+def test_a_right_answer_that_no_parser_ends_with_is_right(sql_data: SqlData) -> None:
+    answer = QUESTIONS[0][1] + " JOIN (SELECT 1)" * 40
+    (found,) = score([sql_data.rows[0]], [answer], sql_data.directory, workers=1).rows
+    assert found.reason is None
+    assert found.scores == {"exact": False, "exact_normalised": False, "strict": True, "official": True}
+    shown = explain(
+        sql_data.rows[0], answer.replace("count(*)", "count(*) + 1"), sql_data.directory, Cache(None)
+    )
+    assert shown["proof"]["answer"]["rows"] != shown["proof"]["gold"]["rows"]
 
 
 def test_what_stands_behind_the_first_statement_is_never_run(sql_data: SqlData) -> None:

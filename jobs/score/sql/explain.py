@@ -58,7 +58,7 @@ def explain(
     telling = next((d for d in ordered if _differ(d[1], plan, answer)), None)
     name, connection, read_schema = telling or ordered[0]
     found = read_schema()
-    used = syntax.tables_used(syntax.parse(plan.sql)) | syntax.tables_used(syntax.parse(answer[:10_000]))
+    used = syntax.tables_used(syntax.parse(plan.sql)) | syntax.tables_used(syntax.parse_answer(answer))
     content = _content(connection, found, used)
     shrunk = telling is not None and content is not None and _runs(connection, answer)
     if shrunk and content is not None:

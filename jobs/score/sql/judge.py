@@ -28,10 +28,7 @@ from jobs.score.sql.worker import allow_cpu
 
 #: Few enough descriptors (see worker.py).
 _OPEN_FILES = 40
-#: Longer queries are not parsed for the normalised match: they are nobody's answer.
-_MAX_PARSED_CHARACTERS = 10_000
 _LIMITS = Limits()
-_PARSE_CPU_S = 5
 #: CPU seconds after which the kernel ends a worker that is busy with a gold query.
 GOLD_CPU_S = 60
 #: Comparing more than these may take longer than what is left of the answer's own time.
@@ -256,8 +253,8 @@ def _disagreement(
 
 
 def _normalised_match(gold: dict[str, Any], answer: str) -> bool:
-    if gold["normalised"] is None or len(answer) > _MAX_PARSED_CHARACTERS:
+    allow_cpu(GOLD_CPU_S)
+    tree = None if gold["normalised"] is None else syntax.parse_answer(answer)
+    if tree is None:
         return bool(answer == gold["sql"])
-    allow_cpu(_PARSE_CPU_S)
-    normal = syntax.normalised(syntax.parse(answer), frozenset(gold["columns"]))
-    return bool(normal == gold["normalised"])
+    return bool(syntax.normalised(tree, frozenset(gold["columns"])) == gold["normalised"])

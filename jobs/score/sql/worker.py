@@ -21,7 +21,9 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 #: What a process may hold. A job says itself how much CPU it may use before the kernel ends the process.
@@ -66,6 +68,26 @@ def allow_cpu(seconds: int) -> None:
 
 
 _allowed_until_s = 0
+
+
+class OutOfCpu(BaseException):
+    """The code inside `within_cpu` has used up its time. Not an Exception: a parser that tries things would catch it."""
+
+
+@contextmanager
+def within_cpu(seconds: float) -> Iterator[None]:
+    """Raise OutOfCpu in the code within when it has used so much CPU. Python alone is interrupted, C code is not."""
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise OutOfCpu
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def serve(handle: Callable[[dict[str, Any]], Any]) -> None:
