@@ -71,7 +71,7 @@ _allowed_until_s = 0
 
 
 class OutOfCpu(BaseException):
-    """The code inside `within_cpu` has used up its time. Not an Exception: a parser that tries things would catch it."""
+    """The code inside `within_cpu` has used up its time. No Exception: a parser that tries things would catch it."""
 
 
 @contextmanager
