@@ -6,27 +6,53 @@ from pathlib import Path
 
 import click
 
-from launcher import closing
-from launcher.cli.options import open_named_store, store_options
-from launcher.runs import find
+from launcher import closing, site
+from launcher.cli.options import CLUSTER_PATIENCE_S, context_option, open_named_store, store_options
+from launcher.outcome import Failure
+from launcher.runs import Attempt, find
 from launcher.submission import newest_attempt
 from launcher.targets import wait_until_left
 
 
 @click.command("cancel")
 @click.argument("run")
+@context_option
 @store_options
-def command(run: str, store_address: str | None, site_path: Path | None) -> int:
+def command(run: str, context: str | None, store_address: str | None, site_path: Path | None) -> int:
     """Stop RUN: its stages save their progress and end, its attempt is closed. Finished stages are kept."""
     store = open_named_store(store_address, site_path, writable=True)
     run_id = find(store, run)
     attempt = newest_attempt(store, run_id)
-    if not closing.cancel(attempt):
+    closed = closing.cancel(attempt)
+    if _abandoned(attempt, site_path, context):
+        click.echo(f"{run_id}: its conductor's Job had failed; deleted with the Jobs of its stages", err=True)
+    elif closed:
+        wait_until_left(attempt)
+    if not closed:
         outcome = attempt.outcome or {}
         click.echo(
             f"{run_id}: attempt {attempt.number} has ended already ({outcome.get('reason')})", err=True
         )
         return 0
-    wait_until_left(attempt)
     click.echo(f"{run_id}: cancelled (launcher retry {run_id} goes on from here)", err=True)
     return 0
+
+
+def _abandoned(attempt: Attempt, site_path: Path | None, context: str | None) -> bool:
+    """Whether stage Jobs were left behind by a conductor that nobody starts again, and are deleted now."""
+    if attempt.target != "cluster" or attempt.heard:
+        return False
+    from launcher.cluster.client import Cluster
+    from launcher.cluster.supervision import end_abandoned
+    from launcher.render import ATTEMPT_LABEL, RUN_LABEL
+
+    try:
+        cluster = Cluster.connect(site.load(site_path).namespace, context, patience_s=CLUSTER_PATIENCE_S)
+        return end_abandoned(attempt, cluster)
+    except Failure as failure:
+        labels = f"{RUN_LABEL}={attempt.run_id},{ATTEMPT_LABEL}={attempt.number}"
+        click.echo(
+            f"warning: not asked the cluster: {failure.what}; Jobs may be left: kubectl get jobs -l {labels}",
+            err=True,
+        )
+        return False

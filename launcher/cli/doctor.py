@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from launcher import site
-from launcher.cli.options import open_named_store, output_option, store_options
+from launcher.cli.options import context_option, open_named_store, output_option, store_options
 from launcher.cli.show import emit, one_line, table
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 
@@ -44,7 +44,7 @@ _MODULES = {
     show_default=True,
     help="What is to be run on: this machine, or the site's namespace.",
 )
-@click.option("--context", help="Context of the kubeconfig, for a cluster.  [default: the current one]")
+@context_option
 @store_options
 @output_option("table", "json", "yaml")
 def command(

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from launcher import site
-from launcher.cli.options import open_named_store, store_options
+from launcher.cli.options import context_option, open_named_store, store_options
 from launcher.outcome import Failure, Reason
 from launcher.runs import RunView, StageStatus, find, view
 from launcher.site import Site
@@ -22,7 +22,7 @@ from launcher.site import Site
 )
 @click.option("--try", "number", type=int, help="Which try of the stage.  [default: the last]")
 @click.option("--follow", "-f", is_flag=True, help="Go on printing until the stage has ended.")
-@click.option("--context", help="Context of the kubeconfig, for a cluster.  [default: the current one]")
+@context_option
 @store_options
 def command(
     run: str,

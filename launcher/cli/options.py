@@ -20,6 +20,9 @@ from launcher.store import Store, open_store
 if TYPE_CHECKING:
     from launcher.targets import Target
 
+#: How long a verb that has most of its answer from the store waits for an API server that is away.
+CLUSTER_PATIENCE_S = 5.0
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -49,10 +52,14 @@ def store_options(function: Function) -> Function:
 
 def cluster_options(function: Function) -> Function:
     """--overlay and --context."""
-    function = click.option(
+    return overlay_option(context_option(function))
+
+
+def context_option(function: Function) -> Function:
+    """--context."""
+    return click.option(
         "--context", help="Context of the kubeconfig, for a cluster.  [default: the current one]"
     )(function)
-    return overlay_option(function)
 
 
 def overlay_option(function: Function) -> Function:

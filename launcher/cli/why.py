@@ -9,19 +9,17 @@ import click
 from launcher import site
 from launcher.cli.follow import detail
 from launcher.cli.list import standing
-from launcher.cli.options import open_named_store, store_options
+from launcher.cli.options import CLUSTER_PATIENCE_S, context_option, open_named_store, store_options
 from launcher.cli.show import one_line
 from launcher.outcome import Failure, Reason
 from launcher.runs import NEXT, RunView, StageStatus, find, view
 
 _LOG_LINES_SHOWN = 12
-#: How long an API server that is away is waited for: the store has most of the answer.
-_PATIENCE_S = 5.0
 
 
 @click.command("why")
 @click.argument("run")
-@click.option("--context", help="Context of the kubeconfig, for a cluster.  [default: the current one]")
+@context_option
 @store_options
 def command(run: str, context: str | None, store_address: str | None, site_path: Path | None) -> int:
     """Say in one sentence why RUN stands where it stands, and the next command."""
@@ -48,7 +46,7 @@ def _why_silent(seen: RunView, site_path: Path | None, context: str | None) -> F
     if namespace is None:
         return None
     try:
-        return why_silent(seen.attempt, Cluster.connect(namespace, context, patience_s=_PATIENCE_S))
+        return why_silent(seen.attempt, Cluster.connect(namespace, context, patience_s=CLUSTER_PATIENCE_S))
     except Failure as failure:
         click.echo(f"warning: not asked the cluster: {failure.what}", err=True)
         return None

@@ -103,11 +103,9 @@ def why_silent(attempt: Attempt, cluster: Cluster) -> Failure | None:
 
     Asks once, and waits for nothing.
     """
-    labels = {RUN_LABEL: attempt.run_id, "app.kubernetes.io/component": "conductor"}
-    jobs = cluster.list("Job", labels={**labels, ATTEMPT_LABEL: str(attempt.number)})
-    if not jobs:
+    job = _conductor_job(attempt, cluster)
+    if job is None:
         return _deleted(f"run {attempt.run_id}, {cluster.where}")
-    job = max(jobs, key=lambda one: str(one["metadata"].get("creationTimestamp")))
     pods = _pods(cluster, job["metadata"]["name"])
     if of.condition(job, "Failed"):
         return _failed(job, pods, attempt.run_id)
@@ -120,6 +118,23 @@ def why_silent(attempt: Attempt, cluster: Cluster) -> Failure | None:
         next_step=found.next_step
         or f"kubectl describe pods -l batch.kubernetes.io/job-name={job['metadata']['name']}",
     )
+
+
+def end_abandoned(attempt: Attempt, cluster: Cluster) -> bool:
+    """Delete a conductor's Job that has failed for good, and with it the stage Jobs that nobody is left to stop.
+
+    False where there is no such Job: a conductor lives, or may still, or all of it is gone.
+    """
+    job = _conductor_job(attempt, cluster)
+    if job is None or not of.condition(job, "Failed"):
+        return False
+    return cluster.delete("Job", job["metadata"]["name"], uid=job["metadata"]["uid"])
+
+
+def _conductor_job(attempt: Attempt, cluster: Cluster) -> of.Object | None:
+    labels = {RUN_LABEL: attempt.run_id, "app.kubernetes.io/component": "conductor"}
+    jobs = cluster.list("Job", labels={**labels, ATTEMPT_LABEL: str(attempt.number)})
+    return max(jobs, key=lambda one: str(one["metadata"].get("creationTimestamp")), default=None)
 
 
 #: Whether it is the node that does not answer -> how it stands with the conductor's pod.

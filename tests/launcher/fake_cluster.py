@@ -74,7 +74,9 @@ class FakeCluster:
         self.add_pod(job)
         return Applied(job, ())
 
-    def delete(self, kind: str, name: str) -> bool:
+    def delete(self, kind: str, name: str, *, uid: str | None = None) -> bool:
+        if uid is not None and self.things[kind].get(name, {}).get("metadata", {}).get("uid") != uid:
+            return False
         self.deleted.append(name)
         found = self.things[kind].pop(name, None)
         for pod in [] if self.lingering else self.pods_of(name):

@@ -1,0 +1,94 @@
+"""`launcher cancel` of a run in a cluster leaves nothing that costs money, whatever became of its conductor."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_cluster import FakeCluster
+from tiny import make_plan
+
+from launcher.cli.main import main
+from launcher.cluster.client import Cluster
+from launcher.outcome import Failure, Reason
+from launcher.render import ATTEMPT_LABEL, RUN_LABEL
+from launcher.runs import Attempt
+from launcher.store import DirectoryStore
+
+
+@pytest.fixture
+def attempt(tmp_path: Path) -> Attempt:
+    store, plan = DirectoryStore(tmp_path / "store"), make_plan()
+    store.put_json(f"runs/{plan.run_id}/plan.json", plan.model_dump(mode="json"))
+    attempt = Attempt(store, plan.run_id, 1)
+    attempt.put("request.json", {"format": 1, "opened_at": 1.0, "target": "cluster"})
+    return attempt
+
+
+@pytest.fixture
+def cluster(attempt: Attempt, monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    cluster = FakeCluster()
+    labels = {RUN_LABEL: attempt.run_id, ATTEMPT_LABEL: "1", "app.kubernetes.io/component": "conductor"}
+    cluster.create({"kind": "Job", "metadata": {"name": "conductor", "uid": "u1", "labels": labels}})
+    monkeypatch.setattr(Cluster, "connect", lambda *_args, **_options: cluster)
+    return cluster
+
+
+@pytest.fixture
+def cancel(attempt: Attempt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], int]:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setattr(
+        sys, "argv", ["launcher", "cancel", attempt.run_id, "--store", str(tmp_path / "store")]
+    )
+    return main
+
+
+def test_the_jobs_of_a_conductor_that_failed_for_good_are_deleted(
+    attempt: Attempt, cluster: FakeCluster, cancel: Callable[[], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.end("conductor", 1)
+    assert cancel() == 0
+    assert cluster.deleted == ["conductor"]
+    assert (attempt.outcome or {})["reason"] == Reason.CANCELLED.value
+    assert "its conductor's Job had failed; deleted with the Jobs of its stages" in capsys.readouterr().err
+
+
+def test_a_second_cancel_deletes_what_the_first_could_not(
+    attempt: Attempt,
+    cluster: FakeCluster,
+    cancel: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cluster.end("conductor", 1)
+
+    def refuse(*_args: Any, **_options: Any) -> Any:
+        raise Failure(Reason.UNAUTHORIZED, "the API server does not let us in", where="here")
+
+    with monkeypatch.context() as without:
+        without.setattr(Cluster, "connect", refuse)
+        assert cancel() == 0
+    said = capsys.readouterr().err
+    assert "the API server does not let us in" in said
+    assert f"kubectl get jobs -l {RUN_LABEL}={attempt.run_id},{ATTEMPT_LABEL}=1" in said
+    assert cancel() == 0
+    assert cluster.deleted == ["conductor"]
+
+
+def test_a_conductor_that_lives_stops_its_stages_itself(
+    attempt: Attempt, cluster: FakeCluster, cancel: Callable[[], int]
+) -> None:
+    attempt.beat({}, left=True)
+    assert cancel() == 0
+    assert cluster.deleted == []
+
+
+def test_a_conductor_that_is_about_to_start_again_is_left_alone(
+    cluster: FakeCluster, cancel: Callable[[], int]
+) -> None:
+    assert cancel() == 0
+    assert cluster.deleted == []
