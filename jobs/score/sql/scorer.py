@@ -146,7 +146,8 @@ class _Scorer:
         """A result per job: from the cache, or from the pool and then kept. Lost jobs are not kept."""
         known: dict[bytes, Any] = self._cache.get(keys)
         missing = {name: job for name, job in zip(keys, jobs, strict=True) if name not in known}
-        names = list(missing)
+        # Questions of one database one after another, however the data is shuffled: workers keep few of them open.
+        names = sorted(missing, key=lambda name: missing[name]["database"] or "")
         before = self._done
         for start in range(0, len(names), _JOBS_PER_COMMIT):
             part = names[start : start + _JOBS_PER_COMMIT]
