@@ -143,9 +143,12 @@ def test_a_lost_node_is_told_and_nothing_is_started_in_its_place_until_it_is_bac
 
 
 def soon_taken_away(user: ClusterUser) -> Path:
-    """An overlay: pods are taken from a silent node after seconds instead of five minutes, with little grace."""
+    """An overlay: pods are taken from a silent node after seconds instead of five minutes, with little grace.
+
+    Not at once: that the node is missed is said in between, a beat of the conductor later, and has to be seen.
+    """
     keys = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
-    soon = [{"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5} for key in keys]
+    soon = [{"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 45} for key in keys]
     path = user.home / "soon.yaml"
     path.write_text(yaml.safe_dump({"spec": {"tolerations": soon, "terminationGracePeriodSeconds": 5}}))
     return path
