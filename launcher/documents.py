@@ -39,7 +39,7 @@ def assign(document: dict[str, Any], assignment: str) -> None:
     if not steps or "".join(match[0] for match in _STEP.finditer(path)) != path:
         raise ValueError(f"'{path}' is not a path such as contenders[1].lora.r")
     try:
-        value = yaml.load(text, Loader=Loader)
+        value = _load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ValueError(f"the value is not YAML{_yaml_problem(error)}") from None
     node: Any = document
@@ -74,22 +74,44 @@ def _element(items: list[Any], step: str) -> int:
     raise ValueError(f"no element is named '{step}'; there are {', '.join(str(name) for name in names)}")
 
 
-class Loader(yaml.SafeLoader):
+_MAX_DEPTH = 100
+#: libyaml's where PyYAML has it: several times as fast.
+_BaseLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Loader(_BaseLoader):  # type: ignore[misc]
     """YAML 1.1 as PyYAML reads it, with two repairs: `3e-4` is a number, and a key given twice is an error."""
 
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """As composed, so that merge keys (`<<`) do not count as given twice."""
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)
-        seen: set[tuple[str, str]] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
-                continue
-            if (key.tag, key.value) in seen:
-                raise yaml.composer.ComposerError(
-                    None, None, f"the key '{key.value}' is given twice", key.start_mark
-                )
-            seen.add((key.tag, key.value))
-        return node
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """As it does, after a look at the keys: what a merge key (`<<`) brings does not count as given twice."""
+        looked_at: dict[int, yaml.MappingNode] = self.__dict__.setdefault("_looked_at", {})
+        if id(node) not in looked_at:
+            looked_at[id(node)] = node
+            _refuse_repeated_keys(node)
+        super().flatten_mapping(node)
+
+
+def _load(text: str) -> Any:
+    """Raises YAMLError, ValueError, or RecursionError where it is nested too deeply."""
+    depth = 0
+    # By its events first, which takes no recursion: libyaml's loader would end the process.
+    for event in yaml.parse(text, Loader=_BaseLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise RecursionError
+    return yaml.load(text, Loader=Loader)
+
+
+def _refuse_repeated_keys(node: yaml.MappingNode) -> None:
+    seen: set[tuple[str, str]] = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+            continue
+        if (key.tag, key.value) in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key '{key.value}' is given twice", key.start_mark
+            )
+        seen.add((key.tag, key.value))
 
 
 Loader.add_implicit_resolver(
@@ -114,7 +136,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def read_yaml(text: str, where: str) -> Any:
     """Plain data from YAML. Raises Failure(BAD_EXPERIMENT) with the place of what is malformed."""
     try:
-        return yaml.load(text, Loader=Loader)
+        return _load(text)
     # ValueError: a date or number of the right form that cannot be one, such as 2023-13-45.
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise Failure(Reason.BAD_EXPERIMENT, f"not YAML{_yaml_problem(error)}", where=where) from None

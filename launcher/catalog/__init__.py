@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, TypeAdapter
 
+from launcher.documents import read_yaml
 from launcher.experiment import Strict
 
 _HERE = Path(__file__).parent
@@ -144,7 +144,7 @@ class Prices(Strict):
 
 
 def _read(name: str) -> Any:
-    return yaml.safe_load((_HERE / name).read_text(encoding="utf-8"))
+    return read_yaml((_HERE / name).read_text(encoding="utf-8"), name)
 
 
 @cache
