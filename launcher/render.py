@@ -36,7 +36,7 @@ TRY_LABEL = "tuneyard.dev/try"
 #: Client-side apply fails between 255 and 300 KiB; the API server at 1 MiB.
 CONFIG_MAP_LIMIT_BYTES = 240 << 10
 NAME_LIMIT_CHARACTERS = 60
-_PLACEHOLDER = "00000"
+_NO_HASH = "00000"
 _ORDER = ("ServiceAccount", "Role", "RoleBinding", "ConfigMap", "Service", "Job")
 #: Exit codes that do not close an attempt: success, and what only says that the pod was taken away.
 _NOT_CLOSING = (0, 137, 143)
@@ -84,13 +84,21 @@ def render(
     overlay, or where names or the ConfigMap grow too long.
     """
     namespace, values = _values(plan, site, attempt, budget_usd)
+    placeholder = _absent(values)
     patches = (
         Overlay(overlay, {s.kind for s in plan.stages}, {s.name for s in plan.stages}) if overlay else None
     )
-    objects = _rendered(plan, values, namespace, patches)
-    manifest_hash = hashlib.sha256(canonical(objects)).hexdigest()[: len(_PLACEHOLDER)]
-    values = values.model_copy(update={"run": values.run.model_copy(update={"manifest": manifest_hash})})
-    objects = _rendered(plan, values, namespace, patches)
+    text = helm.template(
+        chart_directory(),
+        release=plan.run_id,
+        namespace=namespace,
+        values=_named(values, placeholder).to_json(),
+    )
+    unnamed = canonical(_objects(plan, text, patches)).replace(placeholder.encode(), _NO_HASH.encode())
+    manifest_hash = hashlib.sha256(unnamed).hexdigest()[: len(_NO_HASH)]
+    values = _named(values, manifest_hash)
+    # What Helm would give for these values, without asking it again: that takes as long as the rest.
+    objects = _objects(plan, text.replace(placeholder, manifest_hash), patches)
     config_map = next(item for item in objects if item["kind"] == "ConfigMap")
     _check_size(plan, config_map)
     return Rendered(
@@ -160,7 +168,7 @@ _Dumper.add_representer(str, _text)
 
 
 def _values(plan: Plan, site: Site, attempt: int, budget_usd: float | None) -> tuple[str, Values]:
-    """Namespace and values for Helm, the manifest hash still a placeholder."""
+    """Namespace and values for Helm, without the manifest hash."""
     problems = _lacking(plan, site)
     namespace, address, conductor = site.namespace, site.store.inside, site.images.conductor
     if problems or namespace is None or address is None or conductor is None:
@@ -174,7 +182,7 @@ def _values(plan: Plan, site: Site, attempt: int, budget_usd: float | None) -> t
     codes = sorted({d.exit_code for d in DISPOSITIONS.values()} - set(_NOT_CLOSING))
     try:
         return namespace, Values(
-            run=chart_values.Run(id=plan.run_id, attempt=attempt, manifest=_PLACEHOLDER),
+            run=chart_values.Run(id=plan.run_id, attempt=attempt, manifest=_NO_HASH),
             plan=plan.to_bytes().decode(),
             request=canonical(request(site, budget_usd)).decode(),
             store=chart_values.Store(address=address, credentials=_credentials(site)),
@@ -196,6 +204,16 @@ def _values(plan: Plan, site: Site, attempt: int, budget_usd: float | None) -> t
             problems=tuple(describe(error)),
             next_step="correct what is listed in the site file or the experiment",
         ) from None
+
+
+def _named(values: Values, manifest_hash: str) -> Values:
+    return values.model_copy(update={"run": values.run.model_copy(update={"manifest": manifest_hash})})
+
+
+def _absent(values: Values) -> str:
+    """What could be a manifest hash and stands nowhere in the values: there are more than a ConfigMap has places."""
+    written = json.dumps(values.to_json())
+    return next(text for n in reversed(range(16**5)) if (text := f"{n:05x}") not in written)
 
 
 def _lacking(plan: Plan, site: Site) -> list[str]:
@@ -220,7 +238,7 @@ def _lacking(plan: Plan, site: Site) -> list[str]:
         problems.append("secrets: store_access_key and store_secret_key are given both or not at all")
     for stage in plan.stages:
         # Two digits are kept free for the number of the try.
-        longest = len(f"{plan.run_id}-{stage.name}-{_PLACEHOLDER}-t99")
+        longest = len(f"{plan.run_id}-{stage.name}-{_NO_HASH}-t99")
         if longest > NAME_LIMIT_CHARACTERS:
             over = longest - NAME_LIMIT_CHARACTERS
             problems.append(
@@ -273,9 +291,8 @@ def _job_key(stage: str) -> str:
     return f"job-{stage}.json"
 
 
-def _rendered(plan: Plan, values: Values, namespace: str, overlay: Overlay | None) -> list[dict[str, Any]]:
+def _objects(plan: Plan, text: str, overlay: Overlay | None) -> list[dict[str, Any]]:
     """The chart's objects in the order to apply, with the overlay merged into every pod template."""
-    text = helm.template(chart_directory(), release=plan.run_id, namespace=namespace, values=values.to_json())
     objects = [item for item in yaml.load_all(text, Loader=_BaseLoader) if item]
     objects.sort(key=lambda item: _ORDER.index(item["kind"]))
     if overlay is not None:

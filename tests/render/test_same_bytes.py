@@ -147,3 +147,12 @@ def test_helm_as_a_program_gives_the_same_bytes() -> None:
         arguments = {"release": one.run_id, "namespace": one.namespace, "values": one.values}
         by_sdk = helm.by_sdk(chart_directory(), **arguments)
         assert helm.by_binary(binary, chart_directory(), **arguments) == by_sdk, name
+
+
+def test_a_name_that_looks_like_a_manifest_hash_stays_what_it_is() -> None:
+    one = render(on_a40(1), make_site(namespace="fffff", queue="ffffe"))
+    assert {item["metadata"]["namespace"] for item in one.objects} == {"fffff"}
+    text = helm.template(
+        chart_directory(), release=one.run_id, namespace="fffff", values=json.loads(json.dumps(one.values))
+    )
+    assert sorted(parse_all(text), key=str) == sorted(one.objects, key=str)
