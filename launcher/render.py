@@ -84,7 +84,7 @@ def render(
     overlay, or where names or the ConfigMap grow too long.
     """
     namespace, values = _values(plan, site, attempt, budget_usd)
-    placeholder = _absent(values)
+    placeholder = _absent(namespace, values)
     patches = (
         Overlay(overlay, {s.kind for s in plan.stages}, {s.name for s in plan.stages}) if overlay else None
     )
@@ -210,9 +210,9 @@ def _named(values: Values, manifest_hash: str) -> Values:
     return values.model_copy(update={"run": values.run.model_copy(update={"manifest": manifest_hash})})
 
 
-def _absent(values: Values) -> str:
-    """What could be a manifest hash and stands nowhere in the values: there are more than a ConfigMap has places."""
-    written = json.dumps(values.to_json())
+def _absent(namespace: str, values: Values) -> str:
+    """What could be a manifest hash and stands in nothing that Helm gets: there are more than a ConfigMap has places."""
+    written = json.dumps([namespace, values.to_json()])
     return next(text for n in reversed(range(16**5)) if (text := f"{n:05x}") not in written)
 
 
