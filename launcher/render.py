@@ -211,7 +211,7 @@ def _named(values: Values, manifest_hash: str) -> Values:
 
 
 def _absent(namespace: str, values: Values) -> str:
-    """What could be a manifest hash and stands in nothing that Helm gets: there are more than a ConfigMap has places."""
+    """A manifest hash that stands in nothing Helm gets: there are more of them than a ConfigMap has places."""
     written = json.dumps([namespace, values.to_json()])
     return next(text for n in reversed(range(16**5)) if (text := f"{n:05x}") not in written)
 
