@@ -7,21 +7,17 @@ hub's API where a hub id has no revision yet.
 from __future__ import annotations
 
 import hashlib
-import http.client
 import importlib.util
 import json
-import os
 import re
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from launcher import catalog
 from launcher.experiment import BUILT_IN_SCORERS, SOURCES, Contender, Experiment, HostedModel, describe
+from launcher.hub import commit_of
 from launcher.lock import FORMAT, Lock, LockedModel
 from launcher.outcome import Failure, Reason
 from launcher.plan import stand_in
@@ -29,8 +25,6 @@ from launcher.stages import DirectoryModel, HubData, HubModel, ModelSource
 from launcher.store import digest_file
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
-_REVISION = re.compile(r"[0-9a-f]{40}")
-_HUB_TIMEOUT_S = 10
 _SOURCE: TypeAdapter[ModelSource] = TypeAdapter(ModelSource)
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".py")
 
@@ -213,7 +207,7 @@ def _model(name: str, resolution: Resolution, locked: Lock | None) -> LockedMode
     if known is not None:
         source = dict(known.source)
         if source["kind"] == "hub" and "revision" not in source:
-            source["revision"] = _hub_revision(source["repository"], "main", "models")
+            source["revision"] = commit_of(source["repository"], "main", "models")
         return LockedModel(source=_SOURCE.validate_python(source))
     directory = Path(name).expanduser()
     if name and directory.is_dir():
@@ -224,7 +218,7 @@ def _model(name: str, resolution: Resolution, locked: Lock | None) -> LockedMode
         repository, _, revision = name.partition("@")
         return LockedModel(
             source=HubModel(
-                repository=repository, revision=_hub_revision(repository, revision or "main", "models")
+                repository=repository, revision=commit_of(repository, revision or "main", "models")
             )
         )
     raise Failure(
@@ -272,7 +266,7 @@ def _data(
                 where="data",
                 next_step=f"--data DIR with {', '.join(name.rstrip('?') for name in named.files)}",
             )
-        revision = _hub_revision(named.repository, "main", "datasets")
+        revision = commit_of(named.repository, "main", "datasets")
         files = tuple(name for name in named.files if not name.endswith("?"))
         return {}, HubData(repository=named.repository, revision=revision, files=files)
     if not directory.is_dir():
@@ -309,46 +303,3 @@ def _scorer(scorer: str, resolution: Resolution) -> dict[str, str]:
             )
         path = Path(spec.origin)
     return {f"scorers/{module}.py": _digest(path, resolution)}
-
-
-def _hub_revision(repository: str, revision: str, kind: str) -> str:
-    """The commit that a branch or tag of a hub repository points at now."""
-    if _REVISION.fullmatch(revision):
-        return revision
-    where = f"model '{repository}'" if kind == "models" else f"data '{repository}'"
-    next_step = f"name a commit ({repository}@<40 hex digits>), a local directory, or use --lock FILE"
-    if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
-        raise Failure(
-            Reason.NETWORK,
-            "its revision is not known and HF_HUB_OFFLINE is set",
-            where=where,
-            next_step=next_step,
-        )
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    try:
-        request = urllib.request.Request(f"{endpoint}/api/{kind}/{repository}/revision/{revision}")
-        if token := os.environ.get("HF_TOKEN", "").strip():
-            # Not to wherever the hub redirects.
-            request.add_unredirected_header("Authorization", f"Bearer {token}")
-        with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S) as response:
-            answer: Any = json.loads(response.read(1 << 20))
-        found = answer["sha"]
-    except urllib.error.HTTPError as error:
-        if error.code in (401, 403, 404):
-            why = f"the hub has no such repository, or it needs a token (HTTP {error.code})"
-            raise Failure(
-                Reason.NO_SUCH_MODEL, why, where=where, next_step="check the name, or set HF_TOKEN"
-            ) from None
-        raise Failure(
-            Reason.NETWORK, f"the hub answered HTTP {error.code}", where=where, next_step=next_step
-        ) from None
-    except OSError as error:
-        why = f"the hub did not answer: {getattr(error, 'reason', error)}"
-        raise Failure(Reason.NETWORK, why, where=where, next_step=next_step) from None
-    except (http.client.HTTPException, ValueError, KeyError, TypeError, RecursionError) as error:
-        # The error's text is not shown: it can quote the request's headers, and with them the token.
-        why = f"the hub's answer cannot be read ({type(error).__name__})"
-        raise Failure(Reason.NETWORK, why, where=where, next_step=next_step) from None
-    if not isinstance(found, str) or not _REVISION.fullmatch(found):
-        raise Failure(Reason.NETWORK, "the hub's answer holds no commit", where=where, next_step=next_step)
-    return found

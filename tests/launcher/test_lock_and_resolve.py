@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tiny import LORA, UNTUNED, experiment
 
-from launcher import resolve as resolve_module
+from launcher import hub as hub_module
 from launcher.experiment import Experiment, load
 from launcher.lock import Lock
 from launcher.outcome import Failure, Reason
@@ -159,7 +159,7 @@ def test_a_hub_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-        monkeypatch.setattr(resolve_module, "_HUB_TIMEOUT_S", 0.05)
+        monkeypatch.setattr(hub_module, "_TIMEOUT_S", 0.05)
         with pytest.raises(Failure, match="timed out") as caught:
             resolve(from_hub())
     assert caught.value.reason is Reason.NETWORK

@@ -34,7 +34,7 @@ HEAVY = (
 LAYERS = [
     {"outcome"},
     {"documents"},
-    {"experiment", "store"},
+    {"experiment", "store", "hub"},
     {"stages", "catalog"},
     {"lock", "site"},
     {"plan", "resolve"},
