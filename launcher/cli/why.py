@@ -73,6 +73,8 @@ def _explain(seen: RunView) -> tuple[str, str]:
     running = [status for status in seen.stages if status.state == "running"]
     stuck = [status for status in running if status.note]
     if stuck:
+        # What comes with a cure is the cause; a pod that finds no room may only be its consequence.
+        stuck.sort(key=lambda status: NEXT not in (status.note or ""))
         name, (what, _, step) = stuck[0].stage.name, (stuck[0].note or "").partition(NEXT)
         return (
             one_line(f"{name} does not get on: {what}"),

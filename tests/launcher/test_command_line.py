@@ -373,6 +373,26 @@ def test_why_is_a_sentence_and_a_command_that_can_be_copied(
     assert "\x1b" not in said.out + said.err
 
 
+def test_why_names_what_comes_with_a_cure_before_what_only_waits(run: Run, store: DirectoryStore) -> None:
+    plan = make_plan()
+    store.put_json(f"runs/{plan.run_id}/plan.json", plan.model_dump(mode="json"))
+    attempt = Attempt(store, plan.run_id, 1)
+    attempt.put("request.json", {"format": 1, "opened_at": 1.0, "target": "cluster"})
+    first, second = (stage.name for stage in plan.stages[:2])
+    for name in (first, second):
+        attempt.begin_try(name, 1, 10.0)
+    waits, lost = "Unschedulable: 0/1 nodes", "node lost: it does not answer; next: kubectl delete node n"
+    attempt.beat({first: waits, second: lost})
+    said = run("why", plan.run_id, "--store", str(store.root))
+    assert said.out == (
+        f"{second} does not get on: node lost: it does not answer\nnext: kubectl delete node n\n"
+    )
+    attempt.beat({first: waits})
+    assert run("why", plan.run_id, "--store", str(store.root)).out.startswith(
+        f"{first} does not get on: {waits}"
+    )
+
+
 @pytest.mark.parametrize("form", ["json", "table"])
 def test_status_shows_the_failure(run: Run, store: DirectoryStore, form: str) -> None:
     run_id = closed_run(store, Reason.BAD_DATA)
