@@ -82,8 +82,11 @@ def over_budget(plan: Plan, store: Store, attempt: Attempt, running_s: dict[str,
     if cap is None:
         return None
     prices = prices_of(attempt)
-    running = sum(_machine_usd(plan.stage(name), seconds, prices) for name, seconds in running_s.items())
-    spent = spent_usd(plan, store, attempt) + running
+    spent = spent_usd(plan, store, attempt)
+    for name, seconds in running_s.items():
+        stage = plan.stage(name)
+        # One that has committed and not ended yet is among the finished ones already.
+        spent += _machine_usd(stage, max(0.0, seconds - (_productive_s(stage, store) or 0.0)), prices)
     return _refusal(plan, f"${spent:.2f} are spent", cap) if spent > cap else None
 
 

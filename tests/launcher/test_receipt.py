@@ -8,7 +8,7 @@ import pytest
 from test_conductor import commit
 from tiny import LORA, UNTUNED, make_plan
 
-from launcher import receipt
+from launcher import budget, receipt
 from launcher.outcome import Reason
 from launcher.plan import Plan
 from launcher.runs import Attempt
@@ -101,3 +101,16 @@ def test_an_unfinished_run_has_a_receipt_too(attempt: Attempt, plan: Plan) -> No
     document = receipt.build(plan, attempt.store, attempt)
     assert document["seconds"] == 0
     assert all(one["seconds"] is None for one in document["stages"])
+
+
+def test_a_stage_that_has_committed_and_still_runs_counts_once_against_the_cap(
+    attempt: Attempt, plan: Plan
+) -> None:
+    # Two A40s at $0.475 an hour each: an hour and a half of work, and six minutes of its pod beside that.
+    attempt.put("request.json", {"format": 1, "opened_at": 1.0, "budget_usd": 1.53})
+    finish(attempt, plan, "train-lora-s1", 5400)
+    held_s = {"train-lora-s1": 5400 + 360.0}
+    assert budget.over_budget(plan, attempt.store, attempt, held_s) is None
+    refusal = budget.over_budget(plan, attempt.store, attempt, {"train-lora-s1": 5400 + 720.0})
+    assert refusal is not None
+    assert "$1.61 are spent" in refusal.what
