@@ -135,7 +135,12 @@ class Attempt:
         beat = self.get("conductor.json") or {}
         # Between submit and the first beat, its pod is about to start.
         seen_at = float(beat.get("at") or self.get("request.json").get("opened_at", 0.0))
-        return not beat.get("left") and time.time() - seen_at < _BEAT_LOST_S
+        return not self.left and time.time() - seen_at < _BEAT_LOST_S
+
+    @property
+    def left(self) -> bool:
+        """Whether its conductor in a cluster has ended in good order: nothing of its stages runs on."""
+        return bool((self.get("conductor.json") or {}).get("left"))
 
     @property
     def heard(self) -> bool:

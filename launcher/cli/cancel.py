@@ -24,10 +24,14 @@ def command(run: str, context: str | None, store_address: str | None, site_path:
     run_id = find(store, run)
     attempt = newest_attempt(store, run_id)
     closed = closing.cancel(attempt)
-    if _abandoned(attempt, site_path, context):
-        click.echo(f"{run_id}: its conductor's Job had failed; deleted with the Jobs of its stages", err=True)
-    elif closed:
+    abandoned = _abandoned(attempt, site_path, context)
+    if closed and not abandoned:
+        lived = attempt.heard
         wait_until_left(attempt)
+        # It may have failed for good instead of leaving.
+        abandoned = lived and _abandoned(attempt, site_path, context)
+    if abandoned:
+        click.echo(f"{run_id}: its conductor's Job had failed; deleted with the Jobs of its stages", err=True)
     if not closed:
         outcome = attempt.outcome or {}
         click.echo(
@@ -40,7 +44,7 @@ def command(run: str, context: str | None, store_address: str | None, site_path:
 
 def _abandoned(attempt: Attempt, site_path: Path | None, context: str | None) -> bool:
     """Whether stage Jobs were left behind by a conductor that nobody starts again, and are deleted now."""
-    if attempt.target != "cluster" or attempt.heard:
+    if attempt.target != "cluster" or attempt.heard or attempt.left:
         return False
     from launcher.cluster.client import Cluster
     from launcher.cluster.supervision import end_abandoned

@@ -121,7 +121,7 @@ def test_a_run_that_costs_more_than_its_cap_is_stopped_and_its_receipt_says_what
     paid_s = sum(receipt[f"seconds{kind}"] for kind in ("", "_overhead", "_lost"))
     assert receipt["usd"] == pytest.approx(paid_s / 10, abs=0.01)
     wasted_before_s = before["seconds_overhead"] + before["seconds_lost"]
-    # The API has whole seconds: of the pods that ran when it was stopped, one is up to a second too old.
+    # The API has whole seconds of a pod's start and end, ten cents each: three may be missing.
     assert receipt["usd"] + wasted_before_s / 10 > cap_usd - 0.3
     # What was stopped is deleted; of the finished stages' pods the API says the same as the receipts.
     finished_s = sum(pod_seconds(pod) for pod in user.stage_pods())

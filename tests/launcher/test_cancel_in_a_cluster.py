@@ -79,12 +79,36 @@ def test_a_second_cancel_deletes_what_the_first_could_not(
     assert cluster.deleted == ["conductor"]
 
 
-def test_a_conductor_that_lives_stops_its_stages_itself(
-    attempt: Attempt, cluster: FakeCluster, cancel: Callable[[], int]
+def test_what_a_conductor_that_left_in_good_order_leaves_is_kept(
+    attempt: Attempt, cluster: FakeCluster, cancel: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The Job of a run that ended badly has failed too; its pods are what an operator looks at.
     attempt.beat({}, left=True)
+    monkeypatch.setattr(Attempt, "heard", False)
+    cluster.end("conductor", 1)
     assert cancel() == 0
     assert cluster.deleted == []
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_conductor_that_lives_is_waited_for_and_looked_at_again(
+    attempt: Attempt,
+    cluster: FakeCluster,
+    cancel: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+    leaves: bool,
+) -> None:
+    attempt.beat({})
+
+    def wait(_attempt: Attempt) -> None:
+        assert cluster.deleted == []
+        cluster.end("conductor", 1)
+        attempt.beat({}, left=leaves)
+        monkeypatch.setattr(Attempt, "heard", False)
+
+    monkeypatch.setattr("launcher.cli.cancel.wait_until_left", wait)
+    assert cancel() == 0
+    assert cluster.deleted == ([] if leaves else ["conductor"])
 
 
 def test_a_conductor_that_is_about_to_start_again_is_left_alone(
