@@ -1,11 +1,14 @@
 """SQLite behind its walls, asked directly."""
 
+import json
+
 import apsw
 import pytest
 from small_sql_data import QUESTIONS, SqlData
 
-from jobs.score.sql import engine
+from jobs.score.sql import engine, gold
 from jobs.score.sql.engine import Limits, QueryError
+from jobs.score.sql.syntax import GoldPlan
 
 LIMITS = Limits()
 #: Two texts that are no UTF-8, with a number and a blob beside them.
@@ -102,3 +105,14 @@ def test_a_file_is_opened_read_only(sql_data: SqlData) -> None:
     assert caught.value.kind == "refused"
     assert sql_data.database.read_bytes() == before
     assert [path.name for path in sql_data.database.parent.iterdir()] == [sql_data.database.name]
+
+
+@pytest.mark.parametrize("values", ["1, 'a', NULL, 2.5", "1, x'00ff', '00ff', NULL", "x'', '', 0, x'ff'"])
+def test_a_gold_result_that_was_kept_is_what_it_was(values: str) -> None:
+    expected = gold.allowed(
+        empty(), GoldPlan(f"SELECT {values} UNION ALL SELECT 1, 2, 3, 4", "exact"), LIMITS
+    )
+    kept = gold.from_json(json.loads(json.dumps(gold.to_json(expected))))
+    assert [(list(one.rows), one.take) for one in kept.segments] == [
+        (list(one.rows), one.take) for one in expected.segments
+    ]
