@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from launcher.store import Store, open_store
 
 from .node import S3
 from .pods import Namespace
-from .processes import wait_for
+from .processes import ClusterError, wait_for
 
 #: A whole run of the smoke profile takes about a minute and a half here; the machine may be very busy.
 RUN_LIMIT_S = 1200.0
@@ -201,6 +202,21 @@ class ClusterUser(Launcher):
         assert code == 0, f"{err}\n{self.describe()}"
         verdict: dict[str, Any] = json.loads(out)
         return verdict
+
+    def await_said(self, what: str, pattern: str, *words: str, timeout_s: float = 300) -> str:
+        """Ask the launcher until what it prints has `pattern` (`^`: a line begins); what it then printed."""
+        said = ""
+
+        def matches() -> bool:
+            nonlocal said
+            said = self(*words).stdout
+            return re.search(pattern, said, re.MULTILINE) is not None
+
+        try:
+            wait_for(what, matches, timeout_s, every_s=1)
+        except ClusterError as error:
+            raise ClusterError(f"{error}; {' '.join(words)} last said: {said}\n{self.describe()}") from None
+        return said
 
     def describe(self) -> str:
         """What a person would look at first when a run went wrong."""

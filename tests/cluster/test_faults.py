@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -121,24 +120,19 @@ def test_a_lost_node_is_told_and_nothing_is_started_in_its_place_until_it_is_bac
     stage = "train-lora-s1"
     pod, conductor = user.running_pod(stage), user.conductor_pod()
 
-    def why() -> str:
-        return user("why", "sql").stdout
-
     with node.lost() as stop:
         stop(user.space.name, pod)
-        wait_for("the node is missed", lambda: f"node {node.NODE} is not heard of" in why(), 300, every_s=1)
+        user.await_said("the node is missed", f"node {node.NODE} is not heard of", "why", "sql")
         # `why` names the first of the stages that run, whichever those are just then; `status` has all.
-        wait_for(
-            "the node is lost", lambda: re.match(r"\S+ does not get on: node lost: ", why()), 300, every_s=1
-        )
-        assert f"kubectl delete node {node.NODE}" in why()
-        assert re.search(rf"^{stage} .*node lost: ", user("status", "sql").stdout, re.MULTILINE)
+        said = user.await_said("the node is lost", r"\A\S+ does not get on: node lost: ", "why", "sql")
+        assert f"kubectl delete node {node.NODE}" in said
+        user.await_said("the stage's node is lost", rf"^{stage} .*node lost: ", "status", "sql")
         assert [one["metadata"]["name"] for one in user.stage_pods(stage)] == [pod]
         # The conductor was on that node too.
         stop(user.space.name, conductor)
         lost = "the conductor's pod does not get on: node lost: "
-        wait_for("the conductor is missed", lambda: lost in why(), 300, every_s=1)
-        assert f"kubectl delete node {node.NODE}" in why()
+        said = user.await_said("the conductor is missed", lost, "why", "sql")
+        assert f"kubectl delete node {node.NODE}" in said
         assert user.live_conductors() == [conductor]
         assert [one["metadata"]["name"] for one in user.stage_pods(stage)] == [pod]
     verdict = succeeds(user, submitted, local_verdict)
