@@ -181,12 +181,15 @@ class Failure(Exception):
         return DISPOSITIONS[self.reason].exit_code
 
     def text(self) -> str:
-        """The message for a person: one line, then a line per problem, then the next step."""
+        """The message for a person: one line, then a line per problem, then the next step.
+
+        It may quote a file, a model or a cluster's object: nothing in it moves a terminal's cursor.
+        """
         head = f"{self.where}: {self.what}" if self.where else self.what
         lines = [head, *(f"  {problem}" for problem in self.problems)]
         if self.next_step:
             lines.append(f"next: {self.next_step}")
-        return "\n".join(lines)
+        return "".join(c if c.isprintable() or c == "\n" else " " for c in "\n".join(lines))
 
     def about(self, run_id: str, stage: str) -> Failure:
         """The same failure with RUN and STAGE in its next step filled in, ready to be copied to a shell."""

@@ -255,11 +255,13 @@ def view(store: Store, run_id: str, number: int | None = None) -> RunView:
     tries = attempt.tries()
     alive = attempt.outcome is None and attempt.conducted
     notes = attempt.notes() if alive else {}
+    ends = (attempt.outcome or {}).get("stages") or {}
     states: dict[str, StageStatus] = {}
     for stage in plan.stages:
         own = tuple(t for t in tries if t.stage == stage.name)
         states[stage.name] = replace(
-            _status(store, attempt, stage, own, alive, states), note=notes.get(stage.name)
+            _status(store, attempt, stage, own, alive, states, ends.get(stage.name) or {}),
+            note=notes.get(stage.name),
         )
     result.stages = list(states.values())
     return result
@@ -272,7 +274,9 @@ def _status(
     tries: tuple[Try, ...],
     alive: bool,
     earlier: dict[str, StageStatus],
+    closed_as: dict[str, Any],
 ) -> StageStatus:
+    """`closed_as` is what the closed attempt says of the stage; a stage may fail without a try (no money is left)."""
     heartbeat = attempt.get(f"heartbeats/{stage.name}.json")
     if store.exists(f"stages/{stage.key}"):
         meta = store.open(f"stages/{stage.key}").manifest.meta
@@ -280,6 +284,9 @@ def _status(
         return StageStatus(stage, "finished", tries, heartbeat, seconds=meta.get("seconds"), reused=reused)
     if tries and tries[-1].end is None:
         return StageStatus(stage, "running" if alive else "stopped", tries, heartbeat)
+    if closed_as.get("failure"):
+        failure = Failure.from_json(closed_as["failure"])
+        return StageStatus(stage, "failed", tries, heartbeat, failure=failure)
     for needed in stage.needs.values():
         if earlier[needed].state in ("failed", "blocked"):
             culprit = earlier[needed].blocked_by or needed

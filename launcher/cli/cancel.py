@@ -44,7 +44,7 @@ def command(run: str, context: str | None, store_address: str | None, site_path:
 
 def _abandoned(attempt: Attempt, site_path: Path | None, context: str | None) -> bool:
     """Whether stage Jobs were left behind by a conductor that nobody starts again, and are deleted now."""
-    if attempt.target != "cluster" or attempt.heard or attempt.left:
+    if attempt.target != "cluster" or attempt.left:
         return False
     from launcher.cluster.client import Cluster
     from launcher.cluster.supervision import end_abandoned

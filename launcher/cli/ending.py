@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from launcher.cli.show import duration, emit
+from launcher.cli.show import duration, emit, one_line
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.runs import Attempt
 from launcher.verdict import price_lines
@@ -37,7 +37,7 @@ def _sentence(attempt: Attempt, outcome: dict[str, Any]) -> str:
     if failure.reason is Reason.CANCELLED:
         lines.append(f"next: launcher retry {attempt.run_id}")
     else:
-        lines.append(f"next: {failure.next_step}")
+        lines.append(f"next: {one_line(failure.next_step)}")
         lines.append(
             f"      launcher why {attempt.run_id}; launcher retry {attempt.run_id} once it is put right"
         )

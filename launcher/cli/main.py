@@ -111,9 +111,7 @@ def _explain(error: Exception) -> int:
             f"{type(error).__name__}: {error}",
             next_step="please report it, with what TUNEYARD_TRACEBACK=1 and the same command print",
         )
-    # A message may quote a file: nothing in it shall move the cursor.
-    shown = "".join(c if c.isprintable() or c == "\n" else " " for c in error.text())
-    print(f"error: {shown}", file=sys.stderr)
+    print(f"error: {error.text()}", file=sys.stderr)
     return error.exit_code
 
 

@@ -28,9 +28,9 @@ def command(run: str, context: str | None, store_address: str | None, site_path:
     silent = _why_silent(seen, site_path, context)
     sentence, next_step = (one_line(silent.what), silent.next_step) if silent else _explain(seen)
     click.echo(sentence)
-    click.echo(f"next: {next_step}")
+    click.echo(f"next: {one_line(next_step)}")
     failed = next((status for status in seen.stages if status.state == "failed"), None)
-    if failed is not None:
+    if failed is not None and failed.tries:
         _show_log(seen, failed)
     return 0
 
@@ -70,6 +70,15 @@ def _explain(seen: RunView) -> tuple[str, str]:
         )
     if state == Reason.CANCELLED.value:
         return f"{run_id} was cancelled.", f"launcher retry {run_id}"
+    if seen.outcome is not None:
+        # Its conductor broke, and no stage is to blame.
+        ended = Failure.from_json(seen.outcome["failure"])
+        return (
+            one_line(
+                f"{run_id} ended: {ended.what.rstrip('.')}{''.join(f'; {one}' for one in ended.problems)}."
+            ),
+            f"{ended.next_step}; then launcher retry {run_id}",
+        )
     running = [status for status in seen.stages if status.state == "running"]
     stuck = [status for status in running if status.note]
     if stuck:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from launcher.cluster import pods as of
 from launcher.cluster.client import Cluster, Conflict
-from launcher.cluster.refusals import is_disowned
+from launcher.cluster.refusals import is_about_quota, is_disowned
 from launcher.conductor import Ended
 from launcher.outcome import Failure, Reason
 from launcher.plan import Plan, Stage
@@ -27,6 +28,11 @@ _UNSEEN_S = 20.0
 _SETTLE_S = 3.0
 #: Between two looks at the Events of a pod that does not start.
 _EVENTS_INTERVAL_S = 10.0
+#: A pod that its node did not run (a device plugin starts again, a volume hangs) is tried again after so long, after
+#: twice as long the next time, and so on: the tries should outlast what is in the way.
+_NEVER_RAN_PAUSE_S = 10.0
+#: Kueue's: the queue that admits a Job.
+_QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 _JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 
 
@@ -47,6 +53,8 @@ class _Running:
     earlier: list[dict[str, Any]] = field(default_factory=list)
     deleted: bool = False
     refusal: Failure | None = None
+    #: Its Job is not created before.
+    not_before: float = 0.0
     #: When its pods were first seen not to run, and the Events looked at then.
     stuck_since: float | None = None
     events: list[Object] = field(default_factory=list)
@@ -82,6 +90,8 @@ class ClusterBackend:
         self._earlier = dict(earlier or {})
         self.clock = clock
         self._running: dict[str, _Running] = {}
+        #: By stage, how many tries in a row ended before their program began.
+        self._never_ran: Counter[str] = Counter()
         self._stopping = False
         run = {RUN_LABEL: plan.run_id}
         self._jobs_seen = cluster.watch("Job", labels=run)
@@ -117,8 +127,13 @@ class ClusterBackend:
 
     def start(self, stage: Stage, number: int) -> None:
         name = of_try(self.jobs[stage.name], number)["metadata"]["name"]
-        self._running[stage.name] = _Running(stage, number, name)
-        self._create_if_alone(self._running[stage.name])
+        pause_s = _NEVER_RAN_PAUSE_S * self._never_ran[stage.name]
+        one = _Running(stage, number, name, not_before=self.clock() + pause_s)
+        self._running[stage.name] = one
+        if pause_s:
+            self.notes[stage.name] = f"its node did not run it; another try in {pause_s:.0f} s"
+        else:
+            self._create_if_alone(one)
 
     def running(self) -> set[str]:
         return set(self._running)
@@ -170,7 +185,8 @@ class ClusterBackend:
         if one.created_at is None:
             if self._stopping:
                 return self._end(one, 143, Failure(Reason.TERMINATED, "it was not started any more"))
-            self._create_if_alone(one)
+            if now >= one.not_before:
+                self._create_if_alone(one)
             return None
         if job is None:
             if not one.seen and now - one.created_at < _UNSEEN_S:
@@ -188,12 +204,26 @@ class ClusterBackend:
                 one,
                 *of.failure_of(job, list(one.pods.values()), memory_advice=self._memory_advice(one.stage)),
             )
+        if (job.get("spec") or {}).get("suspend"):
+            self._note_suspended(one, job)
+            return None
         return self._look_at_start(one, now)
+
+    def _note_suspended(self, one: _Running, job: Object) -> None:
+        """It waits for the queue's admission, at first or again, as long as that takes: it counts from there."""
+        one.stuck_since = None
+        queue = job["metadata"].get("labels", {}).get(_QUEUE_LABEL)
+        waits = f"its Job waits for queue {queue}" if queue else "somebody has suspended its Job"
+        self.notes[one.stage.name] = of.Obstacle(waits, next_step=f"kubectl describe job {one.job}").note
 
     def _gone(self, one: _Running) -> Ended | None:
         """The Job was deleted, by us or somebody: its end comes when its pods have gone as well."""
-        alive = self._pods_seen.objects()
-        if any(pod["metadata"]["name"] in alive and not of.pod_has_ended(pod) for pod in one.pods.values()):
+        names, now = self._pods_seen.objects(), self.clock()
+        alive = [
+            pod for pod in one.pods.values() if pod["metadata"]["name"] in names and not of.pod_has_ended(pod)
+        ]
+        if alive:
+            self._note_lost_node(one.stage, alive, now)
             return None
         if one.refusal is None and self._stopping:
             return self._end(one, 143, Failure(Reason.TERMINATED, "stopped on request; progress is saved"))
@@ -201,6 +231,13 @@ class ClusterBackend:
             None, list(one.pods.values()), memory_advice=self._memory_advice(one.stage)
         )
         return self._end(one, code, failure)
+
+    def _note_lost_node(self, stage: Stage, pods: list[Object], now: float) -> bool:
+        """Say of pods that are waited for whether their node is why they do not go; whether that is so."""
+        found = [obstacle for pod in pods if (obstacle := of.obstacle(pod, [], now)) and obstacle.of_node]
+        if found:
+            self.notes[stage.name] = found[0].note
+        return bool(found)
 
     def _look_at_start(self, one: _Running, now: float) -> Ended | None:
         """Note why its pod does not start; give it up where that is hopeless or has lasted too long."""
@@ -216,10 +253,11 @@ class ClusterBackend:
             one.events = self._events(one, waiting)
         found = [obstacle for pod in waiting if (obstacle := of.obstacle(pod, one.events, now))]
         if not waiting and one.events:  # no pod at all: the Job controller says why
-            found = [of.Obstacle(str(one.events[-1].get("message", "")))]
+            newest = max(one.events, key=of.event_time)
+            found = [of.Obstacle(of.first_line(str(newest.get("message", ""))))]
         if found:
             self.notes[one.stage.name] = found[0].note
-        if any(obstacle.text.startswith("Unschedulable") for obstacle in found) and self._others_run(one):
+        if any(map(_is_about_room, found)) and self._others_run(one):
             # Room that this run itself takes will come back.
             one.stuck_since = now
         if any(obstacle.of_node for obstacle in found) or any(map(_is_leaving, waiting)):
@@ -244,7 +282,8 @@ class ClusterBackend:
         failure = Failure(
             Reason.CANNOT_START,
             what,
-            next_step=f"correct that (kubectl describe job {one.job}), then launcher retry RUN",
+            # Nothing of it is left to be described.
+            next_step="correct that, then launcher retry RUN",
         )
         return self._end(one, failure.exit_code, failure)
 
@@ -263,7 +302,8 @@ class ClusterBackend:
             if pod["metadata"].get("labels", {}).get(_JOB_NAME_LABEL) != one.job and not of.pod_has_ended(pod)
         ]
         if busy:
-            self.notes[one.stage.name] = f"waiting for {busy[0]['metadata']['name']} to end"
+            if not self._note_lost_node(one.stage, busy, self.clock()):
+                self.notes[one.stage.name] = f"waiting for {busy[0]['metadata']['name']} to end"
             return
         manifest = of_try(self.jobs[one.stage.name], one.number)
         manifest = {**manifest, "metadata": {**manifest["metadata"], "ownerReferences": [self.owner]}}
@@ -275,6 +315,11 @@ class ClusterBackend:
         except Failure as failure:
             if failure.reason is Reason.NETWORK or is_disowned(failure):
                 raise  # the manifest was not refused: the conductor waits for the API, and begins anew
+            if is_about_quota(failure) and self._others_run(one):
+                # What the run itself takes of it comes back.
+                self.notes[one.stage.name] = of.first_line("; ".join((failure.what, *failure.problems)))
+                one.not_before = self.clock() + _EVENTS_INTERVAL_S
+                return
             one.refusal = failure
             return
         one.created_at = self.clock()
@@ -295,8 +340,12 @@ class ClusterBackend:
         reason = failure.reason if failure else Reason.SUCCEEDED
         started = [pod for pod in one.pods.values() if of.terminated(pod)]
         if failure is not None and started:
-            self.keep_log(one.stage.name, one.number, started[-1]["metadata"]["name"])
-        return Ended(one.stage.name, code, reason, failure, pods=_times(one, self.clock()))
+            told = of.failed_pod(started) or started[-1]
+            self.keep_log(one.stage.name, one.number, told["metadata"]["name"])
+        pods = _times(one, self.clock())
+        never_ran = reason is Reason.KILLED and bool(pods) and not any(times["running_s"] for times in pods)
+        self._never_ran[one.stage.name] = self._never_ran[one.stage.name] + 1 if never_ran else 0
+        return Ended(one.stage.name, code, reason, failure, pods=pods)
 
     def _memory_advice(self, stage: Stage) -> str:
         """What gives a stage more memory. A rehearsal's memory is part of what is asked: for it the overlay."""
@@ -323,6 +372,11 @@ def _times(one: _Running, now: float) -> tuple[dict[str, Any], ...]:
     seen = of.times(list(one.pods.values()), now)
     names = {times["pod"] for times in seen}
     return (*({**times, "lost": True} for times in one.earlier if times["pod"] not in names), *seen)
+
+
+def _is_about_room(obstacle: of.Obstacle) -> bool:
+    """Whether it starts once other pods have ended."""
+    return obstacle.text.startswith("Unschedulable") or "exceeded quota" in obstacle.text
 
 
 def _is_leaving(pod: Object) -> bool:

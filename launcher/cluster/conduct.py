@@ -25,6 +25,7 @@ from launcher.cluster.refusals import is_disowned
 from launcher.conductor import Conductor
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.plan import Plan, parse
+from launcher.render import ATTEMPT_LABEL, RUN_LABEL
 from launcher.runs import BEAT_INTERVAL_S, Attempt
 from launcher.store import Store, open_store
 
@@ -95,8 +96,9 @@ def _conduct_once(arguments: argparse.Namespace, process: _Pod) -> int:
     attempt = open_attempt(
         plan, store, arguments.attempt, json.loads((arguments.run / "request.json").read_bytes())
     )
-    if attempt.outcome is not None:
+    if attempt.outcome is not None and attempt.left:
         return _exit_code(attempt)
+    # One that was closed while no conductor lived has stages to be stopped all the same, and to be accounted for.
     cluster = Cluster.connect(namespace=arguments.namespace)
     own = cluster.get("Job", arguments.job)
     if own is None or process.stopping:
@@ -209,20 +211,51 @@ def _age_order(job: dict[str, Any]) -> tuple[float, str]:
 
 
 def _exit_code(attempt: Attempt) -> int:
-    return DISPOSITIONS[Reason((attempt.outcome or {})["reason"])].exit_code
+    """The closed attempt's own; where that reads as if this pod had been taken away, that of a run with a failure."""
+    code = DISPOSITIONS[Reason((attempt.outcome or {})["reason"])].exit_code
+    return DISPOSITIONS[Reason.BLOCKED].exit_code if code in (137, 143) else code
 
 
 def _broken(arguments: argparse.Namespace, failure: Failure) -> int:
     """Close the attempt with what broke its conductor; where even that cannot be said, let the Job try again."""
     try:
         plan = parse((arguments.run / "plan.json").read_bytes(), "plan.json")
-        store = open_store(arguments.store)
-        closing.close_broken(Attempt(store, plan.run_id, arguments.attempt), failure)
+        attempt = Attempt(open_store(arguments.store), plan.run_id, arguments.attempt)
+        left = _stop_stages(arguments, attempt)
+        if not left:
+            failure = Failure(
+                failure.reason,
+                failure.what,
+                where=failure.where,
+                problems=failure.problems,
+                next_step=f"{failure.next_step}; launcher cancel {plan.run_id} ends what runs on",
+            )
+        closing.close_broken(attempt, failure)
+        if left:
+            attempt.beat({}, attempt.measured(), left=True)
     except Failure as other:
         print(other.text(), file=sys.stderr, flush=True)
         if other.reason in _AWAY:
             return _end(_TRY_AGAIN, failure)
     return _end(failure.exit_code, failure)
+
+
+def _stop_stages(arguments: argparse.Namespace, attempt: Attempt) -> bool:
+    """Delete the Jobs of the attempt's stages, which nobody will look after; False where that was not possible."""
+    stages = {
+        RUN_LABEL: attempt.run_id,
+        ATTEMPT_LABEL: str(attempt.number),
+        "app.kubernetes.io/component": "stage",
+    }
+    try:
+        cluster = Cluster.connect(namespace=arguments.namespace)
+        for job in cluster.list("Job", labels=stages):
+            if not of.job_has_ended(job):
+                cluster.delete("Job", job["metadata"]["name"])
+    except Failure as refused:
+        print(f"warning: stages may run on: {refused.what}", file=sys.stderr, flush=True)
+        return False
+    return True
 
 
 def _end(code: int, failure: Failure) -> int:

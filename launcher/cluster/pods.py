@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from launcher.outcome import Failure, Reason, from_exit_code
+from launcher.outcome import DISPOSITIONS, Failure, Reason, Retry, from_exit_code
 from launcher.runs import NEXT
 
 Object = dict[str, Any]
@@ -19,6 +19,10 @@ Object = dict[str, Any]
 _HOPELESS = ("CreateContainerConfigError", "InvalidImageName", "ErrImageNeverPull", "CreateContainerError")
 #: So long after the end of its grace period a pod that is still there is on a node that does not answer.
 _OVERDUE_S = 30.0
+#: The containers that are the program: what an overlay puts beside them ends for reasons of its own.
+_MAIN_CONTAINERS = ("stage", "conductor")
+#: Of a Job with several pods, the number of each.
+_INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 #: Reasons of Events that tell why a pod does not start.
 TELLING_EVENTS = (
     "FailedScheduling",
@@ -74,11 +78,41 @@ def pod_has_ended(pod: Object) -> bool:
 
 def terminated(pod: Object) -> Object | None:
     """The state of the pod's ended main container: exitCode, reason, message, startedAt, finishedAt."""
+    return _main_state(pod, "terminated")
+
+
+def _main_state(pod: Object, kind: str) -> Object | None:
     for status in pod.get("status", {}).get("containerStatuses") or []:
-        state: Object | None = (status.get("state") or {}).get("terminated")
-        if state:
+        state: Object | None = (status.get("state") or {}).get(kind)
+        if state and status.get("name") in _MAIN_CONTAINERS:
             return state
     return None
+
+
+def failed_pod(pods: list[Object]) -> Object | None:
+    """Of a Job's pods the one whose end says why the Job failed; None where none says anything.
+
+    Only the last pod of each number counts: those before were replaced. The pods of several nodes end one after
+    the other because of the first: what names a cause goes before what says that a peer has gone.
+    """
+    last: dict[str, Object] = {}
+    for pod in sorted(pods, key=_ended_at):
+        if _end_of(pod, "") is not None:
+            last[str(pod["metadata"].get("labels", {}).get(_INDEX_LABEL, 0))] = pod
+    return min(last.values(), key=lambda pod: (_consequence(pod), _ended_at(pod)), default=None)
+
+
+def _consequence(pod: Object) -> int:
+    """How likely a pod's end is only what another's end led to."""
+    _, failure = _end_of(pod, "") or (0, Failure(Reason.KILLED, ""))
+    if failure.reason in (Reason.OUT_OF_MEMORY, Reason.DISK_FULL):
+        return 0
+    retry = DISPOSITIONS[failure.reason].retry
+    if retry is Retry.NEVER:
+        return 1
+    if condition(pod, "DisruptionTarget"):
+        return 2
+    return 3 if retry is Retry.OWN_FAILURE else 4
 
 
 def failure_of(job: Object | None, pods: list[Object], *, memory_advice: str) -> tuple[int, Failure]:
@@ -86,19 +120,41 @@ def failure_of(job: Object | None, pods: list[Object], *, memory_advice: str) ->
 
     `memory_advice` is what to do about a memory kill.
     """
-    for pod in sorted(pods, key=_ended_at, reverse=True):
-        state = terminated(pod)
-        if pod.get("status", {}).get("reason") == "Evicted" and not condition(pod, "DisruptionTarget"):
-            return 137, _evicted(_first_line(pod["status"].get("message", "the pod was evicted")))
-        if state is None or state.get("exitCode", 0) == 0:
-            continue
-        return _container_failure(pod, state, memory_advice)
+    pod = failed_pod(pods)
+    end = _end_of(pod, memory_advice) if pod is not None else None
+    if end is not None:
+        return end
     failed = condition(job, "Failed") if job else None
     if job is None:
         return 137, Failure(Reason.KILLED, "its Job was deleted")
     if failed is not None and failed.get("reason") == "DeadlineExceeded":
         return 137, Failure(Reason.KILLED, "its Job ran into activeDeadlineSeconds")
     return 137, Failure(Reason.KILLED, "its pod was deleted before it ended")
+
+
+def _end_of(pod: Object, memory_advice: str) -> tuple[int, Failure] | None:
+    """How a pod failed: exit code and failure; None where it has not, or does not say."""
+    status = pod.get("status", {})
+    said = first_line(status.get("message", ""))
+    if status.get("reason") == "Evicted" and not condition(pod, "DisruptionTarget"):
+        return 137, _evicted(said or "the pod was evicted")
+    state = terminated(pod)
+    if state is not None:
+        return _container_failure(pod, state, memory_advice) if state.get("exitCode", 0) else None
+    if status.get("phase") != "Failed":
+        return None
+    for one in status.get("initContainerStatuses") or []:
+        ended = (one.get("state") or {}).get("terminated") or {}
+        if ended.get("exitCode"):
+            name, code = one.get("name", "?"), int(ended["exitCode"])
+            text = ": ".join(filter(None, (f"the init container {name} ended with exit code {code}", said)))
+            step = f"read its log: kubectl logs {pod['metadata']['name']} -c {name}"
+            return code, Failure(Reason.INTERNAL, text, next_step=step)
+    if status.get("reason"):
+        return 137, Failure(
+            Reason.KILLED, ": ".join(filter(None, ("its node did not run it", status["reason"], said)))
+        )
+    return None
 
 
 def _evicted(why: str) -> Failure:
@@ -127,11 +183,11 @@ def _container_failure(pod: Object, state: Object, memory_advice: str) -> tuple[
         pass  # killed before it could say anything: the exit code speaks
     if state.get("reason") in ("ContainerCannotRun", "StartError"):
         return code, Failure(
-            Reason.CANNOT_START, _first_line(state.get("message", "the container cannot run"))
+            Reason.CANNOT_START, first_line(state.get("message", "the container cannot run"))
         )
     reason = from_exit_code(code)
     lost = condition(pod, "DisruptionTarget")
-    why = f": {_first_line(lost.get('message', ''))}" if lost else ""
+    why = f": {first_line(lost.get('message', ''))}" if lost else ""
     return code, Failure(reason, f"its pod ended with exit code {code}{why}")
 
 
@@ -146,18 +202,18 @@ def obstacle(pod: Object, events: list[Object], now: float) -> Obstacle | None:
         state = one.get("state") or {}
         if waiting := state.get("waiting"):
             if waiting.get("reason") in ("ContainerCreating", "PodInitializing", None):
-                break
-            text = ": ".join(filter(None, (waiting["reason"], _first_line(waiting.get("message", "")))))
+                continue
+            text = ": ".join(filter(None, (waiting["reason"], first_line(waiting.get("message", "")))))
             return Obstacle(text, hopeless=waiting["reason"] in _HOPELESS)
         if state.get("running"):
             return _unheard(pod)
     for one in status.get("conditions") or []:
         if one.get("type") == "PodScheduled" and one.get("status") == "False":
-            return Obstacle(f"{one.get('reason', 'Unschedulable')}: {_first_line(one.get('message', ''))}")
+            return Obstacle(f"{one.get('reason', 'Unschedulable')}: {first_line(one.get('message', ''))}")
     telling = [event for event in events if event.get("reason") in TELLING_EVENTS]
     if telling:
-        newest = max(telling, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
-        return Obstacle(f"{newest['reason']}: {_first_line(newest.get('message', ''))}")
+        newest = max(telling, key=event_time)
+        return Obstacle(f"{newest['reason']}: {first_line(newest.get('message', ''))}")
     return None
 
 
@@ -197,22 +253,16 @@ def times(pods: list[Object], now: float) -> tuple[dict[str, Any], ...]:
     for pod in sorted(pods, key=lambda one: one["metadata"].get("creationTimestamp") or ""):
         created = seconds_of(pod["metadata"].get("creationTimestamp")) or now
         state = terminated(pod) or {}
-        running: Object = next(
-            (
-                one["state"]["running"]
-                for one in pod.get("status", {}).get("containerStatuses") or []
-                if (one.get("state") or {}).get("running")
-            ),
-            {},
-        )
+        running = _main_state(pod, "running") or {}
         started = seconds_of(state.get("startedAt") or running.get("startedAt"))
         ended = seconds_of(state.get("finishedAt")) or now
         found.append(
             {
                 "pod": pod["metadata"]["name"],
                 "node": pod.get("spec", {}).get("nodeName"),
-                "waiting_s": round((started if started is not None else ended) - created, 3),
-                "running_s": round(ended - started, 3) if started is not None else 0.0,
+                # Never below 0: the clocks are those of the API server, of the node and of this machine.
+                "waiting_s": round(max(0.0, (started if started is not None else ended) - created), 3),
+                "running_s": round(max(0.0, ended - started), 3) if started is not None else 0.0,
                 "exit_code": state.get("exitCode"),
                 "lost": condition(pod, "DisruptionTarget") is not None,
             }
@@ -221,7 +271,8 @@ def times(pods: list[Object], now: float) -> tuple[dict[str, Any], ...]:
 
 
 def _ended_at(pod: Object) -> str:
-    return str((terminated(pod) or {}).get("finishedAt") or "")
+    """When its program ended; of a pod that does not say, when it was made."""
+    return str((terminated(pod) or {}).get("finishedAt") or pod["metadata"].get("creationTimestamp") or "")
 
 
 def _memory_limit(pod: Object) -> str:
@@ -232,5 +283,11 @@ def _memory_limit(pod: Object) -> str:
     return ""
 
 
-def _first_line(text: str) -> str:
-    return " ".join(text.split())[:500]
+def event_time(event: Object) -> str:
+    """When an Event was last seen."""
+    return str(event.get("lastTimestamp") or event.get("eventTime") or "")
+
+
+def first_line(text: str) -> str:
+    """A message of the cluster as a line for people, unable to move a terminal's cursor."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))[:500]

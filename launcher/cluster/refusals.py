@@ -35,6 +35,11 @@ def is_disowned(failure: Failure) -> bool:
     return isinstance(failure, Refusal) and failure.cause == "unauthorized"
 
 
+def is_about_quota(failure: Failure) -> bool:
+    """Whether it was refused for what others take now."""
+    return isinstance(failure, Refusal) and failure.cause == "quota"
+
+
 def answer_of(body: bytes) -> dict[str, Any]:
     """The Status object of an error answer; a proxy's page or nothing becomes its first line as message."""
     try:
@@ -177,8 +182,9 @@ def _causes(answer: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _short(text: str) -> str:
-    """One line; an immutable field's message repeats the whole object, which is left out."""
+    """One line of what can be printed; an immutable field's message repeats the whole object, which is left out."""
     line = re.sub(r"Invalid value: .*: field is immutable", "field is immutable", " ".join(text.split()))
+    line = "".join(c if c.isprintable() else " " for c in line)
     if len(line) <= _LONGEST_CHARACTERS:
         return line
     return f"{line[: _LONGEST_CHARACTERS // 2]} … {line[-_LONGEST_CHARACTERS // 2 :]}"

@@ -38,6 +38,7 @@ class FakeCluster:
         self.created: list[str] = []
         self.deleted: list[str] = []
         self.refusal: Failure | None = None
+        self.requests = 0
         #: Why the watches have been standing still for too long.
         self.blind: Failure | None = None
         self.now = 1_000_000.0

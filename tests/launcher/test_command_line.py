@@ -17,6 +17,7 @@ import pytest
 from tiny import make_plan
 
 import launcher
+from launcher import closing
 from launcher.cli import main as main_module
 from launcher.cli.main import VERBS, main
 from launcher.outcome import DISPOSITIONS, Failure, Reason
@@ -371,6 +372,33 @@ def test_why_is_a_sentence_and_a_command_that_can_be_copied(
     assert not re.search(r"\b(RUN|STAGE)\b", next_step)
     assert "hostile" in said.err
     assert "\x1b" not in said.out + said.err
+
+
+def test_why_of_a_run_whose_money_is_spent_names_the_cap_and_its_cure(
+    run: Run, store: DirectoryStore
+) -> None:
+    # No stage has had a try: the cap was reached before.
+    run_id = open_run(store)
+    spent = Failure(Reason.OVER_BUDGET, "$7.10 of $7.00 are spent", next_step="raise budget_usd").to_json()
+    stages = {stage.name: {"state": "failed", "failure": spent} for stage in make_plan().stages}
+    outcome = {"format": 1, "reason": "over-budget", "failure": spent, "stages": stages, "ended_at": 1.0}
+    Attempt(store, run_id, 1).put("outcome.json", outcome)
+    said = run("why", run_id, "--store", str(store.root))
+    assert said.out == (
+        f"prepare failed: $7.10 of $7.00 are spent.\nnext: raise budget_usd; then launcher retry {run_id}\n"
+    )
+    states = json.loads(run("status", run_id, "--store", str(store.root), "-o", "json").out)["stages"]
+    assert {one["state"] for one in states} == {"failed"}
+
+
+def test_why_of_a_run_whose_conductor_broke_says_so(run: Run, store: DirectoryStore) -> None:
+    run_id = open_run(store)
+    broken = Failure(Reason.UNAUTHORIZED, "\x1b[2Jbob may not watch jobs", next_step="ask for a Role")
+    closing.close_broken(Attempt(store, run_id, 1), broken)
+    said = run("why", run_id, "--store", str(store.root))
+    assert said.out == (
+        f"{run_id} ended:  [2Jbob may not watch jobs.\nnext: ask for a Role; then launcher retry {run_id}\n"
+    )
 
 
 def test_why_names_what_comes_with_a_cure_before_what_only_waits(run: Run, store: DirectoryStore) -> None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fake_cluster import FakeCluster
 from tiny import make_plan
 
+from launcher import closing
 from launcher.cluster import conduct
+from launcher.cluster.client import Cluster
 from launcher.cluster.refusals import refusal
 from launcher.outcome import DISPOSITIONS, Failure, Reason
+from launcher.render import ATTEMPT_LABEL, RUN_LABEL, STAGE_LABEL, TRY_LABEL
 from launcher.runs import Attempt
 from launcher.store import DirectoryStore
 
@@ -26,9 +32,111 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[argpa
     monkeypatch.setattr(conduct, "_TERMINATION_LOG", tmp_path / "not-in-a-pod")
     (tmp_path / "plan.json").write_bytes(make_plan().to_bytes())
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield argparse.Namespace(run=tmp_path, store=str(tmp_path / "store"), attempt=1, job="tiny-1")
+    yield argparse.Namespace(
+        run=tmp_path,
+        store=str(tmp_path / "store"),
+        attempt=1,
+        job="tiny-1",
+        namespace="team",
+        start_timeout_s=60.0,
+    )
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    """The namespace, with the conductor's Job in it."""
+    cluster = FakeCluster()
+    cluster.create(
+        {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "tiny-1", "uid": "u", "labels": {}}}
+    )
+    monkeypatch.setattr(Cluster, "connect", lambda *_args, **_options: cluster)
+    return cluster
+
+
+@pytest.fixture
+def attempt(arguments: argparse.Namespace) -> Attempt:
+    """The attempt, with `prepare` under way."""
+    plan = make_plan()
+    request = {"format": 1, "target": "cluster", "opened_at": 0.0}
+    (arguments.run / "request.json").write_text(json.dumps(request))
+    attempt = Attempt(DirectoryStore(Path(arguments.store)), plan.run_id, 1)
+    attempt.record(plan, request)
+    for stage in plan.stages:
+        (arguments.run / f"job-{stage.name}.json").write_text(json.dumps(stage_job(plan.run_id, stage.name)))
+    attempt.begin_try("prepare", 1, 0.0)
+    return attempt
+
+
+def stage_job(run_id: str, stage: str) -> dict[str, Any]:
+    labels = {
+        RUN_LABEL: run_id,
+        ATTEMPT_LABEL: "1",
+        STAGE_LABEL: stage,
+        TRY_LABEL: "1",
+        "app.kubernetes.io/component": "stage",
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": f"{stage}-t1", "labels": labels},
+        "spec": {"template": {"metadata": {"labels": dict(labels)}, "spec": {}}},
+    }
+
+
+def test_an_attempt_that_was_closed_while_no_conductor_lived_has_its_stages_stopped_and_accounted_for(
+    arguments: argparse.Namespace, cluster: FakeCluster, attempt: Attempt
+) -> None:
+    cluster.create(stage_job(attempt.run_id, "prepare"))
+    cluster.run("prepare-t1")
+    closing.cancel(attempt)
+    assert conduct.conduct(arguments) == DISPOSITIONS[Reason.CANCELLED].exit_code
+    assert "prepare-t1" in cluster.deleted
+    assert attempt.left
+    [one] = attempt.tries()
+    assert one.reason is Reason.TERMINATED
+    assert attempt.get("receipt.json") is not None
+
+
+def test_a_conductor_that_breaks_for_good_leaves_no_stage_running(
+    arguments: argparse.Namespace,
+    cluster: FakeCluster,
+    attempt: Attempt,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster.create(stage_job(attempt.run_id, "prepare"))
+    code, reason = ended(arguments, Failure(Reason.UNSUPPORTED, "it cannot be done"), monkeypatch)
+    assert (code, reason) == (DISPOSITIONS[Reason.UNSUPPORTED].exit_code, "unsupported")
+    assert cluster.deleted == ["prepare-t1"]
+    assert attempt.left
+
+
+def test_where_its_stages_cannot_be_stopped_a_broken_conductor_says_how(
+    arguments: argparse.Namespace,
+    cluster: FakeCluster,
+    attempt: Attempt,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_args: object, **_options: object) -> object:
+        raise Failure(Reason.UNAUTHORIZED, "conductor may not list jobs", where="here")
+
+    monkeypatch.setattr(cluster, "list", refuse)
+    ended(arguments, Failure(Reason.UNSUPPORTED, "it cannot be done"), monkeypatch)
+    assert not attempt.left
+    assert (attempt.outcome or {})["failure"]["next"].endswith(
+        f"launcher cancel {attempt.run_id} ends what runs on"
+    )
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("reason", [Reason.KILLED, Reason.TERMINATED])
+def test_a_closed_attempt_never_ends_its_pod_as_if_it_had_been_taken_away(
+    arguments: argparse.Namespace, attempt: Attempt, reason: Reason
+) -> None:
+    # Its Job would start another pod, up to twenty times.
+    closing.close_broken(attempt, Failure(reason, "every try of a stage was killed"))
+    assert conduct.conduct(arguments) == DISPOSITIONS[Reason.BLOCKED].exit_code
 
 
 def ended(
@@ -59,6 +167,7 @@ def test_an_api_server_that_stays_away_ends_the_pod_and_not_the_attempt(
     assert ended(arguments, Failure(Reason.NETWORK, "away"), monkeypatch) == (75, None)
 
 
+@pytest.mark.usefixtures("cluster")
 def test_a_right_that_is_missing_closes_the_attempt_and_is_named(
     arguments: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

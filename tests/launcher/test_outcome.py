@@ -99,3 +99,10 @@ def test_a_long_list_of_problems_says_how_many_were_left_out() -> None:
     shown = len(read.problems) - 1
     assert 0 < shown < 200
     assert read.problems[-1] == f"… and {200 - shown} more"
+
+
+def test_nothing_in_a_message_moves_a_terminals_cursor() -> None:
+    hostile = "\x1b]0;owned\x07\x1b[2J"
+    failure = Failure(Reason.NETWORK, hostile, where=hostile, problems=(hostile,), next_step=hostile)
+    assert not set(failure.text()) & {"\x1b", "\x07"}
+    assert len(failure.text().splitlines()) == 3

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from tiny import make_plan
 from launcher import closing
 from launcher.cluster.backend import ClusterBackend
 from launcher.cluster.conduct import take_over
+from launcher.cluster.refusals import refusal
 from launcher.conductor import Conductor
 from launcher.outcome import Failure, Reason
 from launcher.runs import Attempt
@@ -271,6 +274,193 @@ def test_waiting_for_room_that_the_run_itself_takes_is_never_given_up(scene: Sce
     outcome = scene.conduct()
     assert outcome is not None
     assert outcome["reason"] == "succeeded"
+
+
+def test_a_job_that_waits_for_its_queue_is_never_given_up(scene: Scene) -> None:
+    seen: set[str] = set()
+
+    def act(scene: Scene) -> None:
+        for job in scene.live():
+            made = scene.cluster.things["Job"][job]
+            if scene.stage_of(job) != "train-lora-s1":
+                scene.finish(job)
+            elif scene.tick < 3 * START_TIMEOUT_S:
+                # As Kueue leaves it before it admits the Job, and after it preempted it.
+                made["spec"]["suspend"] = True
+                made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "gpus"
+                for pod in scene.cluster.pods_of(job):
+                    del scene.cluster.things["Pod"][pod["metadata"]["name"]]
+                seen.update(scene.backend.notes.values())
+            elif made["spec"].pop("suspend", None):
+                scene.cluster.add_pod(made)
+            else:
+                scene.finish(job)
+
+    scene.on_tick = act
+    outcome = scene.conduct()
+    assert outcome is not None
+    assert outcome["reason"] == "succeeded"
+    assert any(note.startswith("its Job waits for queue gpus") for note in seen)
+
+
+@pytest.mark.parametrize("at_create", [True, False])
+def test_a_quota_that_the_run_itself_uses_up_is_waited_for(scene: Scene, at_create: bool) -> None:
+    text = 'pods "x" is forbidden: exceeded quota: gpus, requested: requests.nvidia.com/gpu=1, used: 1, limited: 1'
+    refused = refusal(403, {"message": text}, doing="create Job x", where="here")
+    patient_until = 3 * START_TIMEOUT_S
+    noted: set[str] = set()
+
+    def act(scene: Scene) -> None:
+        noted.update(scene.backend.notes.values())
+        full = scene.tick < patient_until
+        trains = any(scene.stage_of(job) == "train-lora-s1" for job in scene.live())
+        if at_create:
+            scene.cluster.refusal = refused if full and trains else None
+        for job in scene.live():
+            stage = scene.stage_of(job)
+            if stage == "train-lora-s1" and full:
+                scene.cluster.run(job)
+            elif stage == "score-untuned" and full and not at_create:
+                for pod in scene.cluster.pods_of(job):
+                    del scene.cluster.things["Pod"][pod["metadata"]["name"]]
+                scene.cluster.things["Event"] = {
+                    name: {
+                        "metadata": {"name": name},
+                        "involvedObject": {"name": job},
+                        "lastTimestamp": scene.cluster.stamp(after_s),
+                        "reason": reason,
+                        "message": message,
+                    }
+                    # As the API lists them: not by time.
+                    for name, after_s, reason, message in (
+                        ("b", 0.0, "FailedCreate", text),
+                        ("c", -60.0, "SuccessfulCreate", "Created pod"),
+                    )
+                }
+            elif not scene.cluster.pods_of(job):
+                scene.cluster.add_pod(scene.cluster.things["Job"][job])
+            else:
+                scene.finish(job)
+
+    scene.on_tick = act
+    outcome = scene.conduct()
+    assert outcome is not None
+    assert outcome["reason"] == "succeeded", outcome
+    assert any("exceeded quota: gpus" in note for note in noted), noted
+
+
+@pytest.mark.parametrize("peer", ["says so", "was deleted by its Job"])
+def test_of_several_nodes_the_one_that_failed_first_says_why(scene: Scene, peer: str) -> None:
+    def fail(job: str) -> None:
+        [first] = scene.cluster.pods_of(job)
+        second = scene.cluster.add_pod(scene.cluster.things["Job"][job])
+        scene.cluster.end(job, 137)
+        gone = Failure(Reason.KILLED, "node 1 is gone").termination_message()
+        for pod, index, code, reason, message, after_s in (
+            (first, "1", 137, "OOMKilled", "", 5.0),
+            (second, "0", 137, "Error", gone, 7.0)
+            if peer == "says so"
+            else (second, "0", 143, "Error", "", 7.0),
+        ):
+            pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] = index
+            [status] = pod["status"]["containerStatuses"]
+            status["state"]["terminated"] |= {
+                "exitCode": code,
+                "reason": reason,
+                "message": message,
+                "finishedAt": scene.cluster.stamp(after_s),
+            }
+
+    scene.failing("train-lora-s1", fail)
+    failure = scene.failure(scene.conduct(), "train-lora-s1")
+    assert failure.reason is Reason.OUT_OF_MEMORY
+    assert "memory_gib=16" in failure.next_step
+    assert scene.cluster.created.count("train-lora-s1-aaaaa-t1") == 1
+    assert "train-lora-s1-aaaaa-t2" not in scene.cluster.created
+
+
+def test_a_pod_that_its_node_refuses_is_tried_again_after_a_while_and_says_why(scene: Scene) -> None:
+    made_at: list[int] = []
+
+    def act(scene: Scene) -> None:
+        for job in scene.live():
+            if scene.stage_of(job) != "prepare" or scene.tick > 60:
+                scene.finish(job)
+                continue
+            made_at.append(scene.tick)
+            scene.cluster.end(job, 1)
+            for pod in scene.cluster.pods_of(job):
+                pod["status"] = {
+                    "phase": "Failed",
+                    "reason": "UnexpectedAdmissionError",
+                    "message": "Allocate failed: no healthy devices present",
+                }
+
+    scene.on_tick = act
+    outcome = scene.conduct()
+    assert outcome is not None
+    assert outcome["reason"] == "succeeded"
+    said = [one.end or {} for one in scene.attempt.tries() if one.stage == "prepare"]
+    assert said[0]["failure"]["what"] == (
+        "its node did not run it: UnexpectedAdmissionError: Allocate failed: no healthy devices present"
+    )
+    pauses = [later - sooner for sooner, later in pairwise(made_at)]
+    assert pauses == sorted(pauses)
+    assert pauses[0] >= 10
+
+
+def test_what_an_overlay_puts_beside_the_program_does_not_speak_for_it(scene: Scene) -> None:
+    told = Failure(Reason.BAD_DATA, "row 7 has no answer", where="prepare")
+
+    def fail(job: str) -> None:
+        scene.cluster.end(job, 11, message=told.termination_message())
+        for pod in scene.cluster.pods_of(job):
+            beside = {"name": "logs", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}
+            pod["status"]["containerStatuses"].insert(0, beside)
+
+    scene.failing("prepare", fail)
+    failure = scene.failure(scene.conduct(), "prepare")
+    assert (failure.reason, failure.what) == (Reason.BAD_DATA, "row 7 has no answer")
+
+
+def test_a_failed_init_container_is_named_with_its_log(scene: Scene) -> None:
+    def fail(job: str) -> None:
+        scene.cluster.end(job, 1)
+        for pod in scene.cluster.pods_of(job):
+            pod["status"] = {
+                "phase": "Failed",
+                "initContainerStatuses": [{"name": "warm", "state": {"terminated": {"exitCode": 3}}}],
+                "containerStatuses": [{"name": "stage", "state": {"waiting": {"reason": "PodInitializing"}}}],
+            }
+
+    scene.failing("prepare", fail, times=2)
+    failure = scene.failure(scene.conduct(), "prepare")
+    assert failure.what == "the init container warm ended with exit code 3"
+    assert re.fullmatch(r"read its log: kubectl logs prepare-aaaaa-t2-\d+ -c warm", failure.next_step)
+
+
+def test_a_deleted_job_whose_pod_is_on_a_lost_node_says_what_to_do(scene: Scene) -> None:
+    seen: set[str] = set()
+
+    def act(scene: Scene) -> None:
+        if scene.tick == 1:
+            scene.cluster.run("prepare-aaaaa-t1")
+            scene.cluster.lingering = True
+            scene.cluster.delete("Job", "prepare-aaaaa-t1")
+            for pod in scene.cluster.pods_of("prepare-aaaaa-t1"):
+                pod["metadata"]["deletionTimestamp"] = scene.cluster.stamp()
+        if scene.tick < 100:
+            seen.update(scene.backend.notes.values())
+            return
+        for pod in scene.cluster.pods_of("prepare-aaaaa-t1"):
+            del scene.cluster.things["Pod"][pod["metadata"]["name"]]
+        scene.finish_all()
+
+    scene.on_tick = act
+    outcome = scene.conduct()
+    assert outcome is not None
+    assert outcome["reason"] == "succeeded"
+    assert any(note.startswith("node lost: node-1") and "kubectl delete node" in note for note in seen), seen
 
 
 def test_a_manifest_that_the_server_refuses_fails_its_stage(scene: Scene) -> None:
