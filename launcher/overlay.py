@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from launcher import pod_fields
 from launcher.outcome import Failure, Reason
 
 #: The field that tells a list's items apart, by the list's own field name inside a pod template.
@@ -39,8 +40,9 @@ MERGE_KEYS = {
 _TEMPLATE = frozenset({"metadata", "spec"})
 _SCOPES = frozenset({"conductor", "stages", "kinds", "names"})
 _SECRET_WORDS = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
-_QUANTITY = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+|[numkMGTPE]|[KMGTPE]i)?")
-_OWN_LABELS = ("tuneyard.dev/", "app.kubernetes.io/")
+_QUANTITY = re.compile(r"\+?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+|[numkMGTPE]|[KMGTPE]i)?")
+#: By these a run's Jobs and pods are found.
+_OWN_LABELS = "tuneyard.dev/"
 
 
 class Overlay:
@@ -54,7 +56,10 @@ class Overlay:
         problems += _misplaced(document, "kinds", kinds) + _misplaced(document, "names", names)
         for where, patch in _patches(document):
             problems += _patch_problems(where, patch)
-        _refuse(problems)
+            if isinstance(patch, dict):
+                known = {key: value for key, value in patch.items() if key in _TEMPLATE}
+                problems += pod_fields.problems(where, known)
+        _refuse(list(dict.fromkeys(problems)))
 
     def over_conductor(self, template: dict[str, Any]) -> dict[str, Any]:
         return self._merged(template, [self._document.get("conductor")])
@@ -132,10 +137,29 @@ def template_problems(where: str, before: dict[str, Any], after: dict[str, Any],
     for name, value in before["metadata"]["labels"].items():
         if labels.get(name) != value:
             problems.append(f"{where}.metadata.labels.{name}: belongs to the run")
+    problems += [
+        f"{where}.metadata.labels.{name}: belongs to the run"
+        for name in labels
+        if name.startswith(_OWN_LABELS) and name not in before["metadata"]["labels"]
+    ]
+    problems += _container_problems(f"{where}.spec", spec)
     for path, value in _quantities(spec, f"{where}.spec"):
         if not _QUANTITY.fullmatch(str(value)):
             problems.append(f"{path}: '{value}' is no quantity, such as 16Gi or 500m")
     return problems
+
+
+def _container_problems(where: str, spec: dict[str, Any]) -> Iterator[str]:
+    """Containers without an image (a name that is none of the run's), mounts of volumes that are not there."""
+    volumes = {volume.get("name") for volume in spec.get("volumes") or []}
+    for kind in ("initContainers", "containers"):
+        for item in spec.get(kind) or []:
+            own = f"{where}.{kind}[{item.get('name')}]"
+            if not item.get("image"):
+                yield f"{own}: has no image, and there is no such container in this pod to be changed"
+            for mount in item.get("volumeMounts") or []:
+                if mount.get("name") not in volumes:
+                    yield f"{own}: mounts the volume '{mount.get('name')}', which the pod does not have"
 
 
 def _unknown(document: dict[str, Any]) -> list[str]:

@@ -25,6 +25,7 @@ from launcher.overlay import Overlay, template_problems
 from launcher.plan import Plan, Stage, canonical, needs_torch
 from launcher.site import SecretKey, Site
 from launcher.stages import FetchSettings, HostedPredictSettings, HubData, HubModel, TuneSettings
+from launcher.store import address
 
 RUN_LABEL = "tuneyard.dev/run"
 ATTEMPT_LABEL = "tuneyard.dev/attempt"
@@ -225,6 +226,8 @@ def _lacking(plan: Plan, site: Site) -> list[str]:
         problems.append("store.inside: not given; pods reach the store by it")
     elif not site.store.inside.startswith("s3://"):
         problems.append("store.inside: must be s3://…; pods have no directory in common")
+    else:
+        problems += [f"store.inside: {problem}" for problem in _address_problems(site.store.inside)]
     users = {"conductor": ["the conductor"]}
     for stage in plan.stages:
         users.setdefault(image_of(stage), []).append(stage.name)
@@ -246,6 +249,15 @@ def _lacking(plan: Plan, site: Site) -> list[str]:
                 "shorten the experiment's or the contender's name"
             )
     return problems
+
+
+def _address_problems(inside: str) -> tuple[str, ...]:
+    """What is wrong with a store's address for pods; it is not repeated, for it may hold a secret."""
+    try:
+        parsed = address.parse(inside)
+    except Failure as failure:
+        return failure.problems
+    return ("profile: a pod has none; name the Secret's keys under secrets",) if parsed.profile else ()
 
 
 def _stage(plan: Plan, stage: Stage, site: Site) -> chart_values.Stage:

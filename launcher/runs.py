@@ -285,8 +285,8 @@ def _status(
     if tries and tries[-1].end is None:
         return StageStatus(stage, "running" if alive else "stopped", tries, heartbeat)
     if closed_as.get("failure"):
-        failure = Failure.from_json(closed_as["failure"])
-        return StageStatus(stage, "failed", tries, heartbeat, failure=failure)
+        closing = Failure.from_json(closed_as["failure"])
+        return StageStatus(stage, "failed", tries, heartbeat, failure=closing)
     for needed in stage.needs.values():
         if earlier[needed].state in ("failed", "blocked"):
             culprit = earlier[needed].blocked_by or needed

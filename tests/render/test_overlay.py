@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import pytest
@@ -165,6 +166,57 @@ def test_all_problems_are_told_at_once() -> None:
         "spec.volumes[0].$patch: replace, delete or merge",
         "spec.volumes[1].$patch: replace stands alone",
         "spec.$retainKeys: not supported",
+    ):
+        assert part in text
+
+
+def test_what_no_kubernetes_takes_is_refused_before_anything_is_applied() -> None:
+    text = problems(
+        {
+            "metadata": {"annotations": {"reviewed": datetime.date(2026, 1, 1)}, "labels": {"team": True}},
+            "spec": {
+                "tolerationz": [],
+                "priority": "high",
+                "hostNetwork": "no",
+                "containers": [{"name": ["a"]}, {"name": "stage", "env": [{"name": "A", "value": 1}]}],
+                "securityContext": {"runAsUser": True},
+                "volumes": {"name": "a"},
+            },
+        }
+    )
+    for part in (
+        "metadata.annotations.reviewed: must be text (in quotes)",
+        "metadata.labels.team: must be text (in quotes)",
+        "spec.tolerationz: no such field; is tolerations meant?",
+        "spec.priority: must be a whole number",
+        "spec.hostNetwork: must be true or false",
+        "spec.containers[0].name: must be text",
+        "spec.containers[1].env[0].value: must be text",
+        "spec.securityContext.runAsUser: must be a whole number",
+        "spec.volumes: must be a list",
+    ):
+        assert part in text
+
+
+def test_a_pod_that_no_server_would_make_is_refused() -> None:
+    text = problems(
+        {
+            "metadata": {"labels": {"tuneyard.dev/stage": "prepare"}},
+            # Every pod's, and the conductor has no such container.
+            "spec": {"containers": [{"name": "stage", "tty": True}]},
+            "stages": {"spec": {"volumes": [{"name": "plan", "$patch": "delete"}]}},
+            "kinds": {
+                "report": {
+                    "spec": {"containers": [{"name": "stage", "resources": {"limits": {"memory": "-1Gi"}}}]}
+                }
+            },
+        }
+    )
+    for part in (
+        "conductor.metadata.labels.tuneyard.dev/stage: belongs to the run",
+        "conductor.spec.containers[stage]: has no image",
+        "prepare.spec.containers[stage]: mounts the volume 'plan', which the pod does not have",
+        "report.spec.containers[0].resources.limits.memory: '-1Gi' is no quantity",
     ):
         assert part in text
 

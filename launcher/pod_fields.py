@@ -1,0 +1,74 @@
+"""Which fields a pod template has and what may stand in them, as the Kubernetes client's models say.
+
+What an overlay misspells would otherwise be found by a server at the earliest, and in Git by nobody before the stage
+that it is for is to start.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+#: Text to the client's models, and in YAML as often a figure: `cpu: 4`.
+_QUANTITIES = frozenset({"requests", "limits", "overhead", "sizeLimit", "divisor", "capacity"})
+_PLAIN: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
+_WORDS = {"str": "text (in quotes)", "int": "a whole number", "float": "a number", "bool": "true or false"}
+
+
+def problems(where: str, patch: dict[str, Any]) -> Iterator[str]:
+    """What in a patch of a pod template no Kubernetes takes; directives (`$patch`) and `null` are not looked at."""
+    yield from _of_kind(where, patch, "V1PodTemplateSpec")
+
+
+def _of_kind(where: str, value: Any, kind: str) -> Iterator[str]:
+    if value is None:
+        return
+    if kind.startswith("List["):
+        if not isinstance(value, list):
+            yield f"{where}: must be a list"
+            return
+        for place, item in enumerate(value):
+            yield from _of_kind(f"{where}[{place}]", item, kind[len("List[") : -1])
+    elif kind.startswith("Dict["):
+        if not isinstance(value, dict):
+            yield f"{where}: must be a mapping"
+            return
+        for key, inner in value.items():
+            if not str(key).startswith("$"):
+                yield from _of_kind(_join(where, key), inner, kind.partition(", ")[2][:-1])
+    elif kind in _PLAIN:
+        if not isinstance(value, _PLAIN[kind]) or (isinstance(value, bool) and kind != "bool"):
+            yield f"{where}: must be {_WORDS[kind]}"
+    elif kind == "object":
+        if not isinstance(value, str | int | float | list | dict):
+            yield f"{where}: must be text or a number"
+    else:
+        yield from _of_model(where, value, kind)
+
+
+def _of_model(where: str, value: Any, kind: str) -> Iterator[str]:
+    from kubernetes.client import models  # takes half a second, and few have an overlay
+
+    model = getattr(models, kind, None)
+    if model is None:  # a date, which stands in what only the server writes
+        return
+    if not isinstance(value, dict):
+        yield f"{where}: must be a mapping"
+        return
+    fields = {name: attribute for attribute, name in model.attribute_map.items()}
+    for key, inner in value.items():
+        if str(key).startswith("$"):
+            continue
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1)
+            yield f"{_join(where, key)}: no such field" + (f"; is {near[0]} meant?" if near else "")
+        elif key in _QUANTITIES and isinstance(inner, dict | int | float):
+            # Their amounts are looked at where all of the template's are.
+            continue
+        else:
+            yield from _of_kind(_join(where, key), inner, model.openapi_types[fields[key]])
+
+
+def _join(where: str, key: object) -> str:
+    return f"{where}.{key}" if where else str(key)
