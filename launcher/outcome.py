@@ -85,7 +85,7 @@ DISPOSITIONS: dict[Reason, Disposition] = {
         11, Retry.NEVER, "the data cannot be used", "correct the data, then submit again"
     ),
     Reason.MISSING_INPUT: Disposition(
-        12, Retry.NEVER, "an input is not there", "submit from where the input can be read"
+        12, Retry.NEVER, "an input is not there", "correct the path, or go where it can be read"
     ),
     Reason.NO_SUCH_MODEL: Disposition(
         13,

@@ -239,6 +239,11 @@ def _lacking(plan: Plan, site: Site) -> list[str]:
         problems.append(f"secrets.openai_api_key: not given; needed by {', '.join(hosted)}")
     if (site.secrets.store_access_key is None) != (site.secrets.store_secret_key is None):
         problems.append("secrets: store_access_key and store_secret_key are given both or not at all")
+    several = [stage.name for stage in plan.stages if stage.resources.nodes > 1]
+    if several and not plan.run_id[0].isalpha():
+        problems.append(
+            f"{several[0]}: runs on several nodes, and a Service's name begins with a letter: so must the experiment's"
+        )
     for stage in plan.stages:
         # Two digits are kept free for the number of the try.
         longest = len(f"{plan.run_id}-{stage.name}-{_NO_HASH}-t99")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from launcher.cluster import pods as of
+from launcher.cluster.backend import live_conductors
 from launcher.cluster.client import Cluster
 from launcher.outcome import Failure, Reason
 from launcher.render import ATTEMPT_LABEL, RUN_LABEL
@@ -55,12 +56,14 @@ class Supervision:
         if self.attempt.outcome is not None:
             return
         if job is None:
-            raise _deleted(self.job)
+            others = live_conductors(self.cluster, self.attempt.run_id)
+            failure = _taken_over(self.job, others[0]) if others else _deleted(self.job)
+            raise failure.about(self.attempt.run_id, "")
         pods = _pods(self.cluster, self.job)
         if of.condition(job, "Failed"):
             raise _failed(job, pods, self.attempt.run_id)
         self._say_ends(pods)
-        self._say_obstacle(pods)
+        self._say_obstacle(job, pods)
 
     def _say_ends(self, pods: list[of.Object]) -> None:
         """A conductor that ended is started again by its Job; its reason may be one that only people can cure."""
@@ -79,16 +82,17 @@ class Supervision:
             self._told.add(kind)
             self.say(text)
 
-    def _say_obstacle(self, pods: list[of.Object]) -> None:
+    def _say_obstacle(self, job: of.Object, pods: list[of.Object]) -> None:
         alive = [pod for pod in pods if not of.pod_has_ended(pod)]
-        found = _obstacle(self.cluster, alive)
+        found = _obstacle(self.cluster, job, alive)
         if found is None:
             return
         # ErrImagePull and ImagePullBackOff take turns: each is said once.
         self._say_once(
             found.text.partition(":")[0], f"the conductor's pod {_DOING[found.of_node]}: {found.note}"
         )
-        created_at = of.seconds_of(alive[0]["metadata"].get("creationTimestamp")) or time.time()
+        waits = alive[0] if alive else job
+        created_at = of.seconds_of(waits["metadata"].get("creationTimestamp")) or time.time()
         if not found.of_node and time.time() - created_at > self.start_timeout_s:
             raise Failure(
                 Reason.CANNOT_START,
@@ -109,7 +113,7 @@ def why_silent(attempt: Attempt, cluster: Cluster) -> Failure | None:
     pods = _pods(cluster, job["metadata"]["name"])
     if of.condition(job, "Failed"):
         return _failed(job, pods, attempt.run_id)
-    found = _obstacle(cluster, [pod for pod in pods if not of.pod_has_ended(pod)])
+    found = _obstacle(cluster, job, [pod for pod in pods if not of.pod_has_ended(pod)])
     if found is None:
         return None
     return Failure(
@@ -141,16 +145,19 @@ def _conductor_job(attempt: Attempt, cluster: Cluster) -> of.Object | None:
 _DOING = {True: "does not get on", False: "does not start yet"}
 
 
-def _obstacle(cluster: Cluster, alive: list[of.Object]) -> of.Obstacle | None:
-    """What the oldest pod that has not ended waits for."""
+def _obstacle(cluster: Cluster, job: of.Object, alive: list[of.Object]) -> of.Obstacle | None:
+    """What the oldest pod that has not ended waits for; where the Job has none, why it makes none."""
     if not alive:
-        return None
+        refused = [event for event in _events(cluster, job) if event.get("reason") in of.TELLING_EVENTS]
+        newest = max(refused, key=of.event_time, default=None)
+        return of.Obstacle(of.first_line(str(newest.get("message", "")))) if newest else None
     pod = alive[0]
     starting = pod.get("status", {}).get("phase") != "Running"
-    events = (
-        cluster.list("Event", fields=f"involvedObject.name={pod['metadata']['name']}") if starting else []
-    )
-    return of.obstacle(pod, events, time.time())
+    return of.obstacle(pod, _events(cluster, pod) if starting else [], time.time())
+
+
+def _events(cluster: Cluster, about: of.Object) -> list[of.Object]:
+    return cluster.list("Event", fields=f"involvedObject.name={about['metadata']['name']}")
 
 
 def _pods(cluster: Cluster, job: str) -> list[of.Object]:
@@ -163,6 +170,15 @@ def _deleted(job: str) -> Failure:
         "the conductor's Job was deleted",
         where=job,
         next_step="submit again: finished stages are kept",
+    )
+
+
+def _taken_over(job: str, other: of.Object) -> Failure:
+    return Failure(
+        Reason.KILLED,
+        f"{other['metadata']['name']} has taken the run over: another attempt, site, placement or overlay",
+        where=job,
+        next_step="launcher status RUN; to submit again as before would end that one",
     )
 
 

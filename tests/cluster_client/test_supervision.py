@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from launcher.cluster.supervision import Supervision
 from launcher.outcome import Failure
 from launcher.runs import Attempt
 from launcher.store import DirectoryStore
-from tests.cluster_client.api_server import ApiServer, Reply, status
+from tests.cluster_client.api_server import ApiServer, Asked, Reply, listing, status
 
 
 @pytest.fixture
@@ -44,6 +45,45 @@ def test_an_api_server_that_is_away_is_said_once_each_time_and_waited_for(
 
 
 def test_a_job_that_was_deleted_ends_the_wait(watcher: Supervision, server: ApiServer) -> None:
-    server.answer = lambda _: status(404, "NotFound", "jobs not found")
+    server.answer = lambda asked: (
+        status(404, "NotFound", "jobs not found") if asked.path.endswith("-12345") else listing("1")
+    )
     with pytest.raises(Failure, match="the conductor's Job was deleted"):
         watcher.look()
+
+
+def test_a_job_whose_run_another_conductor_took_over_says_so(watcher: Supervision, server: ApiServer) -> None:
+    server.answer = lambda asked: (
+        status(404, "NotFound", "jobs not found")
+        if asked.path.endswith("-12345")
+        else listing("1", {"metadata": {"name": "sql-00000000-99999"}})
+    )
+    with pytest.raises(Failure, match="sql-00000000-99999 has taken the run over"):
+        watcher.look()
+
+
+@pytest.mark.parametrize("after_s", [5, 3600])
+def test_a_job_that_gets_no_pod_says_why_and_is_not_waited_for_for_ever(
+    watcher: Supervision, server: ApiServer, said: list[str], after_s: int
+) -> None:
+    made = (datetime.now(UTC) - timedelta(seconds=after_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    job = {"metadata": {"name": "sql-00000000-12345", "creationTimestamp": made, "resourceVersion": "1"}}
+    refused = {
+        "metadata": {"name": "e"},
+        "reason": "FailedCreate",
+        "message": "admission webhook refuses: no owner label",
+    }
+
+    def answer(asked: Asked) -> Reply:
+        if asked.path.endswith("-12345"):
+            return Reply(body=job)
+        return listing("1", refused) if "/events" in asked.path else listing("1")
+
+    server.answer = answer
+    if after_s < 60:
+        watcher.look()
+        watcher.look()
+    else:
+        with pytest.raises(Failure, match="did not start within 60 s: admission webhook refuses"):
+            watcher.look()
+    assert said == ["the conductor's pod does not start yet: admission webhook refuses: no owner label"]

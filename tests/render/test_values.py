@@ -179,7 +179,7 @@ def test_the_role_is_as_small_as_it_is_said_to_be() -> None:
     rights = {resource: rule["verbs"] for rule in role["rules"] for resource in rule["resources"]}
     assert rights == {
         "jobs": ["get", "list", "watch", "create", "delete"],
-        "pods": ["get", "list", "watch", "delete"],
+        "pods": ["list", "watch"],
         "pods/log": ["get"],
-        "events": ["get", "list", "watch"],
+        "events": ["list"],
     }
