@@ -12,8 +12,9 @@ from typing import Any
 
 from launcher.cluster import kubeconfig
 from launcher.cluster.connection import PATIENCE_S, Connection, Request, Stream
-from launcher.cluster.refusals import Refusal
+from launcher.cluster.refusals import Refusal, answer_of
 from launcher.cluster.watching import Watched
+from launcher.outcome import Failure, Reason
 
 FIELD_MANAGER = "launcher"
 
@@ -274,8 +275,19 @@ def selector(labels: dict[str, str]) -> str:
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    """An object of the API without its field managers' bookkeeping, which nobody reads and is half of it."""
-    value: dict[str, Any] = json.loads(body)
+    """An object of the API without its field managers' bookkeeping, which nobody reads and is half of it.
+
+    Raises Failure(NETWORK) for what an API server never says: a proxy's page, on the way to one that is away.
+    """
+    try:
+        value: dict[str, Any] = json.loads(body)
+    except ValueError:
+        raise Failure(
+            Reason.NETWORK,
+            "something between here and the API server answered in its place",
+            problems=(answer_of(body).get("message", "")[:200],),
+            next_step="try again; kubectl get --raw /readyz shows whether the API server is there",
+        ) from None
     for item in [value, *(value.get("items") or ())]:
         item.get("metadata", {}).pop("managedFields", None)
     return value

@@ -70,6 +70,13 @@ def phases(watched: Watched) -> dict[str, str]:
     return {name: item["status"]["phase"] for name, item in watched.objects().items()}
 
 
+def test_a_page_of_a_proxy_in_place_of_a_list_does_not_end_the_watch(watch: Callable[..., Watched]) -> None:
+    gone = status(410, "Expired", "too old resource version")
+    page = Reply(body=b"<html>back soon</html>")
+    watched = watch([listing("1", pod("a", 1)), page, page, listing("9", pod("b", 9))], gone)
+    until(lambda: phases(watched) == {"b": "Running"})
+
+
 def test_what_is_listed_is_there_at_once_and_events_change_it(
     server: ApiServer, watch: Callable[..., Watched]
 ) -> None:
