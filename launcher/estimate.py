@@ -15,6 +15,7 @@ from typing import Any
 from launcher import catalog
 from launcher.catalog import Prices
 from launcher.hosted import default_epochs, hosted_problem
+from launcher.outcome import Failure, Reason
 from launcher.plan import Plan, Stage
 from launcher.stages import (
     FetchSettings,
@@ -68,12 +69,51 @@ class StageEstimate:
 
 def estimate(plan: Plan, counts: TokenCounts | None, prices: Prices | None = None) -> list[StageEstimate]:
     """One estimate per stage, in the plan's order; token-dependent figures only where `counts` is known."""
-    models = {contender["name"]: contender["model"] for contender in plan.experiment["contenders"]}
     known = prices or catalog.prices()
-    return [_stage(stage, models, counts, known) for stage in plan.stages]
+    return [_stage(plan, stage, counts, known) for stage in plan.stages]
 
 
-def _stage(stage: Stage, models: dict[str, str], counts: TokenCounts | None, prices: Prices) -> StageEstimate:
+def refuse_impossible(plan: Plan, estimates: list[StageEstimate]) -> None:
+    """Refuse stages that can end well on no machine: an unknown device, too little memory, a hosted model that
+    is shut down or has no price. Asks for no key, machine or network, so everybody who makes a run asks it:
+    plan, render and submit. Raises Failure(UNSUPPORTED) with every problem.
+    """
+    if problems := impossible(estimates):
+        raise Failure(
+            Reason.UNSUPPORTED,
+            "the plan cannot be carried out",
+            where=plan.run_id,
+            problems=problems,
+            next_step=another_way(plan, estimates),
+        )
+
+
+def impossible(estimates: list[StageEstimate]) -> tuple[str, ...]:
+    """One line per problem, with the stages that have it in common."""
+    stages: dict[str, list[str]] = {}
+    for one in estimates:
+        if one.problem:
+            stages.setdefault(one.problem, []).append(one.stage)
+    return tuple(f"{', '.join(names)}: {problem}" for problem, names in stages.items())
+
+
+def another_way(plan: Plan, estimates: list[StageEstimate]) -> str:
+    """What to change for the first problem of `estimates`, as options of the same command."""
+    one = next(one for one in estimates if one.problem)
+    stage = plan.stage(one.stage)
+    contender = f"--set contenders[{_contender(stage)}]"
+    if isinstance(stage.typed_settings(), TuneSettings | HostedPredictSettings):
+        return (
+            f"rehearse it: {contender}.provider=rehearsal; or name a model whose prices are known or stand in the "
+            f"site file (docs/hosted.md): {contender}.model=…"
+        )
+    if one.device not in catalog.devices():
+        return f"name a device that is known: {contender}.hardware.device=…"
+    part = "training" if stage.kind == "train" else "generation"
+    return f"for example {contender}.{part}.quantization=nf4"
+
+
+def _stage(plan: Plan, stage: Stage, counts: TokenCounts | None, prices: Prices) -> StageEstimate:
     resources = stage.resources
     gpus = resources.gpus * resources.nodes
     blank = StageEstimate(stage.name, resources.device, gpus)
@@ -88,10 +128,9 @@ def _stage(stage: Stage, models: dict[str, str], counts: TokenCounts | None, pri
     if device is None:
         known = ", ".join(name for name in catalog.devices() if name != "cpu")
         return StageEstimate(stage.name, resources.device, gpus, problem=f"unknown device; known are {known}")
-    model = catalog.models().get(models.get(_contender(stage), ""))
-    if model is None:
+    shape = _shape(plan, stage)
+    if shape is None:
         return blank
-    shape = model.shape
     if isinstance(settings, TrainSettings):
         memory_gib = training_memory_gib(shape, settings)
         rows = settings.training.steps * settings.training.batch_rows
@@ -132,7 +171,7 @@ def _tune(stage: Stage, settings: TuneSettings, counts: TokenCounts | None, pric
     """Tokens billed and dollars of a hosted job; what a rehearsal's would be, nobody pays."""
     blank = StageEstimate(stage.name, stage.resources.device, 0)
     price = prices.training(settings.model)
-    if settings.rehearsal is None and (problem := hosted_problem(settings, prices=prices)):
+    if problem := hosted_problem(settings, prices=prices):
         return replace(blank, problem=problem)
     if counts is None or price is None or price.training is None:
         return blank
@@ -147,9 +186,7 @@ def _hosted_answers(
 ) -> StageEstimate:
     """Tokens and dollars of a hosted model's answers, as long as the gold ones."""
     blank = StageEstimate(stage.name, stage.resources.device, 0)
-    if settings.rehearsal is None and (
-        problem := hosted_problem(settings, tuned="tuned" in stage.needs, prices=prices)
-    ):
+    if problem := hosted_problem(settings, tuned="tuned" in stage.needs, prices=prices):
         return replace(blank, problem=problem)
     rate = prices.answering(settings.model, tuned="tuned" in stage.needs, batch=settings.batch)
     if counts is None or rate is None:
@@ -205,12 +242,29 @@ def scratch_gib(plan: Plan, stage: Stage) -> int:
 def _weights_gib(source: ModelSource) -> float:
     if source.kind == "random":
         return 0.1
+    model = _catalogued(source)
+    return model.shape.parameters * _FETCHED_BYTES[source.kind] / GIB if model else _UNKNOWN_WEIGHTS_GIB
+
+
+def _shape(plan: Plan, stage: Stage) -> catalog.Shape | None:
+    """The shape of a stage's model: by its short name, or by where its weights come from; None where unknown."""
+    names = {contender["name"]: contender["model"] for contender in plan.experiment["contenders"]}
+    model = catalog.models().get(names.get(_contender(stage), ""))
+    if model is None:
+        fetch = plan.stage(stage.needs["model"]).typed_settings()
+        # A revision of one's own changes the weights' values, not their shape.
+        model = _catalogued(fetch.source) if isinstance(fetch, FetchSettings) else None
+    return model.shape if model else None
+
+
+def _catalogued(source: ModelSource | HubData) -> catalog.CatalogModel | None:
+    """The catalogue's model with these weights, whatever their revision; None where it has none."""
+    named = ("repository", "requirement", "sha256")
+    wanted = [source.kind, *(getattr(source, name, None) for name in named)]
     for model in catalog.models().values():
-        named = ("repository", "requirement", "sha256")
-        same = [getattr(source, name, None) for name in named] == [model.source.get(name) for name in named]
-        if same and model.source["kind"] == source.kind:
-            return model.shape.parameters * _FETCHED_BYTES[source.kind] / GIB
-    return _UNKNOWN_WEIGHTS_GIB
+        if wanted == [model.source["kind"], *(model.source.get(name) for name in named)]:
+            return model
+    return None
 
 
 def _contender(stage: Stage) -> str:

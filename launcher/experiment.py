@@ -349,7 +349,12 @@ def load(
             assign(document, assignment)
         except ValueError as error:
             problems.append(f"--set {assignment}: {error}")
-    return validate(document, where=where, problems=problems)
+    return validate(
+        document,
+        where=where,
+        problems=problems,
+        next_step=f"correct what is listed, then launcher plan {where}",
+    )
 
 
 def _profile(profiles: Any, name: Any, where: str) -> dict[str, Any]:
@@ -382,7 +387,13 @@ def _refuse_newer(document: dict[str, Any], where: str) -> None:
         )
 
 
-def validate(document: dict[str, Any], *, where: str, problems: list[str] | None = None) -> Experiment:
+def validate(
+    document: dict[str, Any],
+    *,
+    where: str,
+    problems: list[str] | None = None,
+    next_step: str = "correct what is listed",
+) -> Experiment:
     """An Experiment from a plain document; raises Failure(BAD_EXPERIMENT) listing every problem by its path."""
     problems = list(problems or [])
     _refuse_newer(document, where)
@@ -398,7 +409,7 @@ def validate(document: dict[str, Any], *, where: str, problems: list[str] | None
             count,
             where=where,
             problems=tuple(problems),
-            next_step=f"correct what is listed, then launcher plan {where}",
+            next_step=next_step,
         )
     return experiment
 

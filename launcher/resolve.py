@@ -26,6 +26,7 @@ from launcher.store import digest_file
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
 _SOURCE: TypeAdapter[ModelSource] = TypeAdapter(ModelSource)
+_RELOCK = "write the lock anew: --relock; or keep a second one for this: --lock OTHER.json"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".py")
 
 
@@ -45,10 +46,14 @@ class Resolution:
 def resolve(
     experiment: Experiment, *, data_directory: Path | None = None, locked: Lock | None = None
 ) -> Resolution:
-    """Resolve every outside name of `experiment`, taking from `locked` what it has already.
+    """Resolve every outside name of `experiment`; with `locked`, to what it says and nothing else.
 
-    Raises Failure(NO_SUCH_MODEL | MISSING_INPUT | NETWORK) with every problem at once.
+    A name that a lock lacks is refused: resolved here and now it could be another thing elsewhere or later.
+    A built-in sample gives way to the data of the lock, as it does to a directory's (`choose_source`).
+    Raises Failure(NO_SUCH_MODEL | MISSING_INPUT | NETWORK | BAD_DATA) with every problem at once.
     """
+    if locked is not None and data_directory is None:
+        experiment = _with_locked_source(experiment, locked)
     resolution = Resolution(experiment, Lock())
     problems: list[Failure] = []
     models: dict[str, LockedModel] = {}
@@ -63,12 +68,7 @@ def resolve(
     data_files: dict[str, str] = {}
     data_source: HubData | None = None
     try:
-        if data_directory is None and locked is not None:
-            data_files, data_source = dict(locked.data_files), locked.data_source
-        elif experiment.data.source != "sample":
-            data_files, data_source = _data(experiment.data.source, data_directory, resolution)
-            if locked is not None:
-                _same_as_locked(data_files, locked.data_files, f"--data {data_directory}")
+        data_files, data_source = _rows(experiment.data.source, data_directory, resolution, locked)
     except Failure as failure:
         problems.append(failure)
     scorer_files: dict[str, str] = {}
@@ -92,10 +92,27 @@ def resolve(
     return resolution
 
 
+def _rows(
+    source: str, directory: Path | None, resolution: Resolution, locked: Lock | None
+) -> tuple[dict[str, str], HubData | None]:
+    """The files of a data source, or where they are downloaded from; nothing for the built-in sample."""
+    if source == "sample":
+        return {}, None
+    # A lock without data, or with another source's, says nothing of this one: then a directory has to be named.
+    if locked is not None and directory is None and _holds(locked, source):
+        return dict(locked.data_files), locked.data_source
+    files, hub_data = _data(source, directory, resolution)
+    if locked is not None:
+        _same_as_locked(files, locked.data_files, f"--data {directory}")
+    return files, hub_data
+
+
 def _same_as_locked(found: dict[str, str], locked: dict[str, str], where: str) -> None:
-    """Raises Failure(BAD_DATA) where files are not those that were locked; what was not locked is free."""
+    """Raises Failure(MISSING_INPUT) where none was locked, Failure(BAD_DATA) where others were."""
     changed = sorted(name for name in found.keys() | locked.keys() if found.get(name) != locked.get(name))
-    if locked and changed:
+    if found and not locked:
+        raise Failure(Reason.MISSING_INPUT, "its files are not in the lock", where=where, next_step=_RELOCK)
+    if changed:
         raise Failure(
             Reason.BAD_DATA,
             "the files are not those of the lock",
@@ -151,9 +168,7 @@ def choose_source(experiment: Experiment, directory: Path) -> Experiment:
     candidates = [source for source in SOURCES[experiment.task] if source != "sample"]
     for source in candidates:
         if data_root(source, directory) is not None:
-            return experiment.model_copy(
-                update={"data": experiment.data.model_copy(update={"source": source})}
-            )
+            return _reading(experiment, source)
     raise Failure(
         Reason.MISSING_INPUT,
         "no such directory"
@@ -200,9 +215,49 @@ def _relabelled(contender: Contender, models: dict[str, LockedModel]) -> Contend
     return contender.model_copy(update={"model": label})
 
 
+def _holds(locked: Lock, source: str) -> bool:
+    """Whether a lock has the data of this source: its files, or where they are downloaded from."""
+    named = catalog.named_data()[source]
+    if locked.data_source is not None:
+        return locked.data_source.repository == named.repository
+    required = {name for name in named.files if not name.endswith("?")}
+    return bool(required) and required <= locked.data_files.keys()
+
+
+def _with_locked_source(experiment: Experiment, locked: Lock) -> Experiment:
+    """The experiment itself, or, where its source is the built-in sample, one of the data that the lock holds."""
+    if experiment.data.source != "sample":
+        return experiment
+    for source in SOURCES[experiment.task]:
+        if source != "sample" and _holds(locked, source):
+            return _reading(experiment, source)
+    return experiment
+
+
+def _reading(experiment: Experiment, source: str) -> Experiment:
+    return experiment.model_copy(update={"data": experiment.data.model_copy(update={"source": source})})
+
+
 def _model(name: str, resolution: Resolution, locked: Lock | None) -> LockedModel:
-    if locked is not None and name in locked.models:
+    if locked is None:
+        return _unlocked_model(name, resolution)
+    if name in locked.models:
         return locked.models[name]
+    directory = Path(name).expanduser()
+    if name and name not in catalog.models() and directory.is_dir():
+        # A directory goes by its content.
+        found = _unlocked_model(name, resolution)
+        if _label(name, found) in locked.models:
+            return found
+    raise Failure(
+        Reason.MISSING_INPUT,
+        f"not in the lock, which has {', '.join(locked.models) or 'none'}",
+        where=f"model '{name}'",
+        next_step=_RELOCK,
+    )
+
+
+def _unlocked_model(name: str, resolution: Resolution) -> LockedModel:
     known = catalog.models().get(name)
     if known is not None:
         source = dict(known.source)

@@ -12,8 +12,8 @@ from typing import Any
 
 from launcher import budget, catalog, local
 from launcher.catalog import Prices
-from launcher.estimate import estimate
-from launcher.hosted import hosted_problem
+from launcher.counting import count_tokens
+from launcher.estimate import StageEstimate, another_way, estimate, impossible, refuse_impossible
 from launcher.outcome import Failure, Reason
 from launcher.placement import placed
 from launcher.plan import Plan, Stage, needs_torch
@@ -37,8 +37,8 @@ def preflight_local(plan: Plan, store: Store, prices: Prices | None = None) -> N
 
     `prices` are the catalogue's unless the site has its own.
     """
-    problems = []
-    open_stages = [stage for stage in plan.stages if not store.exists(f"stages/{stage.key}")]
+    problems: list[str] = []
+    open_stages = _open_stages(plan, store)
     if any(needs_torch(stage) for stage in open_stages):
         missing = [name for name in _HEAVY_MODULES if importlib.util.find_spec(name) is None]
         if missing:
@@ -47,18 +47,19 @@ def preflight_local(plan: Plan, store: Store, prices: Prices | None = None) -> N
         missing = [name for name in _SCORING_MODULES if importlib.util.find_spec(name) is None]
         if missing:
             problems.append(f"not installed: {', '.join(missing)} (pip install 'tuneyard[score]')")
-    problems += _hosted_problems(open_stages, prices or catalog.prices())
+    problems += _hosted_problems(open_stages)
     gpus = sorted({stage.resources.device for stage in open_stages if stage.resources.gpus})
     if gpus and not Path("/dev/nvidiactl").exists():
         problems.append(f"this machine has no NVIDIA driver, and the plan asks for {', '.join(gpus)}")
-    problems += [f"{one.stage}: {one.problem}" for one in estimate(plan, None) if one.gpus and one.problem]
+    undoable = _undoable(plan, open_stages, prices)
+    problems += impossible(undoable)
     if problems:
         raise Failure(
             Reason.UNSUPPORTED,
             "this machine cannot run the plan",
             where=plan.run_id,
             problems=tuple(problems),
-            next_step="launcher doctor",
+            next_step=another_way(plan, undoable) if undoable else "launcher doctor",
         )
     needed = _MINIMUM_FREE_BYTES + sum(_fetched_bytes(stage) for stage in open_stages)
     free = shutil.disk_usage(store.local_root).free
@@ -69,6 +70,21 @@ def preflight_local(plan: Plan, store: Store, prices: Prices | None = None) -> N
             where=store.address,
             next_step="free space or name another --store",
         )
+
+
+def preflight_anywhere(plan: Plan, store: Store, prices: Prices) -> None:
+    """Refuse what is left to do of a plan and can end well on no machine (see `refuse_impossible`)."""
+    refuse_impossible(plan, _undoable(plan, _open_stages(plan, store), prices))
+
+
+def _open_stages(plan: Plan, store: Store) -> list[Stage]:
+    """What is left to do: a finished stage asks for nothing any more."""
+    return [stage for stage in plan.stages if not store.exists(f"stages/{stage.key}")]
+
+
+def _undoable(plan: Plan, stages: list[Stage], prices: Prices | None) -> list[StageEstimate]:
+    names = {stage.name for stage in stages}
+    return [one for one in estimate(plan, None, prices) if one.problem and one.stage in names]
 
 
 def _fetched_bytes(stage: Stage) -> int:
@@ -83,8 +99,8 @@ def _fetched_bytes(stage: Stage) -> int:
     return _FETCH_FREE_BYTES + (_HUB_BYTES_PER_PARAMETER * known[0].parameters if known else 0)
 
 
-def _hosted_problems(stages: list[Stage], prices: Prices) -> list[str]:
-    """Why hosted models cannot be asked from here: packages, the key, the model, its price."""
+def _hosted_problems(stages: list[Stage]) -> list[str]:
+    """Why hosted models cannot be asked from here: packages, the key."""
     problems: dict[str, None] = {}
     wanted: set[str] = set()
     for stage in stages:
@@ -92,9 +108,6 @@ def _hosted_problems(stages: list[Stage], prices: Prices) -> list[str]:
         if not isinstance(settings, TuneSettings | HostedPredictSettings):
             continue
         wanted |= {"openai"} if settings.rehearsal is None else {"openai", "starlette", "uvicorn"}
-        problem = hosted_problem(settings, tuned="tuned" in stage.needs, prices=prices)
-        if problem:
-            problems[problem] = None
         if settings.rehearsal is None and not os.environ.get("OPENAI_API_KEY", "").strip():
             problems["no API key for the hosted models: export OPENAI_API_KEY=…"] = None
     missing = sorted(name for name in wanted if importlib.util.find_spec(name) is None)
@@ -104,7 +117,13 @@ def _hosted_problems(stages: list[Stage], prices: Prices) -> list[str]:
 
 
 def push_inputs(plan: Plan, store: Store, locations: dict[str, Path]) -> None:
-    """Copy every outside file of the plan to the store. Raises Failure(MISSING_INPUT) listing what is nowhere."""
+    """Copy every outside file of the plan to the store.
+
+    Raises Failure(MISSING_INPUT) listing what is nowhere, Failure(BAD_DATA) for data that `prepare` would refuse.
+    """
+    # Before the first attempt only: what names a run's data is its content, which was good then.
+    if plan.stage("prepare").inputs and not attempts(store, plan.run_id):
+        count_tokens(plan, locations)
     wanted = {sha256: name for stage in plan.stages for name, sha256 in stage.inputs.items()}
     missing = []
     for sha256, name in sorted(wanted.items(), key=lambda item: item[1]):

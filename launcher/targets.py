@@ -93,11 +93,9 @@ class InCluster:
 
     @property
     def cluster(self) -> Cluster:
-        """Connected on first use: an attempt that has ended needs none."""
-        from launcher.cluster.client import Cluster
-
+        """Reached on first use: an attempt that has ended needs none."""
         if self._cluster is None:
-            self._cluster = Cluster.connect(self.site.namespace, self.context)
+            self._cluster = reached(self.site.namespace, self.context, self.say)
         return self._cluster
 
     def check(self, plan: Plan, store: Store, number: int, budget_usd: float | None) -> None:
@@ -113,6 +111,7 @@ class InCluster:
                 next_step="name a store that both see, store.outside and store.inside (s3://…) in the site file; "
                 "or run it on this machine: --target local",
             )
+        submission.preflight_anywhere(plan, store, self.site.prices())
         rendered = self._render(plan, number, budget_usd)
         for warning in preflight(self.cluster, rendered, self.site):
             self.say(f"warning: {warning}")
@@ -122,12 +121,26 @@ class InCluster:
             return
         rendered = self._rendered(attempt)
         job = self.cluster.get("Job", rendered.conductor_job)
+        if job is None:
+            self._say_what_ends(attempt)
         for manifest in rendered.objects:
             applied = self.cluster.apply(_owned(manifest, job)).object
             job = applied if manifest["kind"] == "Job" else job
         # What the conductor's Job needs had to be there first; it goes when the Job goes.
         for manifest in rendered.objects:
             self.cluster.apply(_owned(manifest, job))
+
+    def _say_what_ends(self, attempt: Attempt) -> None:
+        """Another conductor of the run would be taken over from: whoever only meant to look on can still say so."""
+        from launcher.cluster.backend import live_conductors
+        from launcher.render import ATTEMPT_LABEL
+
+        for other in live_conductors(self.cluster, attempt.run_id):
+            if other["metadata"]["labels"].get(ATTEMPT_LABEL) == str(attempt.number):
+                self.say(
+                    f"warning: {other['metadata']['name']} conducts this run, applied with another site, placement "
+                    "or overlay: its stages are stopped, and go on from their checkpoints as this command says"
+                )
 
     def supervise(self, attempt: Attempt) -> Supervision:
         from launcher.cluster.supervision import Supervision as OfItsJob
@@ -149,6 +162,31 @@ class InCluster:
         from launcher.render import render
 
         return render(plan, self.site, attempt=number, budget_usd=budget_usd, overlay=self.overlay)
+
+
+def reached(namespace: str | None, context: str | None, say: Callable[[str], None]) -> Cluster:
+    """The namespace's cluster, which has answered. Raises Failure soon where it does not.
+
+    What is asked of it afterwards is waited for with patience, and `say` is told while it is.
+    """
+    from launcher.cluster.client import Cluster
+
+    cluster = Cluster.connect(namespace, context)
+    cluster.connection.say = say
+    cluster.connection.reach(where=cluster.where)
+    return cluster
+
+
+def refuse_what_pods_cannot_reach(store_address: str) -> None:
+    """Raises Failure(UNSUPPORTED) for a store that only this machine sees."""
+    if not store_address.startswith("s3:"):
+        raise Failure(
+            Reason.UNSUPPORTED,
+            "pods cannot reach a directory of this machine",
+            where=f"--store {store_address}",
+            next_step="name a store that both see, store.outside and store.inside (s3://…) in the site file; "
+            "or run it on this machine: --target local",
+        )
 
 
 def _owned(manifest: dict[str, Any], job: dict[str, Any] | None) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -13,9 +15,15 @@ from jobs.prepare.card import summary
 from jobs.prepare.sources import SOURCES, detect
 from jobs.prepare.write import prepare
 from launcher.experiment import Data
-from launcher.outcome import Failure, Reason
+from launcher.outcome import DISPOSITIONS, Failure, Reason
 
 _TASKS = ("sql", "viggo", "chat")
+#: What to do where only the reason is known: of a run one would say "submit again".
+_ADVICE = {
+    Reason.USAGE: "launcher data --help",
+    Reason.BAD_DATA: "correct what is listed, then give the same command again",
+    Reason.MISSING_INPUT: "correct the path",
+}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -24,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         card = _prepare(arguments)
     except Failure as failure:
-        print(failure.text(), file=sys.stderr)
+        print(f"error: {_told_of_options(failure).text()}", file=sys.stderr)
         return failure.exit_code
     if arguments.output == "json":
         print(json.dumps(card, indent=2, ensure_ascii=False))
@@ -33,27 +41,61 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _prepare(arguments: argparse.Namespace) -> dict[str, object]:
-    out: Path = arguments.out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise Failure(Reason.USAGE, "is there already and not an empty directory", where=f"--out {out}")
-    source, directory = arguments.source, arguments.data
-    if directory is None and source is None and arguments.task == "sql":
-        source = "sample"
+def _told_of_options(failure: Failure) -> Failure:
+    """The same failure in the words of this command: the stage's speak of an experiment's keys and of submit."""
+    step = failure.next_step
+    if step == DISPOSITIONS[failure.reason].advice:
+        step = _ADVICE.get(failure.reason, step)
+    problems = tuple(
+        re.sub(r"\bdata\.(train|validation|test)_rows\b", r"--\1-rows", line) for line in failure.problems
+    )
+    return Failure(failure.reason, failure.what, where=failure.where, problems=problems, next_step=step)
+
+
+def _source(task: str, source: str | None, directory: Path | None) -> str:
+    """The source to read. Raises Failure where it is none of the task's, or has no directory."""
+    if task == "sql" and (source == "sample" or (source is None and directory is None)):
+        return "sample"
     if source != "sample":
         if directory is None:
-            raise Failure(Reason.USAGE, "no directory is named", where="--data", next_step="--data DIR")
-        source = source or detect(arguments.task, directory)
-        if source not in SOURCES or SOURCES[source].task != arguments.task:
-            names = [name for name, known in SOURCES.items() if known.task == arguments.task]
-            what = f"task '{arguments.task}' cannot be prepared from '{source}'"
-            raise Failure(Reason.USAGE, what, where="--source", next_step=f"one of {', '.join(names)}")
-    data = Data(
-        source=source,
-        train_rows=arguments.train_rows,
-        validation_rows=arguments.validation_rows,
-        test_rows=arguments.test_rows,
-        seed=arguments.seed,
+            raise Failure(
+                Reason.USAGE,
+                "no directory is named",
+                where="--data",
+                next_step="name the one with the source's files: --data DIR",
+            )
+        if not directory.is_dir():
+            raise Failure(Reason.MISSING_INPUT, "there is no such directory", where=f"--data {directory}")
+        source = source or detect(task, directory)
+    if source not in SOURCES or SOURCES[source].task != task:
+        names = [name for name, known in SOURCES.items() if known.task == task]
+        names += ["sample"] if task == "sql" else []
+        raise Failure(
+            Reason.USAGE,
+            f"task '{task}' cannot be prepared from it",
+            where=f"--source {source}",
+            next_step=f"name one of {', '.join(names)}",
+        )
+    return source
+
+
+def _prepare(arguments: argparse.Namespace) -> dict[str, object]:
+    out, directory = arguments.out, arguments.data
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise Failure(
+            Reason.USAGE,
+            "is there already and not an empty directory",
+            where=f"--out {out}",
+            next_step="name an empty or new directory: --out DIR",
+        )
+    data = Data.model_validate(
+        {
+            "source": _source(arguments.task, arguments.source, directory),
+            "train_rows": arguments.train_rows,
+            "validation_rows": arguments.validation_rows,
+            "test_rows": arguments.test_rows,
+            "seed": arguments.seed,
+        }
     )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -66,8 +108,15 @@ def _prepare(arguments: argparse.Namespace) -> dict[str, object]:
                 out.rmdir()
             work.rename(out)
     except OSError as error:
-        reason = Reason.DISK_FULL if error.errno == 28 else Reason.STORE_FAILED
-        raise Failure(reason, f"cannot write: {error.strerror}", where=f"--out {out}") from None
+        full = error.errno == errno.ENOSPC
+        raise Failure(
+            Reason.DISK_FULL if full else Reason.STORE_FAILED,
+            f"cannot write: {error.strerror}",
+            where=f"--out {out}",
+            next_step="free space, or name another: --out DIR"
+            if full
+            else "name one that can be written: --out DIR",
+        ) from None
     return card
 
 
@@ -83,9 +132,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="new or empty directory")
     parser.add_argument("--train-rows", type=_rows(1), metavar="N", help="default: all (sample: 480)")
-    parser.add_argument("--validation-rows", type=_rows(0), metavar="N", help="default: the source's own")
+    parser.add_argument(
+        "--validation-rows", type=_rows(0), metavar="N", help="default: the source's own (sample: 60)"
+    )
     parser.add_argument("--test-rows", type=_rows(1), metavar="N", help="default: all (sample: 150)")
-    parser.add_argument("--seed", type=int, default=0, help="which rows are taken (default: 0)")
+    parser.add_argument(
+        "--seed", type=_rows(0), default=0, metavar="N", help="which rows a limit takes (default: 0)"
+    )
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="(default: text)")
     return parser
 

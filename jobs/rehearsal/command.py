@@ -8,9 +8,12 @@ import os
 import secrets
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from jobs.rehearsal.app import Settings
 from jobs.rehearsal.faults import Faults, read
 from jobs.rehearsal.recipe import Recipe
+from launcher.experiment import describe
 from launcher.outcome import Failure, Reason
 
 #: Keys of a server that a stage starts: JSON of key -> tenant, in the environment, never on a command line.
@@ -48,11 +51,16 @@ def settings(arguments: argparse.Namespace) -> Settings:
         problems.append("--model NAME=DIRECTORY: at least one is needed")
     try:
         recipe = Recipe.model_validate_json(arguments.recipe)
-    except ValueError as error:
-        problems.append(f"--recipe: {str(error).splitlines()[0]}")
+    except ValidationError as error:
+        problems += [f"--recipe: {problem}" for problem in describe(error)]
         recipe = Recipe()
     if problems:
-        raise Failure(Reason.USAGE, "the server cannot start", problems=tuple(problems))
+        raise Failure(
+            Reason.USAGE,
+            "the server cannot start",
+            problems=tuple(problems),
+            next_step="correct what is listed; launcher rehearse --help",
+        )
     arguments.state.mkdir(parents=True, exist_ok=True)
     rules = read(arguments.faults) if arguments.faults else ()
     return Settings(

@@ -6,22 +6,33 @@ import importlib.util
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlparse
 
 import click
 
 from launcher import site
-from launcher.cli.options import context_option, open_named_store, output_option, store_options
+from launcher.cli.options import (
+    context_option,
+    named_store,
+    output_option,
+    refuse_for_this_machine,
+    store_options,
+)
 from launcher.cli.show import emit, one_line, table
 from launcher.outcome import DISPOSITIONS, Failure, Reason
+from launcher.store import open_store
+from launcher.store.directory import explained
+from launcher.targets import reached, refuse_what_pods_cannot_reach
 
 if TYPE_CHECKING:
     from launcher.cluster.client import Cluster
-    from launcher.site import SecretKey
+    from launcher.site import SecretKey, Site
 
 #: Module -> (distribution, what it is for, extra).
 _MODULES = {
@@ -53,14 +64,17 @@ def command(
     """Check what runs need: of this machine, or of the site's namespace. Exit code 0 only if nothing is missing.
 
     For a cluster every Secret and key that the site file names is looked for, and the smallest run is put to the API
-    server as `submit` would; nothing is applied.
+    server as `submit` would; nothing is applied, and no directory is made.
     """
-    checks: list[Check] = []
-    if target == "cluster":
-        checks += _of_cluster(site_path, context)
+    if target == "local":
+        refuse_for_this_machine({"--context": context})
+    facts, checks = _of_site(site_path, needed=target == "cluster")
+    checks += _of_cluster(facts, context) if target == "cluster" else _of_machine()
+    if facts is None and store_address is None:
+        advice = "correct the site file, or name one: --store ADDRESS"
+        checks.append(Check("store", False, "not known: the site file may name it", advice))
     else:
-        checks += _of_machine()
-    checks.append(_of_store(store_address, site_path))
+        checks.append(_of_store(named_store(store_address, site_path), target))
     if output == "table":
         rows = [["ok" if c.ok else "MISSING", c.name, c.found, c.advice] for c in checks]
         table(["STATE", "CHECK", "FOUND", "ADVICE"], rows)
@@ -95,15 +109,35 @@ def _of_machine() -> Iterator[Check]:
     yield Check("GPU", True, "NVIDIA driver" if gpu else "none (CPU only)")
 
 
-def _of_cluster(site_path: Path | None, context: str | None) -> Iterator[Check]:
-    from launcher.cluster.client import Cluster
-
+def _of_site(site_path: Path | None, *, needed: bool) -> tuple[Site | None, list[Check]]:
+    """What the site file says, None where it cannot be used; and a row for each of its problems."""
+    path = site_path or site.default_path()
     try:
         facts = site.load(site_path)
-        cluster = Cluster.connect(facts.namespace, context)
-        jobs = cluster.list("Job")
     except Failure as failure:
-        yield Check("API server", False, failure.what, failure.next_step)
+        problems = failure.problems or (failure.what,)
+        return None, [
+            Check("site file", False, one_line(f"{path}: {problem}"), failure.next_step)
+            for problem in problems
+        ]
+    if site_path is None and not path.exists():
+        advice = "write it (docs/cluster.md shows one), or name one: --site FILE" if needed else ""
+        return facts, [Check("site file", not needed, f"none at {path}", advice)]
+    return facts, [Check("site file", True, str(path))]
+
+
+def _of_cluster(facts: Site | None, context: str | None) -> Iterator[Check]:
+    """Without `facts` only whether the API server answers: what is to be asked is not known."""
+    try:
+        cluster = reached(
+            facts.namespace if facts else None, context, lambda text: click.echo(text, err=True)
+        )
+        jobs = cluster.list("Job") if facts else []
+    except Failure as failure:
+        yield Check("API server", False, _told(failure), failure.next_step)
+        return
+    if facts is None:
+        yield Check("API server", True, f"{cluster.connection.host} answers; the namespace is not known")
         return
     yield Check("API server", True, f"{cluster.where}, {len(jobs)} Jobs")
     for purpose, named in facts.secrets:
@@ -126,7 +160,7 @@ def _of_secret(cluster: Cluster, purpose: str, named: SecretKey) -> Check:
     )
 
 
-def _of_smallest_run(cluster: Cluster, facts: site.Site) -> Iterator[Check]:
+def _of_smallest_run(cluster: Cluster, facts: Site) -> Iterator[Check]:
     from launcher.cluster.preflight import preflight
     from launcher.experiment import load
     from launcher.plan import plan
@@ -143,16 +177,40 @@ def _of_smallest_run(cluster: Cluster, facts: site.Site) -> Iterator[Check]:
     yield Check("smallest run", True, "; ".join(("the API server takes every object and pod", *notes)))
 
 
-def _of_store(store_address: str | None, site_path: Path | None) -> Check:
+def _told(failure: Failure) -> str:
+    """Where and what, on one line."""
+    place = f"{failure.where.removeprefix('--store ')}: " if failure.where else ""
+    return one_line(place + "; ".join((failure.what, *failure.problems)))
+
+
+def _of_store(address: str, target: str) -> Check:
     try:
-        store = open_named_store(store_address, site_path, writable=True)
+        # A directory is created by the first run, not by looking; a bucket is there or it is not.
+        store = open_store(address, writable=urlparse(address).scheme == "s3")
+        if target == "cluster":
+            refuse_what_pods_cannot_reach(store.address)
+        place = _try_out(store.local_root)
     except Failure as failure:
-        return Check("store", False, failure.what, failure.next_step)
-    free_gib = shutil.disk_usage(store.local_root).free / 2**30
+        return Check("store", False, _told(failure), failure.next_step)
+    free_gib = shutil.disk_usage(place).free / 2**30
     good = free_gib > 4
+    made = "" if place == store.local_root else ", not there yet"
     return Check(
         "store",
         good,
-        f"{store.address}, {free_gib:.0f} GiB free here",
+        f"{store.address}{made}, {free_gib:.0f} GiB free here",
         "" if good else "free space or name another --store",
     )
+
+
+def _try_out(directory: Path) -> Path:
+    """The nearest that is there of the directory and those above it; a file without a name was written in it.
+
+    Raises Failure(STORE_FAILED | DISK_FULL) where that cannot be.
+    """
+    with explained(str(directory)):
+        nearest = next(path for path in (directory, *directory.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=nearest) as stream:
+            stream.write(b"tuneyard")
+            stream.flush()
+    return nearest

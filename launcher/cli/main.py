@@ -79,7 +79,7 @@ def cli() -> None:
 
     \b
     launcher submit sql --target local     a small study on this machine, in minutes
-    launcher plan sql --profile paper      what the full study would take
+    launcher plan sql --data DIR           what it would take on your own questions
     """
 
 

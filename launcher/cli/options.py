@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -39,7 +39,7 @@ def store_options(function: Function) -> Function:
         "store_address",
         envvar="TUNEYARD_STORE",
         metavar="ADDRESS",
-        help="Where artifacts live: a directory or file:///DIR.  "
+        help="Where artifacts live: a directory, file:///DIR or s3://BUCKET/PREFIX?region=…&endpoint_url=….  "
         "[default: $TUNEYARD_STORE, the site's store, or tuneyard/store in the user's data home]",
     )(function)
     return click.option(
@@ -74,11 +74,22 @@ def overlay_option(function: Function) -> Function:
 
 def chosen_target(name: str, facts: site.Site, overlay_path: Path | None, context: str | None) -> Target:
     """The target of that name, with what the options say of it. Raises Failure for an overlay that cannot be read."""
+    if name == "local":
+        refuse_for_this_machine({"--overlay": overlay_path, "--context": context})
     overlay = read_mapping(overlay_path) if overlay_path is not None else None
     # Here, because plan and render have no target and start without all that runs on one.
     from launcher.targets import target
 
     return target(name, facts, overlay=overlay, context=context, say=lambda text: click.echo(text, err=True))
+
+
+def refuse_for_this_machine(options: Mapping[str, object]) -> None:
+    """Raises UsageError where any of these options, which say something of a cluster, was given."""
+    given = " and ".join(option for option, value in options.items() if value is not None)
+    if given:
+        raise click.UsageError(
+            f"{given}: only for a cluster and its pods, not for this machine; leave it out, or --target cluster"
+        )
 
 
 def output_option(*formats: str) -> Callable[[Function], Function]:
@@ -137,10 +148,14 @@ def experiment_options(function: Function) -> Function:
     return function
 
 
+def named_store(store_address: str | None, site_path: Path | None) -> str:
+    """The address of the store that the options name, in their order of precedence."""
+    return store_address or site.load(site_path).store.outside or default_store()
+
+
 def open_named_store(store_address: str | None, site_path: Path | None, *, writable: bool = False) -> Store:
-    """The store that the options name, in their order of precedence; created only where it is to be written."""
-    address = store_address or site.load(site_path).store.outside or default_store()
-    return open_store(address, writable=writable)
+    """The store that the options name; created only where it is to be written."""
+    return open_store(named_store(store_address, site_path), writable=writable)
 
 
 class Study:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +17,12 @@ from launcher.cli.options import (
     store_options,
 )
 from launcher.cli.show import duration, emit, table
-from launcher.estimate import StageEstimate, TokenCounts, estimate
+from launcher.counting import count_tokens
+from launcher.estimate import StageEstimate, TokenCounts, estimate, refuse_impossible
 from launcher.outcome import Failure, Reason
 from launcher.plan import Plan
+from launcher.stages import HostedPredictSettings, TuneSettings
 from launcher.store import Store
-
-_COUNT_TIMEOUT_S = 120
 
 
 @click.command("plan")
@@ -37,14 +33,15 @@ def command(store_address: str | None, site_path: Path | None, output: str, **st
     """Show what a run of EXPERIMENT would do: stages, inputs, tokens, memory, hours and dollars.
 
     Nothing runs and nothing is written (except --lock FILE). Tokens are counted where the data
-    is at hand; what cannot be known yet is called unknown.
+    is at hand; what cannot be known yet is called unknown. Data that cannot be used and stages that
+    no machine can carry out are refused, as `submit` and `render` refuse them.
     """
     made = make_study(**study)
     if output == "name":
         click.echo(made.plan.run_id)
         return 0
     store = open_named_store(store_address, site_path)
-    counts = count_tokens(made)
+    counts = count_tokens(made.plan, made.resolution.locations)
     estimates = estimate(made.plan, counts, site.load(site_path).prices())
     if output == "table":
         _print(made, estimates, counts, store)
@@ -54,52 +51,31 @@ def command(store_address: str | None, site_path: Path | None, output: str, **st
             "estimates": [one.to_json() for one in estimates],
         }
         emit(document, output)
-    _refuse(made, estimates)
+    _refuse(made, estimates, store)
     return 0
-
-
-def count_tokens(made: Study) -> TokenCounts | None:
-    """Exact counts from the data, by the heavy side in a subprocess; None where data or heavy side are not here."""
-    prepare = made.plan.stage("prepare")
-    if prepare.needs:
-        return None  # the data is downloaded first
-    with tempfile.TemporaryDirectory() as directory:
-        request = Path(directory) / "request.json"
-        locations = {
-            name: str(made.resolution.locations.get(sha, "")) for name, sha in prepare.inputs.items()
-        }
-        request.write_text(json.dumps({"settings": prepare.settings, "locations": locations}))
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", "jobs", "count", str(request)],
-                capture_output=True,
-                timeout=_COUNT_TIMEOUT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return None
-    if done.returncode != 0:
-        return None
-    return TokenCounts(**json.loads(done.stdout))
 
 
 def _print(made: Study, estimates: list[StageEstimate], counts: TokenCounts | None, store: Store) -> None:
     plan = made.plan
+    # Asked first: a store that does not answer leaves no half of a plan on stdout.
+    states = ["done" if store.exists(f"stages/{stage.key}") else "to do" for stage in plan.stages]
     click.echo(f"run {plan.run_id}: {made.experiment.description or plan.experiment['name']}")
+    # The plan's own source: a lock's data stand in for the sample.
+    source = plan.experiment["data"]["source"]
     if counts is not None:
         click.echo(
-            f"data {made.experiment.data.source}: {counts.train_rows} training rows "
+            f"data {source}: {counts.train_rows} training rows "
             f"of {counts.train_tokens_per_row:.0f} tokens, "
             f"{counts.test_rows} questions of {counts.test_prompt_tokens_per_row:.0f} + "
             f"{counts.test_answer_tokens_per_row:.0f} tokens (cl100k_base, counted)"
         )
     else:
-        click.echo(f"data {made.experiment.data.source}: tokens unknown until prepare")
+        click.echo(f"data {source}: tokens unknown until prepare")
     click.echo()
     rows = [
         [
             stage.name,
-            "done" if store.exists(f"stages/{stage.key}") else "to do",
+            state,
             one.device if not one.gpus else f"{one.gpus} x {one.device}",
             "–"
             if one.memory_gib is None
@@ -109,19 +85,38 @@ def _print(made: Study, estimates: list[StageEstimate], counts: TokenCounts | No
             _cost(one),
             stage.key[:12],
         ]
-        for stage, one in zip(plan.stages, estimates, strict=True)
+        for stage, state, one in zip(plan.stages, states, estimates, strict=True)
     ]
     table(["STAGE", "STATE", "DEVICE", "MEMORY", "TOKENS", "TIME", "COST", "KEY"], rows)
     click.echo()
     _print_inputs(plan)
+    _print_costs(plan, estimates)
+
+
+def _print_costs(plan: Plan, estimates: list[StageEstimate]) -> None:
     priced = [one.usd for one in estimates if one.usd is not None]
     rehearsed = [one.would_cost_usd for one in estimates if one.would_cost_usd is not None]
+    unpriced = ", ".join(_unpriced(plan, estimates))
     if priced:
-        click.echo(f"estimated cost ${sum(priced):.2f}")
+        click.echo(
+            f"estimated cost ${sum(priced):.2f}" + (f" without {unpriced}: no estimate" if unpriced else "")
+        )
+    elif unpriced:
+        click.echo(f"estimated cost: no estimate for {unpriced}")
     if rehearsed:
         click.echo(f"rehearsed: no service is asked and nothing is paid; it would cost ${sum(rehearsed):.2f}")
     if priced or rehearsed:
         click.echo("prices with source and date: launcher/catalog/prices.yaml")
+
+
+def _unpriced(plan: Plan, estimates: list[StageEstimate]) -> list[str]:
+    """Stages that somebody pays for, by the GPU hour or the token, and whose sum is not known."""
+    paid = [
+        one
+        for stage, one in zip(plan.stages, estimates, strict=True)
+        if one.gpus or isinstance(stage.typed_settings(), TuneSettings | HostedPredictSettings)
+    ]
+    return [one.stage for one in paid if one.usd is None and one.would_cost_usd is None]
 
 
 def _cost(one: StageEstimate) -> str:
@@ -138,21 +133,19 @@ def _print_inputs(plan: Plan) -> None:
         click.echo(f"… and {len(inputs) - 6} more inputs (-o json shows all)")
 
 
-def _refuse(made: Study, estimates: list[StageEstimate]) -> None:
-    problems = tuple(f"{one.stage}: {one.problem}" for one in estimates if one.problem)
-    if problems:
-        raise Failure(
-            Reason.UNSUPPORTED,
-            "the plan cannot be carried out",
-            where=made.plan.run_id,
-            problems=problems,
-        )
+def _refuse(made: Study, estimates: list[StageEstimate], store: Store) -> None:
+    plan = made.plan
+    # A finished stage asks for nothing any more.
+    undoable = [
+        one for one in estimates if one.problem and not store.exists(f"stages/{plan.stage(one.stage).key}")
+    ]
+    refuse_impossible(plan, undoable)
     budget = made.experiment.budget_usd
     total = sum(one.usd or 0.0 for one in estimates)
     if budget is not None and total > budget:
         raise Failure(
             Reason.OVER_BUDGET,
             f"estimated at ${total:.2f}, budget_usd is ${budget:.2f}",
-            where=made.plan.run_id,
+            where=plan.run_id,
             next_step="raise budget_usd, or lower training.steps",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ helm.load_ahead()  # while the modules below are loaded, which takes as long
 from launcher import site
 from launcher.cli.options import experiment_options, make_study, overlay_option
 from launcher.documents import read_mapping
+from launcher.estimate import estimate, refuse_impossible
 from launcher.outcome import Failure, Reason
 from launcher.render import STAGE_LABEL, Rendered, object_yaml, render
 
 _KUSTOMIZATION = "kustomization.yaml"
+#: What `_file_name` gives.
+_FILE_NAME = re.compile(r"(serviceaccount|role|rolebinding|configmap|job|service-[a-z0-9-]+)\.yaml")
 _NOTE = b"# Written by `launcher render`. Taking these files away cancels the run (its objects are pruned).\n"
 
 
@@ -61,6 +65,8 @@ def command(
 
     No cluster is asked. The same experiment and site give the same bytes on any day, so they can be
     kept in Git. Nothing here removes finished Jobs by time: a controller would create them again.
+    What no cluster can carry out is refused as `plan` refuses it: a hosted model from the day that its
+    service shuts it down, too. What was rendered before that day stays as it is.
 
     \b
     launcher render sql --site site.yaml | kubectl apply --server-side -f -
@@ -69,9 +75,11 @@ def command(
     if as_values and (overlay_path is not None or str(output) != "-"):
         raise click.UsageError("--values goes to stdout, and an overlay is merged after Helm: give neither")
     made = make_study(**study)
+    facts = site.load(site_path)
+    refuse_impossible(made.plan, estimate(made.plan, None, facts.prices()))
     rendered = render(
         made.plan,
-        site.load(site_path),
+        facts,
         attempt=attempt,
         budget_usd=made.experiment.budget_usd,
         overlay=read_mapping(overlay_path) if overlay_path is not None else None,
@@ -88,7 +96,10 @@ def command(
 
 
 def write(rendered: Rendered, directory: Path) -> None:
-    """One file per object and a kustomization.yaml; files of an earlier rendering in the same place are replaced."""
+    """One file per object and a kustomization.yaml. Files of an earlier rendering there are replaced or removed.
+
+    Raises Failure(USAGE), and writes nothing, where a file would be overwritten that no rendering wrote.
+    """
     names = [_file_name(item) for item in rendered.objects]
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
@@ -97,12 +108,21 @@ def write(rendered: Rendered, directory: Path) -> None:
     }
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        earlier = _rendered_before(directory)
+        foreign = sorted(name for name in {*names, _KUSTOMIZATION} - earlier if (directory / name).exists())
+        if foreign:
+            raise Failure(
+                Reason.USAGE,
+                "files are there that `launcher render` has not written",
+                where=f"-o {directory}",
+                problems=tuple(foreign),
+                next_step="name a directory of the run's own, or move them away",
+            )
         for name, item in zip(names, rendered.objects, strict=True):
             (directory / name).write_bytes(object_yaml(item))
         (directory / _KUSTOMIZATION).write_bytes(_NOTE + object_yaml(kustomization))
-        for stale in directory.glob("service-*.yaml"):
-            if stale.name not in names:
-                stale.unlink()
+        for name in earlier - {*names, _KUSTOMIZATION}:
+            (directory / name).unlink(missing_ok=True)
     except OSError as error:
         raise Failure(
             Reason.USAGE,
@@ -110,6 +130,17 @@ def write(rendered: Rendered, directory: Path) -> None:
             where=f"-o {directory}",
             next_step="name a directory that can be written",
         ) from None
+
+
+def _rendered_before(directory: Path) -> set[str]:
+    """The files that an earlier rendering left in a directory, by its kustomization.yaml."""
+    path = directory / _KUSTOMIZATION
+    if not path.is_file() or not path.read_bytes().startswith(_NOTE):
+        return set()
+    listed = read_mapping(path).get("resources")
+    names = listed if isinstance(listed, list) else []
+    # A person may have added others, and paths: those are not ours to remove.
+    return {_KUSTOMIZATION, *(name for name in names if isinstance(name, str) and _FILE_NAME.fullmatch(name))}
 
 
 def _file_name(item: dict[str, Any]) -> str:

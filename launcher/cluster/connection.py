@@ -20,10 +20,15 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.client.rest import RESTClientObject
 
 from launcher.cluster import kubeconfig
-from launcher.cluster.refusals import answer_of, is_final, refusal
+from launcher.cluster.refusals import Refusal, answer_of, is_final, refusal
 from launcher.outcome import Failure, Reason
 
 PATIENCE_S = 60.0
+#: How long a server that has not answered yet is waited for. Its address or the network is wrong sooner than it is
+#: just being started, and somebody sits in front of the terminal.
+CONTACT_PATIENCE_S = 8.0
+#: After so long without an answer whoever waits is told.
+TOLD_AFTER_S = 3.0
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 40.0  # an admission webhook alone may take 30
 LONGEST_WAIT_S = 8.0
@@ -70,6 +75,9 @@ class Connection:
         self.access = access
         self.patience_s = patience_s
         self.requests = 0
+        #: Is told, once for each time that the server is away, that it is being waited for; nobody by default.
+        self.say: Callable[[str], None] = lambda _text: None
+        self._told = False
         self._renew = renew
         self._lock = threading.Lock()
         self._rest = RESTClientObject(access.configuration)
@@ -85,7 +93,28 @@ class Connection:
     def host(self) -> str:
         return str(self.access.configuration.host)
 
-    def ask(self, request: Request, *, patience_s: float | None = None, where: str = "") -> Answer:
+    def reach(self, *, patience_s: float = CONTACT_PATIENCE_S, where: str = "") -> None:
+        """Return once the server has answered, whatever it says. To be asked first where a person waits.
+
+        Raises Failure(NETWORK) where it does not within about `patience_s`, and for credentials that it does
+        not take. What is asked needs no right: every server tells its version.
+        """
+        request = Request("GET", "/version", "ask the API server for its version")
+        try:
+            self.ask(request, patience_s=patience_s, read_timeout_s=patience_s, where=where)
+        except Refusal as refused:
+            # A gateway's 503 speaks of a server that is away; a server that is busy (429) is there.
+            if refused.cause == "unauthorized" or refused.status >= 500:
+                raise
+
+    def ask(
+        self,
+        request: Request,
+        *,
+        patience_s: float | None = None,
+        read_timeout_s: float = READ_TIMEOUT_S,
+        where: str = "",
+    ) -> Answer:
         """The answer with a status below 400, or a final refusal as raised by `refusals.refusal`.
 
         Lost connections, 429 and 5xx are retried for `patience_s`, at growing waits, and so is a missing
@@ -96,13 +125,14 @@ class Connection:
         while True:
             retry_after_s = None
             try:
-                response = self._send(request, READ_TIMEOUT_S, where)
+                response = self._send(request, read_timeout_s, where)
                 body = bytes(response.data)
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 ended: Failure = self._lost(error, where)
                 repeated = repeated or not isinstance(error, urllib3.exceptions.NewConnectionError)
             else:
                 if response.status < 400:
+                    self._told = False
                     return Answer(response.status, body, _warnings(response), repeated)
                 if response.status == 401 and not renewed and self._renewed():
                     renewed = True
@@ -120,10 +150,20 @@ class Connection:
                 repeated = repeated or response.status in _AMBIGUOUS
                 retry_after_s = _seconds(response.headers.get("Retry-After"))
             attempt += 1
-            wait_s = _wait_s(attempt, retry_after_s)
-            if time.monotonic() - began + wait_s > patience_s:
+            wait_s, waited_s = _wait_s(attempt, retry_after_s), time.monotonic() - began
+            if waited_s + wait_s > patience_s:
                 raise ended
+            if waited_s >= TOLD_AFTER_S:
+                self._tell(ended, patience_s)
             time.sleep(wait_s)
+
+    def _tell(self, trouble: Failure, patience_s: float) -> None:
+        with self._lock:
+            told, self._told = self._told, True
+        if not told:
+            self.say(
+                f"waiting for the API server {self.host}, up to {patience_s:.0f} s (Ctrl-C to stop): {trouble.what}"
+            )
 
     def open(self, request: Request, *, read_timeout_s: float, where: str = "") -> Stream:
         """A streamed answer, tried once. Raises Failure as `ask` does."""
@@ -160,7 +200,8 @@ class Connection:
                 f"{self.host}{request.path}{query}",
                 headers=headers,
                 body=request.body,
-                _request_timeout=(CONNECT_TIMEOUT_S, read_timeout_s),
+                # Nobody waits longer for a connection than for the answer.
+                _request_timeout=(min(CONNECT_TIMEOUT_S, read_timeout_s), read_timeout_s),
             )
         except ApiException as error:  # how the client reports TLS errors
             if "CERTIFICATE" in str(error.reason):

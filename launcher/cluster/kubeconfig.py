@@ -17,7 +17,7 @@ import yaml
 from kubernetes.client.configuration import Configuration
 from kubernetes.config.config_exception import ConfigException
 from kubernetes.config.incluster_config import load_incluster_config
-from kubernetes.config.kube_config import KubeConfigLoader, KubeConfigMerger
+from kubernetes.config.kube_config import ConfigNode, KubeConfigLoader, KubeConfigMerger
 
 from launcher.outcome import Failure, Reason
 
@@ -76,6 +76,7 @@ def _from_kubeconfig(configuration: Any, context: str | None) -> Access:
                 where=paths,
                 next_step="set KUBECONFIG, or log in to the cluster with its own tool",
             )
+        _check_context(merged.config, context, paths)
         loader = KubeConfigLoader(
             merged.config, context, config_base_path=None, config_persister=merged.save_changes
         )
@@ -100,6 +101,22 @@ def _from_kubeconfig(configuration: Any, context: str | None) -> Access:
         )
     namespace = dict(chosen["context"]).get("namespace") or "default"
     return Access(configuration, str(namespace), paths)
+
+
+def _check_context(config: Any, context: str | None, paths: str) -> None:
+    """Raises Failure(USAGE) for a context that was asked for by name and is not there."""
+    listed = config.value.get("contexts") or []
+    names = [str(item["name"]) for item in listed if isinstance(item, ConfigNode) and "name" in item]
+    if context is None or context in names:
+        return
+    raise Failure(
+        Reason.USAGE,
+        f"there is no context '{context}'; there are {', '.join(names) or 'none'}",
+        where=paths,
+        next_step=f"name one that is there: --context {names[0]}"
+        if names
+        else "log in to the cluster with its own tool, then kubectl config get-contexts",
+    )
 
 
 class _Collected(logging.Handler):

@@ -30,6 +30,8 @@ _OPTIONS: dict[str, Callable[[str], object]] = {
     "allow_http": lambda text: {"true": True, "1": True, "false": False, "0": False}[text.lower()],
     "bandwidth_mib_s": float,
 }
+#: What may be repeated of an option that is not known: a name, and nothing that could be a key in its place.
+_OPTION_NAME = re.compile(r"[A-Za-z_-]{1,24}")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -117,7 +119,12 @@ def parse(address: str) -> S3Address:
     for name, text in parse_qsl(parts.query, keep_blank_values=True):
         read = _OPTIONS.get(name)
         if read is None:
-            problems.append(f"an option it does not have; there are {', '.join(_OPTIONS)}")
+            told = (
+                f"no option '{name}'"
+                if text and _OPTION_NAME.fullmatch(name)
+                else "an option it does not have"
+            )
+            problems.append(f"{told}; there are {', '.join(_OPTIONS)}")
             continue
         try:
             options[name] = read(text)
@@ -167,8 +174,7 @@ def http_allowed() -> bool:
 def _refused(problems: list[str]) -> Failure:
     return Failure(
         Reason.USAGE,
-        "this address of a store cannot be used",
-        where="--store",
+        "the store's address (--store, TUNEYARD_STORE or store.outside of the site file) cannot be used",
         problems=tuple(problems),
         next_step=f"for example {_EXAMPLE}",
     )

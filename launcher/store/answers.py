@@ -1,6 +1,7 @@
 """What an S3 server's error, or its silence, means: whether to ask again, and what a person reads.
 
-Only codes and kinds of errors are repeated, never a server's own text, which may hold anything.
+Only codes and kinds of errors are repeated, never a server's own text, which may hold anything. No next step
+names a run: a store is asked before there is one, and who tells of a failed run adds the retry (launcher why).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _CODES: dict[str, tuple[Reason, str, str]] = {
     "RequestTimeTooSkewed": (
         Reason.STORE_FAILED,
         "this machine's clock and the server's differ too much",
-        "set this machine's clock, then launcher retry RUN",
+        "set this machine's clock",
     ),
     "InvalidRange": (Reason.CORRUPT_ARTIFACT, "the object is shorter than what was written", ""),
     "416": (Reason.CORRUPT_ARTIFACT, "the object is shorter than what was written", ""),
@@ -84,6 +85,8 @@ _BUSY = (
     "InternalError",
     "OperationAborted",
 )
+#: Where `launcher.store.create_once` tries a server out; its PROBES, which cannot be imported from here.
+_PROBES = "/.probes/"
 #: How a lost or spoilt connection shows itself.
 BROKEN = (
     botocore.exceptions.BotoCoreError,
@@ -98,6 +101,9 @@ BROKEN = (
 
 def explain(error: Exception, operation: str, where: str, address: S3Address) -> Failure:
     """The Failure that stands for what botocore raised in `operation` on `where`."""
+    if _PROBES in where:
+        # A store is tried out when it is opened; at which of its steps that failed tells a user nothing.
+        operation, where = "a trial write", str(address)
     if isinstance(error, botocore.exceptions.ClientError):
         return _explain_answer(error, operation, where)
     return _explain_silence(error, operation, where, address)
@@ -134,14 +140,14 @@ def _explain_answer(error: botocore.exceptions.ClientError, operation: str, wher
             Reason.STORE_FAILED,
             f"the credentials have expired, and no fresh ones were found ({operation})",
             where=where,
-            next_step="log in again or renew the session token, then launcher retry RUN",
+            next_step="log in again or renew the session token, then try again",
         )
     if code in _FULL or status == 507:
         return Failure(
             Reason.DISK_FULL,
             f"the server has no space left ({operation}: {code})",
             where=where,
-            next_step="free space on the server (launcher gc), then launcher retry RUN",
+            next_step="free space on the server (launcher gc), then try again",
         )
     if code in _DENIED or status == 403:
         return Failure(
@@ -155,7 +161,7 @@ def _explain_answer(error: botocore.exceptions.ClientError, operation: str, wher
             Reason.NETWORK,
             f"the server answered {status} {code} to {operation}, {tries} times",
             where=where,
-            next_step="wait until the server has recovered, then launcher retry RUN",
+            next_step="wait until the server has recovered, then try again",
         )
     return Failure(Reason.STORE_FAILED, f"the server answered {status} {code} to {operation}", where=where)
 
@@ -192,7 +198,7 @@ def _explain_silence(error: Exception, operation: str, where: str, address: S3Ad
             Reason.STORE_FAILED,
             "the credentials could not be renewed",
             where=where,
-            next_step="log in again, then launcher retry RUN",
+            next_step="log in again, then try again",
         )
     kind = type(error).__name__
     if isinstance(error, botocore.exceptions.HTTPClientError | botocore.exceptions.ConnectionError | OSError):
@@ -200,6 +206,6 @@ def _explain_silence(error: Exception, operation: str, where: str, address: S3Ad
             Reason.NETWORK,
             f"the connection to {endpoint} failed during {operation} ({kind})",
             where=where,
-            next_step="check the network and endpoint_url, then launcher retry RUN",
+            next_step="check the network and endpoint_url, then try again",
         )
     return Failure(Reason.STORE_FAILED, f"{operation} failed ({kind})", where=where)

@@ -6,10 +6,31 @@ from pathlib import Path
 import pytest
 import yaml
 
+from launcher.cluster import connection
 from launcher.cluster.client import Cluster
 from tests.cluster_client.api_server import ApiServer, Reply
 
 TOKEN = "eyJ-a-secret-token"
+
+
+class Clock:
+    """Stands in for the module `time` of a connection: sleeping takes no time."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(connection, "time", made)
+    return made
 
 
 @pytest.fixture

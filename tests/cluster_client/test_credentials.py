@@ -52,6 +52,22 @@ def test_another_context_can_be_named(kubeconfig: Path) -> None:
         Cluster.connect(context="nosuch")
 
 
+def test_a_context_that_is_not_there_is_told_with_those_that_are(kubeconfig: Path) -> None:
+    edit(kubeconfig, lambda c: c["contexts"].append({"name": "prod", "context": {"cluster": "here"}}))
+    with pytest.raises(Failure) as caught:
+        Cluster.connect(context="nope")
+    assert caught.value.reason is Reason.USAGE
+    assert "there is no context 'nope'; there are here, prod" in caught.value.text()
+    assert "--context here" in caught.value.next_step
+    assert str(kubeconfig) in caught.value.where
+
+
+def test_nor_is_one_found_where_there_are_none(kubeconfig: Path) -> None:
+    edit(kubeconfig, lambda c: c.pop("contexts"))
+    with pytest.raises(Failure, match="no context 'nope'; there are none"):
+        Cluster.connect(context="nope")
+
+
 def test_without_a_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(Failure, match="there is no kubeconfig") as caught:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
+import click
 import pytest
 
 from launcher import catalog
-from launcher.cli.main import VERBS
+from launcher.cli.main import VERBS, cli
 from launcher.experiment import load, validate
 from launcher.outcome import DISPOSITIONS, RETRY_BUDGET
 from launcher.verdict import Verdict
@@ -48,6 +50,25 @@ def test_every_verb_that_the_docs_name_exists(path: Path) -> None:
     known = {verb for verbs in VERBS.values() for verb in verbs}
     for verb in re.findall(r"^(?:\$ )?launcher ([a-z]+)", path.read_text(), re.M):
         assert verb in known, f"{path.name} names launcher {verb}"
+
+
+def shown_commands(path: Path) -> list[list[str]]:
+    """The words after `launcher` of every command line that a page shows, without what the page says of it."""
+    lines = re.findall(r"^ *(?:\$ )?launcher ([a-z]+ .*)", path.read_text(encoding="utf-8"), re.M)
+    # Said after two blanks or a '#'; brackets around options say that they can be left out.
+    bare = [re.sub(r"\[(-[^\]]*)\]", r"\1", re.sub(r"\s{2,}(?=[^\s-]).*", "", line)) for line in lines]
+    return [shlex.split(line, comments=True) for line in bare]
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_every_command_line_of_the_docs_is_taken_as_it_stands(path: Path) -> None:
+    for verb, *words in shown_commands(path):
+        command = cli.get_command(click.Context(cli), verb)
+        assert command is not None, f"{path.name} names launcher {verb}"
+        try:
+            command.make_context(verb, list(words))
+        except click.ClickException as error:
+            pytest.fail(f"{path.name}: launcher {shlex.join([verb, *words])}: {error.format_message()}")
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)

@@ -75,6 +75,12 @@ class FakeCluster:
         self.add_pod(job)
         return Applied(job, ())
 
+    def apply(self, manifest: Object) -> Applied:
+        things = self.things.setdefault(manifest["kind"], {})
+        stored = things.setdefault(manifest["metadata"]["name"], {**copy.deepcopy(manifest), "status": {}})
+        stored["metadata"].setdefault("uid", manifest["metadata"]["name"])
+        return Applied(copy.deepcopy(stored), ())
+
     def delete(self, kind: str, name: str, *, uid: str | None = None) -> bool:
         if uid is not None and self.things[kind].get(name, {}).get("metadata", {}).get("uid") != uid:
             return False

@@ -116,6 +116,24 @@ def test_what_cannot_be_derived_is_unknown() -> None:
     assert estimates(hardware={"device": "NVIDIA-H100-80GB-HBM3"})["train-lora-s1"].usd is None
 
 
+def test_a_catalogue_model_by_its_hub_id_has_the_catalogues_figures() -> None:
+    name = f"codellama/CodeLlama-34b-hf@{'c' * 40}"
+    contender = {
+        **LORA,
+        "model": name,
+        "hardware": {"device": "NVIDIA-A40"},
+        "training": {"quantization": "nf4"},
+        "generation": {"quantization": "nf4"},
+    }
+    experiment = validate({"name": "tiny", "task": "sql", "contenders": [contender]}, where="test")
+    source = HubModel(repository="codellama/CodeLlama-34b-hf", revision="c" * 40)
+    found = estimate(plan(experiment, Lock(models={name: LockedModel(source=source)})), COUNTS)
+    by_name = estimates()
+    for one in found:
+        assert one == by_name[one.stage]
+    assert by_name["train-lora-s1"].usd is not None
+
+
 def test_answering_must_fit_as_well() -> None:
     assert estimates()["predict-lora-s1"].problem is None
     problem = estimates(generation={})["predict-lora-s1"].problem

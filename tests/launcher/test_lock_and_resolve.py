@@ -357,6 +357,74 @@ def test_a_scorers_source_file_is_an_input_like_any_other(
         resolve(wanted, data_directory=chat, locked=locks[0])
 
 
+def locked_smoke() -> Lock:
+    """A lock without data, as the sample's is."""
+    return resolve(load("sql", profile="smoke")).lock
+
+
+def test_a_lock_without_data_does_not_stand_for_data() -> None:
+    with pytest.raises(Failure) as caught:
+        resolve(load("viggo", profile="smoke"), locked=locked_smoke())
+    assert caught.value.reason is Reason.MISSING_INPUT
+    assert "--data DIR with viggo-train.csv" in caught.value.next_step
+
+
+def test_another_sources_lock_does_not_stand_for_data(tmp_path: Path) -> None:
+    locked = resolve(load("viggo", profile="smoke"), data_directory=write_viggo(tmp_path)).lock
+    wanted = load("sql", profile="smoke", sets=("data.source=spider-create-context",))
+    with pytest.raises(Failure) as caught:
+        resolve(wanted, locked=locked)
+    assert "spider_create_context_train.json" in caught.value.next_step
+    assert resolve(load("sql", profile="smoke"), locked=locked).lock.data_files == {}
+
+
+def test_the_locks_data_stand_in_for_the_sample_wherever_it_is_read(tmp_path: Path) -> None:
+    """A lock made with --data gives the same run on a machine that has only the lock."""
+    wanted = load("sql", profile="smoke")
+    first = resolve(choose_source(wanted, write_spider(tmp_path)), data_directory=tmp_path)
+    elsewhere = resolve(wanted, locked=first.lock)
+    assert (
+        plan(elsewhere.experiment, elsewhere.lock).to_bytes() == plan(first.experiment, first.lock).to_bytes()
+    )
+
+
+@pytest.mark.parametrize("model", ["smollm2-135m", "owner/model", f"owner/model@{COMMIT}"])
+def test_a_model_that_the_lock_lacks_is_refused_and_nobody_asked(hub: Hub, model: str) -> None:
+    with pytest.raises(Failure, match="not in the lock, which has random-llama") as caught:
+        resolve(from_hub(model), locked=locked_smoke())
+    assert caught.value.where == f"model '{model}'"
+    assert "--relock" in caught.value.next_step
+    assert hub.asked == []
+
+
+def test_a_model_directory_must_be_what_was_locked(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    wanted = experiment(contenders=[{**UNTUNED, "model": str(tmp_path)}])
+    locked = resolve(wanted).lock
+    assert resolve(wanted, locked=locked).lock == locked
+    (tmp_path / "model.safetensors").write_bytes(b"others")
+    with pytest.raises(Failure, match="not in the lock"):
+        resolve(wanted, locked=locked)
+
+
+def test_data_and_scorers_that_the_lock_lacks_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("one")
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.jsonl").write_text("{}\n")
+    wanted = experiment(task="chat", data={"source": "chat"}, scorers=["mine:score"])
+    with pytest.raises(Failure) as caught:
+        resolve(wanted, data_directory=tmp_path, locked=locked_smoke())
+    assert caught.value.problems == (
+        f"--data {tmp_path}: its files are not in the lock",
+        "mine:score: its files are not in the lock",
+    )
+    assert "--relock" in caught.value.next_step
+
+
 def test_an_empty_lock_has_nothing_in_it() -> None:
     assert Lock().model_dump(mode="json") == {
         "format": 1,

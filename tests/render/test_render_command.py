@@ -13,10 +13,11 @@ from click.testing import CliRunner, Result
 from render_scenarios import experiment, hosted_only, image, make_site, parse_all
 
 from launcher.cli.render import command
-from launcher.lock import Lock
+from launcher.lock import Lock, LockedModel
 from launcher.outcome import Failure, Reason
 from launcher.plan import plan
 from launcher.render import render
+from launcher.stages import RandomModel
 
 Invoke = Callable[..., Result]
 
@@ -74,6 +75,42 @@ def test_rendering_into_the_same_directory_leaves_no_service_of_before(
     assert (directory / "note.md").exists()
 
 
+def test_files_that_no_rendering_wrote_are_neither_overwritten_nor_removed(
+    invoke: Invoke, tmp_path: Path
+) -> None:
+    directory = tmp_path / "apps"
+    directory.mkdir()
+    theirs = {
+        "service-web.yaml": "kind: Service",
+        "kustomization.yaml": "resources: []",
+        "job.yaml": "kind: Job",
+    }
+    for name, text in theirs.items():
+        (directory / name).write_text(text)
+    with pytest.raises(Failure) as caught:
+        invoke("-o", str(directory))
+    assert caught.value.problems == ("job.yaml", "kustomization.yaml")
+    assert {path.name: path.read_text() for path in directory.iterdir()} == theirs
+
+
+def test_rendering_again_removes_what_the_site_no_longer_asks_for(invoke: Invoke, tmp_path: Path) -> None:
+    directory = tmp_path / "sql"
+    invoke("-o", str(directory))
+    assert (directory / "role.yaml").exists()
+    kustomization = directory / "kustomization.yaml"
+    # A person may add what is not ours to take away.
+    kustomization.write_text(kustomization.read_text() + "- ../secret.yaml\n- note.yaml\n")
+    (directory / "note.yaml").write_text("ours")
+    (tmp_path / "secret.yaml").write_text("ours")
+    given = make_site(service_account={"create": False, "create_role": False, "name": "conductors"})
+    path = tmp_path / "other.yaml"
+    path.write_text(yaml.safe_dump(given.model_dump(mode="json", exclude_defaults=True)))
+    invoke("-o", str(directory), site=path)
+    left = {path.name for path in directory.iterdir()}
+    assert left == {"configmap.yaml", "job.yaml", "kustomization.yaml", "note.yaml"}
+    assert (tmp_path / "secret.yaml").exists()
+
+
 def test_values_are_printed_as_json_for_helm_alone(invoke: Invoke) -> None:
     values = json.loads(invoke("--values").stdout)
     assert values["run"]["id"].startswith("sql-")
@@ -121,12 +158,17 @@ def test_everything_the_site_lacks_is_told_at_once_with_an_example(
     [
         ({"store": {"inside": "file:///data"}}, "store.inside: must be s3://"),
         (
+            {"store": {"inside": "s3://UPPER/x?regionn=a"}},
+            "store.inside: the bucket's name is not one",
+        ),
+        ({"store": {"inside": "s3://runs/x?profile=admin"}}, "store.inside: profile: a pod has none"),
+        (
             {"secrets": {"store_access_key": {"secret": "s", "key": "k"}}},
             "store_access_key and store_secret_key are given both or not at all",
         ),
         ({"images": {"worker": image("w"), "conductor": image("c")}}, "images.trainer: not given; needed by"),
     ],
-    ids=["directory", "half a credential", "no trainer"],
+    ids=["directory", "no bucket", "profile", "half a credential", "no trainer"],
 )
 def test_a_site_that_cannot_do_is_refused(
     invoke: Invoke, tmp_path: Path, changes: dict[str, Any], problem: str
@@ -156,11 +198,41 @@ def test_a_name_that_is_too_long_for_kubernetes_is_refused() -> None:
     )
 
 
+def test_a_service_of_several_nodes_needs_a_name_that_begins_with_a_letter() -> None:
+    hardware = {"device": "NVIDIA-A40", "nodes": 2}
+    contender = {"name": "lora", "kind": "lora", "model": "random-llama", "hardware": hardware}
+    lock = Lock(models={"random-llama": LockedModel(source=RandomModel())})
+    made = plan(experiment(contender, name="7b-vs-gpt"), lock)
+    with pytest.raises(Failure, match="the site does not say") as caught:
+        render(made, make_site())
+    assert "a Service's name begins with a letter" in str(caught.value.problems)
+
+
 def test_more_than_a_config_map_holds_is_refused() -> None:
     contender = {"name": "gpt35", "kind": "hosted", "model": "gpt-3.5-turbo-0613"}
     made = plan(experiment(contender, seeds=list(range(40))), Lock())
     with pytest.raises(Failure, match="a ConfigMap may hold 240"):
         render(made, make_site())
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "s3://runs/x?secret_key=SUPERSECRET",
+        "s3://AKIA:SUPERSECRET@runs/x",
+        "s3://runs/x?endpoint_url=https://user:SUPERSECRET@host",
+    ],
+)
+def test_a_secret_in_an_address_for_pods_is_refused_and_not_repeated(
+    invoke: Invoke, tmp_path: Path, inside: str
+) -> None:
+    path = tmp_path / "other.yaml"
+    given = make_site(store={"inside": inside})
+    path.write_text(yaml.safe_dump(given.model_dump(mode="json", exclude_defaults=True)))
+    with pytest.raises(Failure) as caught:
+        invoke(site=path)
+    assert "store.inside: " in caught.value.text()
+    assert "SUPERSECRET" not in caught.value.text()
 
 
 def test_a_secret_in_the_site_is_refused_and_not_repeated(invoke: Invoke, tmp_path: Path) -> None:

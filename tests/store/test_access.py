@@ -72,6 +72,43 @@ def test_addresses_that_cannot_be_used_are_refused(address: str) -> None:
     assert failure_of(lambda: open_store(address)).reason is Reason.USAGE
 
 
+def test_an_address_may_come_from_elsewhere_than_the_option() -> None:
+    failure = failure_of(lambda: parse("s3://Bucket"))
+    for name in ("--store", "TUNEYARD_STORE", "store.outside"):
+        assert name in failure.what
+    assert failure.where == ""
+
+
+def test_an_unknown_option_is_named_and_its_value_is_not() -> None:
+    text = failure_of(lambda: parse("s3://bucket?Region=hunter2&secret_key=hunter2")).text()
+    assert "no option 'Region'" in text
+    assert "no option 'secret_key'" in text
+    assert "hunter2" not in text
+
+
+@pytest.mark.parametrize(
+    "option", ["hunter2=x", "xyzzy=", "wJalrXUtnFEMIKMDENGbPxRfiCYEXAMPLEKEY=x", "k+Y=x"]
+)
+def test_an_option_that_could_be_a_key_is_not_repeated(option: str) -> None:
+    text = failure_of(lambda: parse(f"s3://bucket?{option}")).text()
+    assert "an option it does not have; there are" in text
+    assert option.partition("=")[0] not in text
+
+
+def test_a_server_that_is_away_is_told_without_a_run_or_the_trials_own_step() -> None:
+    address = parse("s3://bucket/x?endpoint_url=http://127.0.0.1:1").with_limits(
+        attempts=1, connect_timeout_s=1
+    )
+    failure = failure_of(lambda: S3Store(address, writable=True))
+    assert failure.reason is Reason.NETWORK
+    assert failure.where == str(address)
+    assert ".probes" not in failure.text()
+    assert "delete_object" not in failure.text()
+    assert "retry" not in failure.next_step
+    listing = failure_of(lambda: S3Store(address, writable=False).exists("stages/k"))
+    assert listing.next_step == "check the network and endpoint_url, then try again"
+
+
 def test_an_address_leads_back_to_itself() -> None:
     text = "s3://bucket/some%20where/x?endpoint_url=https://s3.example.org:9000&region=eu-west-1&bandwidth_mib_s=2.5"
     assert parse(str(parse(text))) == parse(text)

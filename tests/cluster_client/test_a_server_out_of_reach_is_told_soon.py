@@ -1,0 +1,129 @@
+"""Nobody sits in silence before an API server that is not there; one that was there a moment ago is waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from launcher.cluster import connection
+from launcher.cluster.client import Cluster
+from launcher.cluster.refusals import Refusal
+from launcher.outcome import Failure, Reason
+from launcher.site import Site
+from launcher.targets import InCluster
+from tests.cluster_client.api_server import Answering, ApiServer, Asked, Reply, listing, scripted, status
+from tests.cluster_client.conftest import Clock
+
+AWAY = Reply(503, b"<html>bad gateway")
+
+
+@pytest.fixture
+def submit(kubeconfig: Path) -> tuple[InCluster, list[str]]:  # noqa: ARG001
+    """The target that submit uses, and what it has said."""
+    said: list[str] = []
+    return InCluster(Site(), None, None, said.append), said
+
+
+@pytest.fixture
+def nothing_listens(server: ApiServer) -> Iterator[None]:
+    server.__exit__()
+    yield
+    server.__enter__()
+
+
+def after_contact(answer: Answering) -> Answering:
+    """Tells its version, and answers everything else as `answer` does."""
+
+    def answered(asked: Asked) -> Reply:
+        return Reply(body={"major": "1"}) if asked.path == "/version" else answer(asked)
+
+    return answered
+
+
+@pytest.mark.usefixtures("nothing_listens")
+def test_the_first_contact_gives_up_soon(clock: Clock, submit: tuple[InCluster, list[str]]) -> None:
+    began_s = clock.now_s
+    with pytest.raises(Failure, match="connection refused") as caught:
+        _ = submit[0].cluster
+    assert caught.value.reason is Reason.NETWORK
+    assert clock.now_s - began_s < 10
+
+
+def test_so_it_does_before_a_gateway_whose_server_is_away(
+    server: ApiServer, clock: Clock, submit: tuple[InCluster, list[str]]
+) -> None:
+    server.answer = scripted(AWAY)
+    began_s = clock.now_s
+    with pytest.raises(Failure) as caught:
+        _ = submit[0].cluster
+    assert caught.value.reason is Reason.NETWORK
+    assert clock.now_s - began_s < 10
+
+
+def test_what_is_asked_later_keeps_its_patience_and_says_so_once(
+    server: ApiServer, clock: Clock, submit: tuple[InCluster, list[str]]
+) -> None:
+    target, said = submit
+    server.answer = after_contact(scripted(AWAY))
+    began_s = clock.now_s
+    with pytest.raises(Failure):
+        target.cluster.list("Job")
+    assert connection.PATIENCE_S - connection.LONGEST_WAIT_S <= clock.now_s - began_s <= connection.PATIENCE_S
+    [told] = said
+    assert told.startswith(f"waiting for the API server {server.url}, up to 60 s (Ctrl-C to stop): ")
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_short_trouble_is_not_talked_of_and_each_long_one_is(
+    server: ApiServer, submit: tuple[InCluster, list[str]]
+) -> None:
+    target, said = submit
+    busy = Reply(429, {}, headers=[("Retry-After", "4")])
+    answers = [AWAY, AWAY, listing("1"), busy, busy, busy, listing("1"), busy, busy, listing("1")]
+    server.answer = after_contact(scripted(*answers))
+    counts = []
+    for _ in range(3):
+        target.cluster.list("Job")
+        counts.append(len(said))
+    assert counts == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Reply(body={"major": "1"}),
+        status(403, "Forbidden", 'User "bob" cannot get path "/version"'),
+        status(429, "TooManyRequests", "slow down"),
+    ],
+)
+@pytest.mark.usefixtures("clock")
+def test_any_answer_will_do(server: ApiServer, submit: tuple[InCluster, list[str]], answer: Reply) -> None:
+    server.answer = scripted(answer)
+    assert submit[0].cluster.namespace == "team"
+
+
+@pytest.mark.usefixtures("clock")
+def test_but_credentials_that_are_not_taken_are_told_at_once(
+    server: ApiServer, submit: tuple[InCluster, list[str]]
+) -> None:
+    server.answer = scripted(status(401, "Unauthorized", "Unauthorized"))
+    with pytest.raises(Refusal, match="does not accept these credentials"):
+        _ = submit[0].cluster
+    assert len(server.asked) == 1
+
+
+def test_nobody_waits_longer_for_a_connection_than_for_an_answer(
+    connect: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, given = connect(), []
+
+    def request(*_: object, _request_timeout: tuple[float, float], **__: object) -> object:
+        given.append(_request_timeout)
+        raise OSError
+
+    monkeypatch.setattr(cluster.connection._rest, "request", request)
+    with pytest.raises(Failure):
+        cluster.connection.reach(patience_s=0.1)
+    assert set(given) == {(0.1, 0.1)}

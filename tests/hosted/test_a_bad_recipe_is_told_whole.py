@@ -1,0 +1,40 @@
+"""`launcher rehearse`: what is wrong with its options is listed at once, each with the field it is about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.rehearsal.command import parser, settings
+from launcher.outcome import Failure, Reason
+
+
+def refused(tmp_path: Path, *options: str) -> Failure:
+    with pytest.raises(Failure) as caught:
+        settings(parser().parse_args(["--state", str(tmp_path / "state"), *options]))
+    assert caught.value.reason is Reason.USAGE
+    assert not (tmp_path / "state").exists()
+    return caught.value
+
+
+def test_every_field_that_is_wrong_is_named_with_its_problem(tmp_path: Path) -> None:
+    recipe = '{"learning_rte": 1, "threads": 0, "lora": {"rank": 4}}'
+    failure = refused(tmp_path, "--model", "x=absent", "--recipe", recipe)
+    told = [problem for problem in failure.problems if problem.startswith("--recipe: ")]
+    assert sorted(told) == [
+        "--recipe: learning_rte: no such key",
+        "--recipe: lora.rank: no such key",
+        "--recipe: threads: Input should be greater than or equal to 1 (got 0)",
+    ]
+    assert any(problem.startswith("--model x=absent: ") for problem in failure.problems)
+    assert failure.next_step == "correct what is listed; launcher rehearse --help"
+
+
+@pytest.mark.parametrize("text", ["learning_rate=1", "[1]", ""])
+def test_what_is_no_json_object_is_one_problem(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    failure = refused(tmp_path, "--model", f"x={tmp_path}", "--recipe", text)
+    [problem] = failure.problems
+    assert problem.startswith("--recipe: ")
+    assert "Recipe" not in problem
