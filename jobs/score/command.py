@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,45 @@ from jobs.score import explanation
 from jobs.score.cache import default_path
 from jobs.score.predictions import read_answers
 from jobs.score.scoring import Scoring, score_rows
-from launcher.outcome import Failure, Reason
+from launcher.outcome import DISPOSITIONS, Failure, Reason
 
 _PROGRESS_INTERVAL_S = 0.5
+#: What to do where only the reason is known: of a run one would say "submit again".
+_ADVICE = {
+    Reason.USAGE: "launcher score --help",
+    Reason.BAD_DATA: "correct what is listed, then give the same command again",
+    Reason.MISSING_INPUT: "correct the path",
+}
 
 
 def main(argv: list[str]) -> int:
-    """Score as the arguments say; returns the exit code. Raises Failure for expected errors."""
+    """Score as the arguments say and print the result; returns the exit code. Problems go to stderr."""
     options = _parser().parse_args(argv)
+    try:
+        _score(options)
+    except Failure as failure:
+        # A message may quote a file: nothing in it shall move the cursor.
+        text = "".join(c if c.isprintable() or c == "\n" else " " for c in _told(failure).text())
+        print(f"error: {text}", file=sys.stderr)
+        return failure.exit_code
+    return 0
+
+
+def _told(failure: Failure) -> Failure:
+    """The same failure in the words of this command: where only the reason is known, the advice is a run's."""
+    step = failure.next_step
+    if step == DISPOSITIONS[failure.reason].advice:
+        step = _ADVICE.get(failure.reason, step)
+    return Failure(
+        failure.reason, failure.what, where=failure.where, problems=failure.problems, next_step=step
+    )
+
+
+def _score(options: argparse.Namespace) -> None:
+    """Raises Failure for expected errors."""
+    _refuse_what_would_be_ignored(options)
+    written = {"--details": options.details, "--survivors": options.survivors}
+    _check_writable({option: path for option, path in written.items() if path is not None})
     source = options.source or detect(options.task, options.data)
     rows = read_part(options.task, source, options.data, options.split)
     if not rows:
@@ -39,16 +72,57 @@ def main(argv: list[str]) -> int:
     if options.explain is not None:
         place = explanation.find_row(rows, options.explain)
         found = explanation.explain(scoring, rows[place], answers[place])
-        print(json.dumps(found, indent=2) if options.output == "json" else explanation.text(found))
-        return 0
+        print(json.dumps(found, indent=2) if options.output == "json" else _explained(found))
+        return
     scores, summary = score_rows(scoring, rows, answers)
+    result = {"source": source, "split": options.split, **_flat(summary)}
+    # First: it took long to get, and a file may still turn out not to be writable.
+    print(json.dumps(result, indent=2) if options.output == "json" else _table(summary), flush=True)
     if options.details is not None:
         _write_details(options.details, [score.to_json() for score in scores])
     if options.survivors is not None:
-        _write_details(options.survivors, summary.get("mutants", {}).get("survivors", []))
-    result = {"source": source, "split": options.split, **_flat(summary)}
-    print(json.dumps(result, indent=2) if options.output == "json" else _table(summary))
-    return 0
+        _write_details(options.survivors, summary["mutants"]["survivors"])
+
+
+def _refuse_what_would_be_ignored(options: argparse.Namespace) -> None:
+    problems = []
+    if options.scorer and options.task != "chat":
+        problems.append(f"--scorer is for task chat: {options.task} has measures of its own")
+    if options.survivors is not None and options.task != "sql":
+        problems.append(f"--survivors is for task sql: {options.task} has no mutants")
+    if problems:
+        raise Failure(
+            Reason.USAGE,
+            f"task {options.task} does not have these options",
+            problems=tuple(problems),
+            next_step="leave them out, or name the task they are for",
+        )
+
+
+def _check_writable(paths: Mapping[str, Path]) -> None:
+    """Scoring can take long: that its files cannot be written is said before. What they hold stays."""
+    problems = []
+    for option, path in paths.items():
+        target = path.resolve()
+        is_new = not target.exists()
+        if not is_new and not target.is_file() and not target.is_dir():
+            continue  # a pipe or a terminal: opening it twice is not the same
+        try:
+            target.open("ab").close()
+        except OSError as error:
+            problems.append(f"{option} {path}: {error.strerror}")
+            continue
+        if is_new:
+            target.unlink()
+    if problems:
+        raise Failure(
+            Reason.USAGE, "cannot write", problems=tuple(problems), next_step="name files that can be written"
+        )
+
+
+def _explained(found: dict[str, Any]) -> str:
+    note = (found["proof"] or {}).get("note")
+    return explanation.text(found) + (f"\n\nnote      {note}" if note else "")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -106,7 +180,12 @@ def _positive(text: str) -> int:
 def _module_here(module: str) -> Path:
     path = Path(*module.split(".")).with_suffix(".py")
     if not path.is_file():
-        raise Failure(Reason.MISSING_INPUT, f"the scorer's file {path} is not in the current directory")
+        raise Failure(
+            Reason.MISSING_INPUT,
+            "the scorer's file is not in the current directory",
+            where=str(path),
+            next_step="go to the directory that holds it, or correct the name in --scorer",
+        )
     return path
 
 
@@ -115,7 +194,12 @@ def _write_details(path: Path, rows: list[dict[str, Any]]) -> None:
         with path.open("w", encoding="utf-8", newline="\n") as stream:
             stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     except OSError as error:
-        raise Failure(Reason.USAGE, f"cannot write: {error.strerror}", where=str(path)) from None
+        raise Failure(
+            Reason.DISK_FULL if error.errno == errno.ENOSPC else Reason.USAGE,
+            f"cannot write: {error.strerror}",
+            where=str(path),
+            next_step="name a file that can be written; the result above is complete",
+        ) from None
 
 
 def _flat(summary: dict[str, Any]) -> dict[str, Any]:

@@ -26,20 +26,26 @@ def read_answers(path: Path, ids: Sequence[str]) -> list[str]:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise Failure(Reason.MISSING_INPUT, f"cannot read: {error.strerror}", where=str(path)) from None
+        raise Failure(
+            Reason.MISSING_INPUT,
+            f"cannot read: {error.strerror}",
+            where=str(path),
+            next_step="correct the path in --predictions",
+        ) from None
     problems: list[str] = []
+    numbered = enumerate(raw.decode("utf-8-sig", "replace").split("\n"), 1)
+    texts = [(number, line) for number, line in numbered if line.strip()]
     lines = [
-        (number, value)
-        for number, line in enumerate(raw.decode("utf-8-sig", "replace").split("\n"), 1)
-        if line.strip() and (value := _value(line, number, problems)) is not None
+        (number, value) for number, line in texts if (value := _value(line, number, problems)) is not None
     ]
     if any("id" in value for _, value in lines):
         answers = _by_id(lines, ids, problems)
     else:
         answers = [_text(value, number, problems) for number, value in lines]
-        if len(answers) != len(ids) and not problems:
-            given, asked = _count(len(answers), "answer"), _count(len(ids), "question")
-            problems.append(f"{given} for {asked}, and no ids to tell which")
+        # A line that cannot be read is an answer too; a file without any other is in another format.
+        if len(texts) != len(ids) and (lines or not texts):
+            given, asked = _count(len(texts), "answer"), _count(len(ids), "question")
+            problems.insert(0, f"{given} for {asked}, and no ids to tell which")
     if problems:
         rest = len(problems) - _MAX_LISTED
         listed = [*problems[:_MAX_LISTED], f"… and {rest} more"] if rest > 0 else problems

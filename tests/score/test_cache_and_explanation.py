@@ -8,6 +8,7 @@ from small_sql_data import QUESTIONS, SqlData
 
 from jobs.score import command
 from jobs.score.cache import Cache, key
+from jobs.score.explanation import find_row
 from jobs.score.sql import pool
 from jobs.score.sql.scorer import score
 from launcher.outcome import Failure, Reason
@@ -115,7 +116,7 @@ def test_a_right_answer_has_nothing_against_it(explained) -> None:  # type: igno
     assert "nothing tells it from the gold" in explained("1")
 
 
-def test_an_unknown_row_is_usage(explained) -> None:  # type: ignore[no-untyped-def]
+def test_an_unknown_row_is_usage(sql_data: SqlData) -> None:
     with pytest.raises(Failure, match="there is no row '99'") as failure:
-        explained("99")
+        find_row(sql_data.rows, "99")
     assert failure.value.reason is Reason.USAGE

@@ -166,6 +166,41 @@ def test_wrong_order_is_called_so() -> None:
     assert difference(in_order(table), Table(2, [(2, 1)])).text() == "wrong columns: 2 instead of 1"
 
 
+def test_more_rows_than_a_limit_takes_are_extra() -> None:
+    # ORDER BY age DESC LIMIT 1 with a tie, against all that are oldest.
+    oldest = Table(1, [("a",), ("b",), ("c",)])
+    expected = grouped(oldest, [(9,), (9,), (5,)], 0, 1)
+    assert difference(expected, Table(1, [("a",), ("b",)])).text() == "wrong rows: 0 missing, 1 extra"
+    assert difference(expected, Table(1, [("a",), ("b",), ("z",)])).text() == "wrong rows: 0 missing, 2 extra"
+    assert difference(expected, Table(1, [("z",)])).text() == "wrong rows: 1 missing, 1 extra"
+    assert difference(expected, Table(1, [])).text() == "wrong rows: 1 missing, 0 extra"
+
+
+@given(tables(), st.data())
+def test_columns_are_blamed_only_where_there_are_several_and_as_many_rows(
+    table: Table, data: st.DataObject
+) -> None:
+    rows = st.lists(st.tuples(*[VALUES] * table.width), max_size=8)
+    answer = Table(table.width, data.draw(rows))
+    take = data.draw(st.integers(0, len(table.rows)))
+    expected = Expected(table.width, (Segment(table.rows, take),))
+    if same([expected], [answer]):
+        return
+    found = difference(expected, answer)
+    assert found.extra - found.missing == len(answer.rows) - take
+    if found.columns_only:
+        assert table.width > 1
+        assert len(answer.rows) == take
+
+
+def test_columns_put_together_in_wrong_rows_are_called_so() -> None:
+    gold = unordered(Table(2, [(1, "a"), (2, "b")]))
+    words = "right columns, put together in wrong rows"
+    assert difference(gold, Table(2, [(1, "b"), (2, "a")])).text() == words
+    assert difference(gold, Table(2, [(1, "b"), (3, "a")])).text() == "wrong rows: 2 missing, 2 extra"
+    assert difference(gold, Table(2, [(1, "b")])).text() == "wrong rows: 2 missing, 1 extra"
+
+
 def test_a_segment_takes_from_its_own_rows_only() -> None:
     expected = Expected(1, (Segment([(1,), (2,)], 1), Segment([(3,)], 1)))
     assert same([expected], [Table(1, [(2,), (3,)])])

@@ -103,6 +103,16 @@ def test_the_kill_rate_counts_each_query_once() -> None:
     assert once["rate"] > 0.9
 
 
+def test_the_same_query_on_two_schemas_counts_twice() -> None:
+    wide = made("SELECT name FROM singer WHERE id > 3")
+    schema = "CREATE TABLE singer (id INTEGER PRIMARY KEY, name TEXT)"
+    narrow = prepare({"sql": wide["sql"], "database": None, "schema": schema, "context": schema, "seed": 0})
+    one, other = kill_rate([wide])["mutants"], kill_rate([narrow])["mutants"]  # type: ignore[list-item]
+    assert one != other
+    for entries in ([wide, narrow], [narrow, wide, narrow]):
+        assert kill_rate(entries)["mutants"] == one + other  # type: ignore[arg-type]
+
+
 def test_a_query_whose_result_is_chance_is_not_held_against_an_answer() -> None:
     # A LIMIT in a subquery picks one of several equal: databases on which it matters are not used.
     common = "SELECT country FROM singer GROUP BY country ORDER BY count(*) DESC LIMIT 1"

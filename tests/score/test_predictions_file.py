@@ -67,6 +67,15 @@ def test_a_wrong_number_of_answers_is_refused(tmp_path: Path, count: int, words:
     assert words in problem
 
 
+def test_a_broken_line_does_not_hide_the_wrong_number_of_answers(tmp_path: Path) -> None:
+    assert problems(tmp_path, {"answer": "x"}, b"{broken") == (
+        "2 answers for 3 questions, and no ids to tell which",
+        "line 2: not JSON: Expecting property name enclosed in double quotes",
+    )
+    assert problems(tmp_path, *[{"answer": 5}] * 4)[0].startswith("4 answers for 3 questions")
+    assert len(problems(tmp_path, {"answer": "x"}, b"{broken", {"answer": "z"})) == 1
+
+
 def test_a_file_in_another_format_is_not_listed_whole(tmp_path: Path) -> None:
     found = problems(tmp_path, *[b"SELECT 1"] * 500)
     assert len(found) == 51
@@ -82,6 +91,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(Failure, match="cannot read") as failure:
         read_answers(tmp_path / "none", IDS)
     assert failure.value.reason is Reason.MISSING_INPUT
+    assert failure.value.next_step == "correct the path in --predictions"
 
 
 def test_blank_lines_and_a_byte_order_mark_do_not_matter(tmp_path: Path) -> None:

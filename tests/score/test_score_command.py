@@ -9,7 +9,6 @@ import pytest
 from small_sql_data import QUESTIONS, SqlData
 
 from jobs.score import command
-from launcher.outcome import Failure, Reason
 
 
 def answers_file(path: Path, answers: list[str]) -> Path:
@@ -73,17 +72,6 @@ def test_chat_uses_the_scorers_named(
     command.main(["chat", "--data", ".", "--split", "test", "--predictions", str(file), "-o", "json", *names])
     found = json.loads(capsys.readouterr().out)
     assert (found["number"], found["mine:even"]) == (0.0, 1.0)
-
-
-def test_a_wrong_file_is_refused_with_all_its_problems(sql_data: SqlData, tmp_path: Path) -> None:
-    file = tmp_path / "answers.jsonl"
-    file.write_text('{"answer": 1}\nnothing\n')
-    with pytest.raises(Failure) as failure:
-        command.main(
-            ["sql", "--data", str(sql_data.directory), "--split", "train", "--predictions", str(file)]
-        )
-    assert failure.value.reason is Reason.BAD_DATA
-    assert len(failure.value.problems) == 2
 
 
 def test_it_loads_neither_torch_nor_numpy(sql_data: SqlData, tmp_path: Path) -> None:

@@ -2,39 +2,46 @@
 
 Mutants that the real database kills need no other. For the rest, candidates are made and the
 smallest set found greedily; where mutants still survive, a longer hunt is made for those alone.
+
+Mutants are not all mistakes there are. Where no real database stands beside the generated ones,
+more are kept than mutants need, among them those with the most NULLs, ties and other spellings.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from itertools import count
 
 import apsw
 
 from jobs.score.sql import compare, engine
 from jobs.score.sql.compare import Expected
 from jobs.score.sql.engine import Limits, QueryError
-from jobs.score.sql.gold import allowed, is_stable
+from jobs.score.sql.gold import allowed, by_chance, is_stable
 from jobs.score.sql.mutate import Mutant
 from jobs.score.sql.syntax import GoldPlan
+from jobs.score.sql.traits import Traits, traits_of
 
 #: Candidates made for a query; beyond them, the hunt for survivors ends when this many in a row kill nothing.
 CANDIDATES = 20
 PATIENCE = 40
 #: Where a real database has done most of the work.
 PATIENCE_BESIDE_REAL = 15
-#: Databases kept at most; and where there is no real one, at least.
+#: Databases kept for their mutants at most; and where there is no real one, in all at least.
 MOST_KEPT = 8
-LEAST_KEPT = 2
+LEAST_KEPT = 6
+#: Of databases on which the gold's result is chance, where there are no others: the fewer, the less harm.
+UNSTABLE_KEPT = 2
 #: Mutants run amok more often than gold queries do, and are worth less.
 MUTANT_LIMITS = Limits(steps=3_000_000, cpu_s=3.0, rows=50_000, content_bytes=16 << 20)
 
 
 @dataclass
 class Choice:
-    """The databases kept (numbers of candidates and their images) and what became of the mutants."""
+    """The images of the databases kept and what became of the mutants."""
 
     images: list[bytes] = field(default_factory=list)
     made: Counter[str] = field(default_factory=Counter)
@@ -43,39 +50,54 @@ class Choice:
 
 @dataclass
 class _Candidate:
+    number: int
     image: bytes
     killed: set[int]
-    shows_rows: bool
+    expected: Expected
+
+    @property
+    def shows_rows(self) -> bool:
+        return bool(self.expected.length)
 
 
 def choose(
     plan: GoldPlan,
     mutants: Sequence[Mutant],
     real: apsw.Connection | None,
-    candidates: Iterator[bytes],
+    build: Callable[[int, bool], bytes],
     spared: Sequence[bool],
+    tables: Set[str],
 ) -> Choice:
-    """Run the mutants and keep databases. `spared[i]` says that mutant i is known to be no mistake at all."""
+    """Run the mutants and keep databases.
+
+    `build(n, fill_all)` makes candidate n, with `fill_all` also with rows in tables that the gold does
+    not read. `spared[i]` says that mutant i is known to be no mistake at all; `tables` are those that
+    the gold reads, in lower case.
+    """
     hunt = _Hunt(plan, mutants)
     if real is not None:
-        hunt.strike(real, allowed(real, plan, Limits()))
+        # A mutant that returns what the gold may return by chance is not told apart there.
+        hunt.strike(real, [allowed(real, plan, Limits()), *by_chance(real, plan, Limits())])
     asked = set(hunt.alive)
     patience, least = (PATIENCE, CANDIDATES) if real is None else (PATIENCE_BESIDE_REAL, PATIENCE_BESIDE_REAL)
     fruitless = 0
-    for number, image in enumerate(candidates):
+    for number in count():
         wanted = {index for index in hunt.alive if not spared[index]}
         if not wanted and (real is not None or number >= CANDIDATES):
             break
         if number >= least and fruitless >= patience:
             break
         before = len(wanted)
-        hunt.consider(image, asked if number < CANDIDATES else wanted)
+        hunt.consider(number, build(number, False), asked if number < CANDIDATES else wanted)
         fruitless = 0 if len(wanted & hunt.alive) < before else fruitless + 1
     wanted = asked - hunt.alive - hunt.broken
-    images = _cover(hunt.pool, wanted, LEAST_KEPT if real is None else 0)
-    if not images and real is None:
-        images = hunt.unstable[:LEAST_KEPT]
-    survivors = (hunt.alive | _uncovered(hunt.pool, images, wanted)) - hunt.broken
+    kept = _cover(hunt.pool, wanted)
+    survivors = (hunt.alive | _uncovered(kept, wanted)) - hunt.broken
+    images = [candidate.image for candidate in kept]
+    if real is None:
+        # An answer may read any table. Filling them all takes long, and mutants do not read them.
+        numbers = [candidate.number for candidate in _with_spare(hunt.pool, kept, tables)]
+        images = [build(number, True) for number in numbers or hunt.unstable[:UNSTABLE_KEPT]]
     return Choice(
         images,
         Counter(mutant.kind for index, mutant in enumerate(mutants) if index not in hunt.broken),
@@ -91,25 +113,25 @@ class _Hunt:
         self.alive = set(range(len(mutants)))
         self.broken: set[int] = set()
         self.pool: list[_Candidate] = []
-        self.unstable: list[bytes] = []
+        self.unstable: list[int] = []
 
-    def consider(self, image: bytes, asked: set[int]) -> None:
+    def consider(self, number: int, image: bytes, asked: set[int]) -> None:
         """Try a candidate; one on which the gold query's own result is a matter of chance is put aside."""
         with closing(engine.open_image(image)) as connection:
             try:
                 expected = allowed(connection, self._plan, MUTANT_LIMITS)
                 if not is_stable(image, self._plan, expected, MUTANT_LIMITS):
-                    self.unstable.append(image)
+                    self.unstable.append(number)
                     return
             except QueryError:
                 return
-            killed = self.strike(connection, expected, asked)
-        self.pool.append(_Candidate(image, killed, bool(expected.length)))
+            killed = self.strike(connection, [expected], asked)
+        self.pool.append(_Candidate(number, image, killed, expected))
 
     def strike(
-        self, connection: apsw.Connection, expected: Expected, asked: set[int] | None = None
+        self, connection: apsw.Connection, choices: Sequence[Expected], asked: set[int] | None = None
     ) -> set[int]:
-        """Run mutants on a database and return those that do not return what the gold returns there."""
+        """Run mutants on a database and return those that return none of what the gold may return there."""
         killed: set[int] = set()
         for index in sorted((self.alive if asked is None else asked) - self.broken):
             try:
@@ -118,32 +140,43 @@ class _Hunt:
                 # Too slow or too large where the gold is not: not the same. Anything else: no query.
                 (killed if error.kind in ("too slow", "too large") else self.broken).add(index)
                 continue
-            if not compare.same([expected], [given]):
+            if not any(compare.same([expected], [given]) for expected in choices):
                 killed.add(index)
         self.alive -= killed
         self.alive -= self.broken
         return killed
 
 
-def _cover(pool: Sequence[_Candidate], wanted: set[int], least: int) -> list[bytes]:
-    """Greedy set cover; of equals the earliest candidate, then those that show rows at all."""
-    kept: list[int] = []
+def _cover(pool: Sequence[_Candidate], wanted: set[int]) -> list[_Candidate]:
+    """Greedy set cover; of equals those that show rows at all, then the earliest."""
+    kept: list[_Candidate] = []
     left = set(wanted)
     while left and len(kept) < MOST_KEPT:
-        best = max(range(len(pool)), key=lambda i: (len(pool[i].killed & left), pool[i].shows_rows, -i))
-        if not pool[best].killed & left:
+        best = max(pool, key=lambda one: (len(one.killed & left), one.shows_rows, -one.number))
+        if not best.killed & left:
             break
         kept.append(best)
-        left -= pool[best].killed
-    spare = sorted(
-        (i for i in range(len(pool)) if i not in kept),
-        key=lambda i: (not pool[i].shows_rows, -len(pool[i].killed), i),
-    )
-    kept += spare[: max(0, least - len(kept))]
-    return [pool[i].image for i in kept]
+        left -= best.killed
+    return kept
 
 
-def _uncovered(pool: Sequence[_Candidate], images: Sequence[bytes], wanted: set[int]) -> set[int]:
+def _with_spare(pool: Sequence[_Candidate], kept: Sequence[_Candidate], tables: Set[str]) -> list[_Candidate]:
+    """`kept`, the database with the most of each trait, and then those that kill most, up to LEAST_KEPT."""
+    found = {candidate.number: candidate for candidate in kept}
+    traits = {one.number: traits_of(one.image, tables, one.expected) for one in pool}
+    for trait in fields(Traits) if pool else ():
+        # Where the gold shows no row, an answer's further conditions take none away: such databases come last.
+        amounts = {one.number: (one.shows_rows, getattr(traits[one.number], trait.name)) for one in pool}
+        best = max(pool, key=lambda one: amounts[one.number])
+        if getattr(traits[best.number], trait.name):
+            found[best.number] = best
+    for one in sorted(pool, key=lambda one: (not one.shows_rows, -len(one.killed), one.number)):
+        if len(found) >= LEAST_KEPT:
+            break
+        found[one.number] = one
+    return list(found.values())
+
+
+def _uncovered(kept: Sequence[_Candidate], wanted: set[int]) -> set[int]:
     """Mutants that only a database not kept would have killed."""
-    kept = {id(image) for image in images}
-    return wanted.difference(*(candidate.killed for candidate in pool if id(candidate.image) in kept))
+    return wanted.difference(*(candidate.killed for candidate in kept))

@@ -249,16 +249,20 @@ class Difference:
 
 def difference(expected: Expected, answer: Table) -> Difference:
     """Describe a mismatch; meaningful only where `same([expected], [answer])` is False."""
-    wanted = Counter(row for segment in expected.segments for row in segment.rows)
     if expected.width != answer.width:
         return Difference(expected.length, len(answer.rows), expected.width, answer.width, False, False)
     unified, table = _unified(expected, answer)
     wanted = Counter(row for segment in unified.segments for row in segment.rows)
-    given = Counter(table.rows)
-    extra = sum((given - wanted).values())
-    missing = max(0, expected.length - (len(table.rows) - extra))
+    strange = sum((Counter(table.rows) - wanted).values())
+    missing = max(0, expected.length - (len(table.rows) - strange))
+    # Rows that tie are all wanted, but no more of them than the gold takes.
+    extra = len(table.rows) - expected.length + missing
     loose = Expected(unified.width, (Segment(list(wanted.elements()), unified.length),))
     bag = same([loose], [table])
-    return Difference(
-        missing, extra, expected.width, answer.width, bag, not bag and not missing and not extra
-    )
+    mixed = not bag and missing == extra and _columns_fit(loose, table)
+    return Difference(missing, extra, expected.width, answer.width, bag, mixed)
+
+
+def _columns_fit(expected: Expected, answer: Table) -> bool:
+    """Whether each of several columns, looked at alone, is right."""
+    return expected.width > 1 and all(_fits([(expected, answer)], [i], [i]) for i in range(expected.width))

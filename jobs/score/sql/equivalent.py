@@ -1,199 +1,280 @@
 """Mutants that are no mistakes: why a changed query means the same, where the text and the schema show it.
 
-Each rule is a sufficient condition. Two rest on what generated data assumes of all data:
-columns named as identifiers are never NULL, and a table's own identifier does not repeat.
+Each rule is a sufficient condition; a mutant with a rule is not hunted, so a wrong rule lets wrong answers
+pass. Two rest on what is assumed of all data: columns named as identifiers are never NULL, and a foreign
+key finds its row.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from sqlglot import exp
 
-from jobs.score.sql.facts import ColumnKey, resolve
-from jobs.score.sql.generate import key_like, names_its_table
 from jobs.score.sql.mutate import Mutant
 from jobs.score.sql.schema import Schema
+from jobs.score.sql.scope import Scope, Source, joins
 from jobs.score.sql.syntax import DIALECT, parse, unwrapped
 
-_REJECTS_NULL = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Like, exp.Between, exp.In)
+#: A rule's arguments are the query, the mutant and the schema.
+_Prover = Callable[[exp.Expression, exp.Expression, Schema], str | None]
+_Node = TypeVar("_Node", bound=exp.Expression)
+
+#: What makes a SELECT without GROUP BY return one row; max(a, b) is something else for sqlglot too.
+_AGGREGATES = (exp.Count, exp.Sum, exp.Avg, exp.Min, exp.Max)
+_ONE_ROW = "the result has one row"
 
 
 def rule(mutant: Mutant, tree: exp.Expression, schema: Schema) -> str | None:
     """The rule by which the mutant means what the query means, or None where none is known."""
-    root = unwrapped(tree)
-    if mutant.change == "add DISTINCT" and isinstance(root, exp.Select):
-        return _no_duplicates(root, schema)
-    if mutant.change == "drop DISTINCT":
-        return _duplicates_do_not_matter(root, schema)
-    if mutant.change == "UNION to UNION ALL":
-        return "inside IN, duplicates do not matter" if not isinstance(root, exp.Union) else None
-    if mutant.change in ("count DISTINCT", "count all instead of DISTINCT"):
-        return _counts_a_key(root, schema)
+    prover = _PROVERS.get(mutant.change) or _PROVERS.get(mutant.kind)
     if mutant.change.startswith("count(*) to count("):
-        return _never_null(mutant, root, schema)
-    if mutant.change == "inner join to left join":
-        return _left_rows_vanish(mutant, schema)
-    if mutant.kind in ("order", "limit") and isinstance(root, exp.Select) and _one_row(root):
-        return "the result has one row"
-    return None
+        prover = _never_null
+    if prover is None or tree.find(exp.With) is not None:
+        return None
+    # Both from their texts, so that their nodes correspond.
+    before, after = parse(unwrapped(tree).sql(dialect=DIALECT)), parse(mutant.sql)
+    return prover(before, after, schema) if before is not None and after is not None else None
 
 
-def _no_duplicates(select: exp.Select, schema: Schema) -> str | None:
-    if _one_row(select):
-        return "the result has one row"
-    outputs = {projection.unalias().sql(dialect=DIALECT).lower() for projection in select.expressions}
+def _changed(
+    before: exp.Expression, after: exp.Expression, kind: type[_Node], trait: Callable[[_Node], object]
+) -> tuple[_Node, _Node] | None:
+    """The one node of a kind whose trait differs, before and after."""
+    pairs = list(zip(before.find_all(kind), after.find_all(kind), strict=False))
+    differing = [(old, new) for old, new in pairs if trait(old) != trait(new)]
+    return differing[0] if len(differing) == 1 else None
+
+
+def _distinct(before: exp.Expression, after: exp.Expression, schema: Schema) -> str | None:
+    found = _changed(before, after, exp.Select, lambda select: bool(select.args.get("distinct")))
+    if found is None:
+        return None
+    select, _ = found
+    return _no_duplicates(select, schema, is_root=select is before) or _only_a_set(select)
+
+
+def _no_duplicates(select: exp.Select, schema: Schema, *, is_root: bool) -> str | None:
+    scope = Scope(select, schema)
+    if is_root and (_aggregates_alone(select) or _first_of_shown(scope)):
+        return _ONE_ROW
     group = select.args.get("group")
     if group is not None:
-        names = {text.rsplit(".", 1)[-1] for text in outputs}
-        keys = [expression.sql(dialect=DIALECT).lower() for expression in group.expressions]
-        if all(key in outputs or key.rsplit(".", 1)[-1] in names for key in keys):
+        if all(_is_shown_key(key, scope) for key in group.expressions):
             return "every group key is shown"
-        return "a shown identifier belongs to one group" if _shows_identifier(select, schema) else None
-    if select.args.get("joins"):
+        return "a shown identifier belongs to one group" if _groups_split_rows(scope, group) else None
+    table = scope.only_table()
+    if table is None:
         return None
-    return "an identifier is shown" if _shows_identifier(select, schema) else None
+    starred = any(projection.is_star for projection in select.expressions) and any(
+        column.key for column in table.columns
+    )
+    shown = any(scope.is_identifier(projection.unalias()) for projection in select.expressions)
+    return "an identifier is shown" if starred or shown else None
 
 
-def _shows_identifier(select: exp.Select, schema: Schema) -> bool:
-    starred = any(projection.is_star for projection in select.expressions)
-    if starred:
-        clause = select.args.get("from_")
-        table = schema.table(clause.this.name) if clause is not None else None
-        return table is not None and any(c.key or names_its_table(table, c) for c in table.columns)
-    shown = [p.unalias() for p in select.expressions]
-    return any(isinstance(p, exp.Column) and _is_identifier(p, schema) for p in shown)
+def _aggregates_alone(select: exp.Select) -> bool:
+    """Whether a SELECT aggregates all its rows into one and shows nothing that belongs to one of them."""
+    if select.args.get("group") is not None:
+        return False
+    nodes = [node for projection in select.expressions for node in projection.walk()]
+    if any(isinstance(node, exp.Query | exp.Window) for node in nodes):
+        return False
+    loose = [
+        node
+        for node in nodes
+        if isinstance(node, exp.Column)
+        and not isinstance(node.find_ancestor(exp.Select, *_AGGREGATES), _AGGREGATES)
+    ]
+    return not loose and any(isinstance(node, _AGGREGATES) for node in nodes)
 
 
-def _is_identifier(column: exp.Column, schema: Schema) -> bool:
-    for table_name, name in resolve(column, schema)[:1]:
-        table = schema.table(table_name)
-        found = table.column(name) if table is not None else None
-        if table is not None and found is not None:
-            return found.key or names_its_table(table, found)
-    return False
+def _first_of_shown(scope: Scope) -> bool:
+    """Whether LIMIT 1 takes the first row by what is shown: as good as any other that looks the same."""
+    select = scope.select
+    limit, order = select.args.get("limit"), select.args.get("order")
+    if limit is None or limit.expression.name != "1" or select.args.get("offset") is not None:
+        return False
+    return order is None or all(_is_shown(term.this, scope, alias_first=True) for term in order.expressions)
 
 
-def _one_row(select: exp.Select) -> bool:
-    """Whether a SELECT can return no more than one row."""
-    limit = select.args.get("limit")
-    if limit is not None and limit.expression.name == "1":
+def _is_shown_key(key: exp.Expression, scope: Scope) -> bool:
+    return _is_shown(key, scope, alias_first=False)
+
+
+def _is_shown(key: exp.Expression, scope: Scope, *, alias_first: bool) -> bool:
+    """Whether a sort or group key is an output. Of a name, ORDER BY sees an alias first, GROUP BY a column."""
+    outputs = scope.select.expressions
+    if isinstance(key, exp.Literal):
+        return not key.is_string and not any(output.is_star for output in outputs)
+    if _text(key) in {_text(output.unalias()) for output in outputs}:
         return True
-    aggregated = all(any(True for _ in p.find_all(exp.AggFunc)) for p in select.expressions)
-    return aggregated and not select.args.get("group")
+    if not isinstance(key, exp.Column):
+        return False
+    source = scope.source(key)
+    aliased = not key.table and key.name.lower() in {
+        output.alias.lower() for output in outputs if isinstance(output, exp.Alias)
+    }
+    if aliased and (alias_first or (source is None and None not in scope.tables.values())):
+        return True
+    return source is not None and (
+        source in _shown(scope) or any(isinstance(output, exp.Star) for output in outputs)
+    )
 
 
-def _duplicates_do_not_matter(root: exp.Expression, schema: Schema) -> str | None:
-    selects = [select for select in root.find_all(exp.Select) if select.args.get("distinct")]
-    if len(selects) != 1:
+def _text(node: exp.Expression) -> str:
+    """An expression's text; names, not literals, in lower case."""
+    copy = node.copy()
+    for identifier in copy.find_all(exp.Identifier):
+        identifier.set("this", identifier.name.lower())
+    return str(copy.sql(dialect=DIALECT))
+
+
+def _shown(scope: Scope) -> set[Source | None]:
+    columns = [output.unalias() for output in scope.select.expressions]
+    return {scope.source(column) for column in columns if isinstance(column, exp.Column)}
+
+
+def _groups_split_rows(scope: Scope, group: exp.Group) -> bool:
+    """Whether a shown identifier's row belongs to one group: the keys are that row's own columns."""
+    shown = [output.unalias() for output in scope.select.expressions]
+    owners = {
+        source[0]
+        for column in shown
+        if isinstance(column, exp.Column) and scope.is_identifier(column)
+        if (source := scope.source(column)) is not None
+    }
+    keys = {scope.source(key) if isinstance(key, exp.Column) else None for key in group.expressions}
+    tables = {key[0] if key is not None else None for key in keys}
+    if scope.only_table() is not None and owners:
+        return True
+    return len(tables) == 1 and tables <= owners
+
+
+def _only_a_set(query: exp.Expression) -> str | None:
+    """The reason why a query's duplicates change nothing outside it."""
+    if query.args.get("limit") is not None or query.args.get("offset") is not None:
         return None
-    (select,) = selects
-    if select is root:
-        return _no_duplicates(select, schema)
-    if (
-        isinstance(select.parent, exp.Union | exp.Intersect | exp.Except)
-        and select.parent.args.get("distinct") is not False
-    ):
-        return "the set operation removes duplicates"
-    if isinstance(select.find_ancestor(exp.In, exp.Exists), exp.In | exp.Exists):
+    parent = query.parent
+    if isinstance(parent, exp.SetOperation):
+        if parent.args.get("distinct") is not False:
+            return "the set operation removes duplicates"
+        return _only_a_set(parent)
+    held: exp.Expression = query
+    if isinstance(parent, exp.Subquery):
+        held, parent = parent, parent.parent
+    if isinstance(parent, exp.Exists) or (isinstance(parent, exp.In) and parent.args.get("query") is held):
         return "inside IN, duplicates do not matter"
     return None
 
 
-def _counts_a_key(root: exp.Expression, schema: Schema) -> str | None:
-    counts = [count for count in root.find_all(exp.Count) if not isinstance(count.this, exp.Star)]
-    if len(counts) != 1:
+def _union(before: exp.Expression, after: exp.Expression, _schema: Schema) -> str | None:
+    found = _changed(before, after, exp.Union, lambda union: union.args.get("distinct"))
+    return _only_a_set(found[0]) if found is not None else None
+
+
+def _counts_a_key(before: exp.Expression, after: exp.Expression, schema: Schema) -> str | None:
+    found = _changed(before, after, exp.Count, lambda count: isinstance(count.this, exp.Distinct))
+    select = found[0].parent_select if found is not None else None
+    if found is None or select is None or Scope(select, schema).only_table() is None:
         return None
-    inner = counts[0].this.expressions[0] if isinstance(counts[0].this, exp.Distinct) else counts[0].this
-    select = counts[0].parent_select
-    single = select is not None and not select.args.get("joins")
-    if single and isinstance(inner, exp.Column) and _is_identifier(inner, schema):
-        return "an identifier does not repeat"
-    return None
+    counted = found[0].this
+    inner = counted.expressions[0] if isinstance(counted, exp.Distinct) else counted
+    return "an identifier does not repeat" if Scope(select, schema).is_identifier(inner) else None
 
 
-def _never_null(mutant: Mutant, root: exp.Expression, schema: Schema) -> str | None:
-    name = mutant.change.removeprefix("count(*) to count(").removesuffix(")").lower()
-    for count in root.find_all(exp.Count):
-        select = count.parent_select
-        if not isinstance(count.this, exp.Star) or select is None:
-            continue
-        keys = resolve(_placed(name, count), schema)
-        if len(keys) != 1:
-            continue
-        table = schema.table(keys[0][0])
-        column = table.column(name) if table is not None else None
-        if column is not None and (column.required or key_like(column)):
-            return "an identifier is never NULL"
-        if keys[0] in _not_null(select, schema):
-            return "the conditions leave no NULL"
-    return None
+def _never_null(before: exp.Expression, after: exp.Expression, schema: Schema) -> str | None:
+    found = _changed(before, after, exp.Count, lambda count: isinstance(count.this, exp.Star))
+    select = found[1].parent_select if found is not None else None
+    if found is None or select is None or not isinstance(found[1].this, exp.Column):
+        return None
+    scope = Scope(select, schema)
+    source = scope.source(found[1].this)
+    if source is not None and source[0] not in scope.padded and scope.has_value(source):
+        return "an identifier is never NULL"
+    return "the conditions leave no NULL" if source in scope.not_null() else None
 
 
-def _placed(name: str, beside: exp.Expression) -> exp.Column:
-    """A column reference that stands where `beside` stands."""
-    column = exp.column(name)
-    column.parent = beside.parent
-    return column
-
-
-def _not_null(select: exp.Select, schema: Schema) -> set[ColumnKey]:
-    """Columns that cannot be NULL behind a SELECT's WHERE and its inner joins."""
-    found: set[ColumnKey] = set()
-    clauses = [select.args["where"].this] if select.args.get("where") else []
-    clauses += [
-        join.args["on"] for join in select.args.get("joins") or [] if join.args.get("on") and not join.side
-    ]
-    for clause in clauses:
-        found |= _rejected(clause, schema)
-    return found
-
-
-def _rejected(condition: exp.Expression, schema: Schema) -> set[ColumnKey]:
-    """Columns whose NULL makes a condition fail."""
-    if isinstance(condition, exp.Paren):
-        return _rejected(condition.this, schema)
-    if isinstance(condition, exp.And):
-        return _rejected(condition.left, schema) | _rejected(condition.right, schema)
-    if isinstance(condition, exp.Or):
-        return _rejected(condition.left, schema) & _rejected(condition.right, schema)
-    inner = condition.this if isinstance(condition, exp.Not) else condition
-    if not isinstance(inner, _REJECTS_NULL) and not (isinstance(inner, exp.Is) and inner is not condition):
-        return set()
-    sides = [side for side in (inner.this, inner.args.get("expression")) if isinstance(side, exp.Column)]
-    return {key for side in sides for key in resolve(side, schema)[:1]}
-
-
-def _left_rows_vanish(mutant: Mutant, schema: Schema) -> str | None:
+def _left_rows_vanish(before: exp.Expression, after: exp.Expression, schema: Schema) -> str | None:
     """The left join that was an inner one keeps no row more."""
-    tree = parse(mutant.sql)
-    joins = [join for join in tree.find_all(exp.Join) if join.side == "LEFT"] if tree is not None else []
-    if len(joins) != 1 or joins[0].parent_select is None:
+    found = _changed(before, after, exp.Join, lambda join: join.side)
+    select = found[1].parent_select if found is not None else None
+    if found is None or select is None or sum(bool(join.side) for join in joins(select)) != 1:
         return None
-    (join,) = joins
-    select, joined = join.parent_select, join.this.name.lower()
-    if any(table == joined for table, _ in _not_null(select, schema)):
+    scope, join = Scope(select, schema), found[1]
+    alias = join.this.alias_or_name.lower()
+    if any(owner == alias for owner, _ in scope.not_null()):
         return "another condition needs the joined row"
-    for node in join.args["on"].find_all(exp.EQ):
-        for child, parent in ((node.left, node.right), (node.right, node.left)):
-            if (
-                isinstance(child, exp.Column)
-                and isinstance(parent, exp.Column)
-                and _refers(child, parent, joined, schema)
-            ):
-                return "the foreign key always finds its row"
+    condition = join.args.get("on")
+    if isinstance(condition, exp.EQ) and (
+        _refers(condition.left, condition.right, alias, scope)
+        or _refers(condition.right, condition.left, alias, scope)
+    ):
+        return "the foreign key always finds its row"
     return None
 
 
-def _refers(child: exp.Column, parent: exp.Column, joined: str, schema: Schema) -> bool:
+def _refers(child: exp.Expression, parent: exp.Expression, joined: str, scope: Scope) -> bool:
     """Whether `child` is a foreign key to `parent`, a column of the joined table, and never NULL."""
-    sources, targets = resolve(child, schema)[:1], resolve(parent, schema)[:1]
-    if not sources or not targets or targets[0][0] != joined:
+    if not isinstance(child, exp.Column) or not isinstance(parent, exp.Column):
         return False
-    table = schema.table(sources[0][0])
-    column = table.column(sources[0][1]) if table is not None else None
-    if table is None or column is None or not (column.required or key_like(column)):
+    start, target = scope.source(child), scope.source(parent)
+    known, wanted = scope.column(start), scope.column(target)
+    if target is None or target[0] != joined or start is None or start[0] == joined:
+        return False
+    if known is None or wanted is None or not scope.has_value(start):
         return False
     return any(
-        source.lower() == sources[0][1] and key.table.lower() == joined
-        for key in table.foreign
-        for source in key.columns
+        [name.lower() for name in key.columns] == [start[1]]
+        and key.table.lower() == wanted[0].name.lower() != known[0].name.lower()
+        and [name.lower() for name in key.targets or wanted[0].primary] == [target[1]]
+        for key in known[0].foreign
     )
+
+
+def _order(before: exp.Expression, after: exp.Expression, _schema: Schema) -> str | None:
+    return _ONE_ROW if _differ_in(before, after, "order") else None
+
+
+def _limit(before: exp.Expression, after: exp.Expression, _schema: Schema) -> str | None:
+    if _takes_a_row(before) and _takes_a_row(after) and _differ_in(before, after, "limit"):
+        return _ONE_ROW
+    found = _changed(before, after, exp.Select, lambda select: select.args.get("limit"))
+    if found is None or not (_takes_a_row(found[0]) and _takes_a_row(found[1])):
+        return None
+    # Where SQLite wants one value it puts LIMIT 1 in the place of any other but LIMIT 0.
+    holder = found[0].parent
+    is_value = isinstance(holder, exp.Subquery) and isinstance(holder.parent, exp.Binary)
+    return "a value is the first row's" if is_value else None
+
+
+def _takes_a_row(query: exp.Expression) -> bool:
+    """Whether a query's own LIMIT is not 0, as far as its text says."""
+    limit = query.args.get("limit")
+    return limit is None or (limit.expression.name.isdigit() and int(limit.expression.name) > 0)
+
+
+def _differ_in(before: exp.Expression, after: exp.Expression, clause: str) -> bool:
+    """Whether two queries of one row are the same but for their own clause of that name.
+
+    Not where LIMIT makes it one row: there the order decides which.
+    """
+    if not isinstance(before, exp.Select) or not _aggregates_alone(before):
+        return False
+    one, other = before.copy(), after.copy()
+    one.set(clause, None)
+    other.set(clause, None)
+    return bool(one.sql(dialect=DIALECT) == other.sql(dialect=DIALECT))
+
+
+_PROVERS: dict[str, _Prover] = {
+    "add DISTINCT": _distinct,
+    "drop DISTINCT": _distinct,
+    "UNION to UNION ALL": _union,
+    "count DISTINCT": _counts_a_key,
+    "count all instead of DISTINCT": _counts_a_key,
+    "inner join to left join": _left_rows_vanish,
+    "order": _order,
+    "limit": _limit,
+}

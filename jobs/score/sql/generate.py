@@ -8,7 +8,7 @@ Foreign keys are respected, some parents have no children, and some variants lea
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -42,21 +42,32 @@ SHAPES = (
     Shape(rows=40, distinct=10, literal_share=0.85, null_share=0.0, empty_share=0.0, hit_share=0.1),
     Shape(rows=14, distinct=6, literal_share=0.5, null_share=0.5, empty_share=0.0, hit_share=0.1),
 )
+#: Rows of a table that the query does not read: where it refers to one that the query reads, and elsewhere.
+_REFERRING_ROWS, _OTHER_ROWS = 8, 3
 #: Rows that a table may be given so that groups reach the size a HAVING asks for.
 _MAX_ROWS = 150
 
 
-def build(schema: Schema, used: frozenset[str], facts: Facts, seed: int, variant: int) -> bytes:
+def build(
+    schema: Schema, used: frozenset[str], facts: Facts, seed: int, variant: int, *, fill_all: bool = False
+) -> bytes:
     """The file image of one database: every table of `schema`, rows in those of `used` and what they refer to.
 
-    The same arguments give the same bytes.
+    With `fill_all`, a few rows in the others too: an answer that asks more of another table than the
+    question does must not have its condition for free. The rows of `used` do not depend on it. The
+    same arguments give the same bytes.
     """
     filler = _Filler(schema, facts, random.Random(f"{seed}/{variant}"), SHAPES[variant % len(SHAPES)])
+    read = _with_parents(schema, used)
+    filled = [(table, filler.rows(table)) for table in _parents_first(schema, read)]
+    if fill_all:
+        everything = {table.name.lower() for table in schema.tables}
+        others = [table for table in _parents_first(schema, everything) if table.name.lower() not in read]
+        filled += [(table, filler.few_rows(table, read)) for table in others]
     connection = engine.unguarded_image(_without_rows(schema))
     try:
         connection.execute("BEGIN")
-        for table in _parents_first(schema, _with_parents(schema, used)):
-            rows = filler.rows(table)
+        for table, rows in filled:
             places = ", ".join("?" * len(table.columns))
             connection.executemany(f"INSERT OR IGNORE INTO {quoted(table.name)} VALUES ({places})", rows)
         connection.execute("COMMIT")
@@ -125,11 +136,31 @@ class _Filler:
         shape, rng = self._shape, self._rng
         count = 0 if rng.random() < shape.empty_share else max(1, round(self._size() * rng.uniform(0.6, 1.4)))
         modes = [self._mode(table) for _ in range(count)]
-        columns = [self._column(table, column, modes) for column in table.columns]
+        return self._kept(table, [self._column(table, column, modes) for column in table.columns])
+
+    def few_rows(self, table: TableSchema, read: Set[str]) -> list[tuple[Value, ...]]:
+        """Rows of a table that the query does not read; more where it refers to one of `read`."""
+        if self._rng.random() < self._shape.empty_share:
+            return []
+        refers = any(key.table.lower() in read for key in table.foreign)
+        count = _REFERRING_ROWS if refers else _OTHER_ROWS
+        return self._kept(table, [self._met_column(table, column, count) for column in table.columns])
+
+    def _met_column(self, table: TableSchema, column: Column, count: int) -> list[Value]:
+        """As `_column`, in which every other value is one of a column of the same name that is filled already."""
+        found = self._column(table, column, [_no_column] * count)
+        if column.key or names_its_table(table, column) or self._parent_values(table, column) is not None:
+            return found
+        name = column.name.lower()
+        met = [value for key, values in self._filled.items() if key[1] == name for value in values]
+        return [self._rng.choice(met) if met and place % 2 else value for place, value in enumerate(found)]
+
+    def _kept(self, table: TableSchema, columns: Sequence[Sequence[Value]]) -> list[tuple[Value, ...]]:
+        """The rows of a table's columns, remembered."""
         rows = list(zip(*columns, strict=True))
         if not table.primary and not any(column.key for column in table.columns):
             # Whole rows twice: what tells DISTINCT, UNION and counts apart.
-            rows += [rows[rng.randrange(len(rows))] for _ in range(len(rows) // 5)]
+            rows += [rows[self._rng.randrange(len(rows))] for _ in range(len(rows) // 5)]
         for place, column in enumerate(table.columns):
             self._filled[table.name.lower(), column.name.lower()] = [row[place] for row in rows]
         return rows
@@ -149,7 +180,7 @@ class _Filler:
             ]
             but = self._rng.choice(asked) if asked else ""
             return lambda column: column != but
-        return lambda _column: False
+        return _no_column
 
     def _column(
         self, table: TableSchema, column: Column, modes: Sequence[Callable[[str], bool]]
@@ -207,6 +238,10 @@ class _Filler:
                 self._shape.literal_share,
             )
         return self._pools[group]
+
+
+def _no_column(_column: str) -> bool:
+    return False
 
 
 def key_like(column: Column) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,21 @@ import apsw
 from sqlglot import exp
 
 from jobs.score.sql import compare, engine, equivalent, facts, generate, hardness, mutate, schema, syntax
-from jobs.score.sql.choose import Choice, choose
+from jobs.score.sql.choose import CANDIDATES, MUTANT_LIMITS, Choice, choose
 from jobs.score.sql.engine import Limits, QueryError
-from jobs.score.sql.gold import allowed, digest, same_choice, to_json
+from jobs.score.sql.gold import allowed, by_chance, digest, same_choice, to_json
 from jobs.score.sql.schema import Schema, SchemaError
 from jobs.score.sql.syntax import GoldPlan
 
 #: Longer gold queries are run but not parsed.
 _MAX_PARSED_CHARACTERS = 20_000
 _LIMITS = Limits()
+#: Makes a candidate of that number, on demand with rows in tables too that the gold query does not read.
+_Builder = Callable[[int, bool], bytes]
+#: Candidates looked at for some without ties.
+_MOST_TRIED = 200
+#: A gold query that needs more on the real database is heavy: answers that do the same need as much.
+_LIGHT_LIMITS = Limits(steps=10_000_000)
 
 
 def prepare(job: dict[str, Any]) -> dict[str, Any]:
@@ -30,7 +37,8 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
 
     `job`: {"sql", "database": path or None, "schema": text, "context": text, "seed"}. The entry:
     {"sql", "valid", "problem", "plan", "real": whether the real database is used, "ambiguous":
-    whether chance has a part in its result there, "images": generated databases, "expected": what
+    whether chance has a part in its result there, "heavy": whether it needs more steps there than most,
+    "images": generated databases, "expected": what
     it allows on each database (see gold.py), or {"digests": of results it has returned there} where that
     is too much to keep, "columns",
     "normalised", "hardness", "mutants": {kind: made}, "survivors": [[kind, change, sql, rule]]}.
@@ -42,14 +50,17 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
     real = _usable_real(job, used, problems)
     found = _schema(job, gold, problems)
     try:
-        plan = _verified(gold, syntax.gold_plan(gold, tree), real)
+        plan, choice = _planned(job, tree, found, used, real)
         ambiguous = real is not None and _is_ambiguous(job["database"], real, plan)
-        choice = _chosen(tree, plan, found, used, real, job["seed"]) if found is not None else Choice()
+        heavy = real is not None and _is_heavy(real, gold)
         expected = _expected(job, plan, real, ambiguous, choice.images)
     finally:
         if real is not None:
             real.close()
     valid = real is not None or bool(choice.images)
+    if not valid and found is not None:
+        build = _builder(tree, found, used, job["seed"])
+        problems.append(_why_none((build(variant, False) for variant in range(CANDIDATES)), gold))
     columns = found.column_names if found is not None else frozenset()
     return {
         "sql": gold,
@@ -58,6 +69,7 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
         "plan": asdict(plan),
         "real": real is not None,
         "ambiguous": ambiguous,
+        "heavy": heavy,
         "expected": expected,
         "images": [base64.b64encode(zlib.compress(image)).decode() for image in choice.images],
         "columns": sorted(columns),
@@ -76,29 +88,102 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _planned(
+    job: dict[str, Any],
+    tree: exp.Expression | None,
+    found: Schema | None,
+    used: frozenset[str],
+    real: apsw.Connection | None,
+) -> tuple[GoldPlan, Choice]:
+    """The plan, and the generated databases to judge on: on all of them the plan allows what the gold returns.
+
+    A plan's text is sqlglot's, and not always the same query: then the gold's own rows in their order have to do.
+    """
+    gold: str = job["sql"]
+    plan, exact = syntax.gold_plan(gold, tree, found), GoldPlan(gold, "exact")
+    if real is not None and not _holds(plan, gold, real):
+        plan = exact
+    if found is None:
+        return plan, Choice()
+    choice = _chosen(job, tree, plan, found, used, real)
+    usable = bool(choice.images) or real is not None
+    if plan.mode == "choice" and not (usable and _holds_on(choice.images, plan, gold)):
+        return exact, _chosen(job, tree, exact, found, used, real)
+    return plan, choice
+
+
 def _chosen(
+    job: dict[str, Any],
     tree: exp.Expression | None,
     plan: GoldPlan,
     found: Schema,
     used: frozenset[str],
     real: apsw.Connection | None,
-    seed: int,
 ) -> Choice:
     """The generated databases to judge on, and what became of the mutants."""
-    known = facts.facts_of(tree, found) if tree is not None else facts.Facts()
-    tables = used or frozenset(table.name.lower() for table in found.tables)
     mutants = mutate.mutants(tree, found) if tree is not None else []
     spared = (
         [equivalent.rule(mutant, tree, found) is not None for mutant in mutants] if tree is not None else []
     )
+    build = _builder(tree, found, used, job["seed"])
+    if real is not None and plan.limit is not None and not _cuts_a_tie(real, plan, _LIMITS):
+        build = _Untied(build, plan, _without_rows(found))
+    return choose(plan, mutants, real, build, spared, _read(found, used))
 
-    def candidates() -> Iterator[bytes]:
-        variant = 0
-        while True:
-            yield generate.build(found, tables, known, seed, variant)
-            variant += 1
 
-    return choose(plan, mutants, real, candidates(), spared)
+def _builder(tree: exp.Expression | None, found: Schema, used: frozenset[str], seed: int) -> _Builder:
+    """What makes candidates for a gold query."""
+    known = facts.facts_of(tree, found) if tree is not None else facts.Facts()
+    tables = _read(found, used)
+
+    def build(variant: int, fill_all: bool) -> bytes:
+        return generate.build(found, tables, known, seed, variant, fill_all=fill_all)
+
+    return build
+
+
+class _Untied:
+    """Candidates on which the gold's LIMIT leaves no choice; when there are no more, one without rows.
+
+    "The oldest" is one person where nobody is as old, and there `age = (SELECT max(age) …)` is right as well:
+    what the real database leaves to no chance, no generated one beside it makes a difference of.
+    """
+
+    def __init__(self, build: _Builder, plan: GoldPlan, without_rows: bytes) -> None:
+        self._build, self._plan, self._without_rows = build, plan, without_rows
+        self._variants = filter(self._is_untied, range(_MOST_TRIED))
+        self._found: list[int] = []
+
+    def __call__(self, number: int, fill_all: bool) -> bytes:
+        self._found += islice(self._variants, max(0, number + 1 - len(self._found)))
+        return self._build(self._found[number], fill_all) if number < len(self._found) else self._without_rows
+
+    def _is_untied(self, variant: int) -> bool:
+        with closing(engine.open_image(self._build(variant, False))) as connection:
+            return not _cuts_a_tie(connection, self._plan, MUTANT_LIMITS)
+
+
+def _cuts_a_tie(connection: apsw.Connection, plan: GoldPlan, limits: Limits) -> bool:
+    try:
+        return any(segment.take < len(segment.rows) for segment in allowed(connection, plan, limits).segments)
+    except QueryError:
+        return False
+
+
+def _read(found: Schema, used: frozenset[str]) -> frozenset[str]:
+    """The tables that the gold query reads, all where that is not known."""
+    return used or frozenset(table.name.lower() for table in found.tables)
+
+
+def _why_none(candidates: Iterable[bytes], gold: str) -> str:
+    """Why a gold query that runs on the schema has no generated database."""
+    for image in candidates:
+        try:
+            with closing(engine.open_image(image)) as connection:
+                engine.run(connection, gold, MUTANT_LIMITS)
+        except QueryError as error:
+            return f"on generated databases: {error.text()}"
+    return "on generated databases: its result cannot be told"
 
 
 def _expected(
@@ -183,12 +268,14 @@ def _schema(job: dict[str, Any], gold: str, problems: list[str]) -> Schema | Non
     return None
 
 
+def _without_rows(found: Schema) -> bytes:
+    return generate.build(found, frozenset(), facts.Facts(), 0, 0)
+
+
 def _runs(gold: str, found: Schema, problems: list[str]) -> bool:
     """Whether the gold query runs on this schema without rows."""
     try:
-        with closing(
-            engine.open_image(generate.build(found, frozenset(), facts.Facts(), 0, 0))
-        ) as connection:
+        with closing(engine.open_image(_without_rows(found))) as connection:
             engine.run(connection, gold, _LIMITS)
         return True
     except QueryError as error:
@@ -197,22 +284,39 @@ def _runs(gold: str, found: Schema, problems: list[str]) -> bool:
         return False
 
 
-def _verified(gold: str, plan: GoldPlan, real: apsw.Connection | None) -> GoldPlan:
-    """The plan, unless the gold query's own result on the real database is not among those it allows."""
-    if plan.mode != "choice" or real is None:
-        return plan
+def _holds(plan: GoldPlan, gold: str, connection: apsw.Connection) -> bool:
+    """Whether the gold query's own result is among those that its plan allows."""
+    if plan.mode != "choice":
+        return True
     try:
-        if compare.same([allowed(real, plan, _LIMITS)], [engine.run(real, gold, _LIMITS)]):
-            return plan
+        return compare.same([allowed(connection, plan, _LIMITS)], [engine.run(connection, gold, _LIMITS)])
     except QueryError:
-        # Without its LIMIT the query is too much: its own rows in their order will have to do.
-        return GoldPlan(gold, "exact")
-    return GoldPlan(gold, "exact")
+        # Without its LIMIT the query is too much, or the plan's text is no query.
+        return False
+
+
+def _holds_on(images: Sequence[bytes], plan: GoldPlan, gold: str) -> bool:
+    """The same for each of these databases."""
+    for image in images:
+        with closing(engine.open_image(image)) as connection:
+            if not _holds(plan, gold, connection):
+                return False
+    return True
+
+
+def _is_heavy(real: apsw.Connection, gold: str) -> bool:
+    try:
+        engine.run(real, gold, _LIGHT_LIMITS)
+    except QueryError as error:
+        return error.kind == "too slow"
+    return False
 
 
 def _is_ambiguous(path: str, real: apsw.Connection, plan: GoldPlan) -> bool:
     try:
         with closing(engine.open_file(Path(path), reverse=True)) as reverse:
-            return not same_choice(allowed(real, plan, _LIMITS), allowed(reverse, plan, _LIMITS))
+            if not same_choice(allowed(real, plan, _LIMITS), allowed(reverse, plan, _LIMITS)):
+                return True
+            return bool(by_chance(real, plan, _LIMITS))
     except QueryError:
         return True

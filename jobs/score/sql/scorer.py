@@ -6,7 +6,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache as cached
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ SEED = 0
 #: Less than a gold query may use: nobody's answer needs as much, and a thousand bombs are a thousand waits. The steps
 #: decide, the same on any machine; the seconds are for functions that take long in one step.
 ANSWER_LIMITS = Limits(steps=40_000_000, cpu_s=8.0)
+#: Of a gold query that itself needs more than most (see prepare.py), what an answer that does the same may use.
+HEAVY_LIMITS = Limits()
 #: CPU seconds after which the kernel ends a worker: for judging (an answer has less, see judge.py), and for making
 #: a gold query ready.
 _JUDGE_CPU_S = 60
@@ -65,7 +67,7 @@ def score(
     """A verdict per row, in order. The verdicts depend neither on `workers` nor on the cache.
 
     `directory` is where the rows' database paths start, `limits` what an answer may use on each
-    database. Raises Failure(BAD_DATA) for a row without what scoring needs.
+    database where the gold is not heavy. Raises Failure(BAD_DATA) for a row without what scoring needs.
     """
     told = progress or (lambda _done, _of: None)
     extracted = [extract_sql(answer[:MAX_ANSWER_CHARACTERS]) for answer in answers]
@@ -191,8 +193,14 @@ def gold_key(job: dict[str, Any]) -> bytes:
 def judge_job(
     gold: dict[str, Any], query: str, database: str | None, limits: Limits = ANSWER_LIMITS
 ) -> dict[str, Any]:
-    """The sandbox job that judges one answer; of the gold's entry it carries what judging needs."""
+    """The sandbox job that judges one answer; of the gold's entry it carries what judging needs.
+
+    `limits` are what the answer may use, or more where the gold itself is heavy.
+    """
     needed = {name: gold[name] for name in _JUDGED_BY}
+    if gold["heavy"]:
+        steps, cpu_s = max(limits.steps, HEAVY_LIMITS.steps), max(limits.cpu_s, HEAVY_LIMITS.cpu_s)
+        limits = replace(limits, steps=steps, cpu_s=cpu_s)
     return {
         "task": "judge",
         "cpu_s": _JUDGE_CPU_S,

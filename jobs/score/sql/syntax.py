@@ -13,6 +13,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from jobs.score.sql.schema import Schema
 from jobs.score.sql.worker import OutOfCpu, within_cpu
 
 DIALECT = "sqlite"
@@ -84,8 +85,11 @@ class GoldPlan:
     offset: int = 0
 
 
-def gold_plan(gold: str, tree: exp.Expression | None) -> GoldPlan:
-    """The plan of a gold query; "exact" (its rows in its order) where its freedom cannot be expressed."""
+def gold_plan(gold: str, tree: exp.Expression | None, schema: Schema | None = None) -> GoldPlan:
+    """The plan of a gold query; "exact" (its rows in its order) where its freedom cannot be expressed.
+
+    `schema` is asked which names are columns, where a sort key names an output's alias inside an expression.
+    """
     if tree is None:
         return GoldPlan(gold, "exact" if "order by" in gold.lower() else "bag")
     root = unwrapped(tree)
@@ -98,7 +102,7 @@ def gold_plan(gold: str, tree: exp.Expression | None) -> GoldPlan:
     plain = root.copy()
     for name in ("limit", "offset"):
         plain.set(name, None)
-    keys = _keys(plain, order.expressions if order else [])
+    keys = _keys(plain, order.expressions if order else [], schema)
     if keys is None:
         return GoldPlan(gold, "exact")
     positions, appended = keys
@@ -112,7 +116,9 @@ def _integer(clause: Any) -> int | None:
     return None
 
 
-def _keys(query: exp.Expression, terms: Iterable[exp.Expression]) -> tuple[tuple[int, ...], int] | None:
+def _keys(
+    query: exp.Expression, terms: Iterable[exp.Expression], schema: Schema | None
+) -> tuple[tuple[int, ...], int] | None:
     """Positions of the sort keys in the output, appending to `query` what is not there; None where impossible.
 
     A position is counted from 0, an appended one as -1, -2, … in reverse order of appending.
@@ -123,33 +129,121 @@ def _keys(query: exp.Expression, terms: Iterable[exp.Expression]) -> tuple[tuple
     if not isinstance(first, exp.Select):
         return None
     free = first is query and not first.args.get("distinct")
-    starred = any(projection.is_star for projection in first.expressions)
-    shown = list(first.expressions)
-    names = {name.lower(): i for i, name in reversed(list(enumerate(p.alias_or_name for p in shown))) if name}
-    texts = {p.unalias().sql(dialect=DIALECT).lower(): i for i, p in reversed(list(enumerate(shown)))}
+    outputs = _Outputs(first, None if query.find(exp.With) else schema)
     positions: list[int] = []
     appended: list[exp.Expression] = []
     for term in terms:
         key = term.this if isinstance(term, exp.Ordered) else term
-        if isinstance(key, exp.Literal) and not key.is_string and key.name.isdigit():
-            found: int | None = int(key.name) - 1
-        else:
-            # SQLite looks for an output of that name first, then for an expression of that text.
-            bare = isinstance(key, exp.Column) and not key.table
-            found = names.get(key.name.lower()) if bare else None
-            if found is None:
-                found = texts.get(key.sql(dialect=DIALECT).lower())
-        if found is not None and not starred and 0 <= found < len(shown):
+        found = outputs.position(key)
+        if found is not None and not outputs.starred and 0 <= found < len(first.expressions):
             positions.append(found)
-        elif free and not (found is not None and isinstance(key, exp.Literal)):
-            appended.append(key.copy())
-            positions.append(-len(appended))
-        else:
+            continue
+        hidden = outputs.hidden(key) if free else None
+        if hidden is None:
             return None
+        appended.append(hidden)
+        positions.append(-len(appended))
     for expression in appended:
         first.append("expressions", expression)
     # -k was "the k-th appended"; counted from the end of the row it is the last but …
     return tuple(p if p >= 0 else -(len(appended) + p + 1) for p in positions), len(appended)
+
+
+class _Outputs:
+    """The outputs of a SELECT, as its ORDER BY sees them.
+
+    SQLite's rule for a name: if it is the whole term, an output's alias goes before a table's column; inside
+    an expression a table's column goes before an alias. An output without alias has no name: it is found as
+    the same column or the same text.
+    """
+
+    def __init__(self, select: exp.Select, schema: Schema | None) -> None:
+        shown = list(select.expressions)
+        self.starred = any(output.is_star for output in shown)
+        self._columns = _columns_of(select, schema)
+        backwards = list(reversed(list(enumerate(shown))))
+        self._aliases: dict[str, tuple[int, exp.Expression]] = {
+            o.alias.lower(): (i, o.this) for i, o in backwards if isinstance(o, exp.Alias)
+        }
+        # USING and NATURAL make one column of two, whose name stands for either.
+        merged = any(
+            join.args.get("using") or join.args.get("method") for join in select.args.get("joins") or []
+        )
+        plain = [(i, o) for i, o in backwards if isinstance(o, exp.Column) and not merged]
+        self._names: dict[str, int] = {output.name.lower(): i for i, output in plain}
+        self._texts = {_text(output.unalias()): i for i, output in backwards}
+
+    def position(self, key: exp.Expression) -> int | None:
+        """Which output a sort key is, from 0."""
+        inner = _sorted_by(key)
+        if _is_position(inner):
+            return int(inner.name) - 1
+        if isinstance(inner, exp.Column) and not inner.table:
+            name = inner.name.lower()
+            if name in self._aliases:
+                return self._aliases[name][0]
+            if name in self._names:
+                return self._names[name]
+        return self._texts.get(_text(inner))
+
+    def hidden(self, key: exp.Expression) -> exp.Expression | None:
+        """A sort key as an output of its own: an output sees no alias of the others. None where it cannot be told."""
+        inner = _sorted_by(key)
+        if _is_position(inner):
+            return None
+        whole = isinstance(inner, exp.Column) and not inner.table and inner.name.lower() in self._aliases
+        if whole and self._is_column(inner.name):
+            # Among a star's columns one has the alias's name: which of the two stands first decides.
+            return None
+        holder = exp.Paren(this=key.copy())
+        for column in list(holder.find_all(exp.Column)):
+            name = column.name.lower()
+            if column.table or name not in self._aliases or self._is_column(name) is True:
+                continue
+            if self._is_column(name) is None or column.parent_select is not None:
+                return None
+            column.replace(exp.Paren(this=self._aliases[name][1].copy()))
+        found: exp.Expression = holder.this
+        return found
+
+    def _is_column(self, name: str) -> bool | None:
+        """Whether a table that is read has a column of that name; None where that is not known."""
+        return None if self._columns is None else name.lower() in self._columns
+
+
+#: Columns that every table has.
+_ROW_NUMBERS = frozenset({"rowid", "oid", "_rowid_"})
+
+
+def _columns_of(select: exp.Select, schema: Schema | None) -> frozenset[str] | None:
+    """Lower-case names of all columns a SELECT can name, or None where it reads what is no table of the schema."""
+    found: set[str] = set(_ROW_NUMBERS)
+    for source in _sources(select):
+        table = schema.table(source.name) if schema is not None and isinstance(source, exp.Table) else None
+        if table is None or source.args.get("joins"):
+            return None
+        found |= {column.name.lower() for column in table.columns}
+    return None if select.args.get("laterals") else frozenset(found)
+
+
+def _sorted_by(key: exp.Expression) -> exp.Expression:
+    """A sort key without what SQLite looks through when it asks whether that is an output."""
+    while isinstance(key, exp.Paren | exp.Collate):
+        key = key.this
+    return key
+
+
+def _is_position(key: exp.Expression) -> bool:
+    return isinstance(key, exp.Literal) and not key.is_string and key.name.isdigit()
+
+
+def _text(node: exp.Expression) -> str:
+    """An expression's text; names, not literals, in lower case."""
+    copy = _sorted_by(node).copy()
+    for identifier in copy.find_all(exp.Identifier):
+        identifier.set("this", identifier.name.lower())
+        identifier.set("quoted", False)
+    return str(copy.sql(dialect=DIALECT))
 
 
 def tables_used(tree: exp.Expression | None) -> frozenset[str]:

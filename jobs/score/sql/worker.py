@@ -32,6 +32,7 @@ _DESCRIPTORS = 64
 #: Bytes of a batch, before it.
 LENGTH = struct.Struct("=Q")
 OUT_OF_MEMORY_EXIT = 9
+_MAX_ERROR_CHARACTERS = 300
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 
@@ -91,14 +92,31 @@ def within_cpu(seconds: float) -> Iterator[None]:
 
 
 def serve(handle: Callable[[dict[str, Any]], Any]) -> None:
-    """Answer batches until stdin ends. A job's own error is an answer; running out of memory ends the process."""
+    """Answer batches until stdin ends. A job's own error is an answer; any other ends the process: see `answered`."""
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     while header := source.read(LENGTH.size):
         for job in marshal.loads(source.read(*LENGTH.unpack(header))):
             allow_cpu(job["cpu_s"])
-            answer = json.dumps({"value": handle(job)})
+            answer = json.dumps({"value": answered(handle, job)})
             sink.write(answer.encode() + b"\n")
             sink.flush()
+
+
+def answered(handle: Callable[[dict[str, Any]], Any], job: dict[str, Any]) -> Any:
+    """What `handle` says, or {"error": one short line} where a proof fails.
+
+    A proof is for a person, who can do something with the error. A verdict is kept, so that one that
+    fails must not look like one: its process ends.
+    """
+    try:
+        return handle(job)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as error:
+        if job["task"] != "explain":
+            raise
+        text = f"{type(error).__name__}: {error}"[:_MAX_ERROR_CHARACTERS]
+        return {"error": "".join(c if c.isprintable() else " " for c in text)}
 
 
 def main(parent: int, memory_bytes: int) -> None:

@@ -1,0 +1,127 @@
+"""No answer is wrong for taking another of rows that tie, where the gold query itself leaves it to chance."""
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+from small_sql_data import SqlData
+
+from jobs.score.result import RowScore
+from jobs.score.sql import engine, gold
+from jobs.score.sql.chance import decided
+from jobs.score.sql.engine import Limits
+from jobs.score.sql.scorer import score
+from jobs.score.sql.syntax import gold_plan, parse
+
+LIMITS = Limits()
+#: Two singers are 30 years old, and two countries have two singers each.
+OF_AN_AGE = (
+    "SELECT country, weight FROM singer WHERE id = (SELECT id FROM singer ORDER BY abs(age - 30) LIMIT 1)"
+)
+OF_A_COUNTRY = (
+    "SELECT name FROM singer WHERE country = "
+    "(SELECT country FROM singer GROUP BY country ORDER BY count(*) DESC LIMIT 1)"
+)
+BARE = "SELECT country, name, count(*) FROM singer GROUP BY country"
+
+
+@pytest.fixture
+def judged(sql_data: SqlData) -> Callable[[str, list[str]], list[RowScore]]:
+    def judge(gold_sql: str, answers: list[str]) -> list[RowScore]:
+        row = sql_data.rows[0]
+        messages = (*row.messages[:-1], {"role": "assistant", "content": gold_sql})
+        rows = [dataclasses.replace(row, id=str(n), messages=messages) for n in range(len(answers))]
+        return score(rows, answers, sql_data.directory, workers=1).rows
+
+    return judge
+
+
+@pytest.mark.parametrize(
+    ("sql", "right", "wrong"),
+    [
+        (
+            OF_AN_AGE,
+            [OF_AN_AGE.replace(" LIMIT", ", id LIMIT"), OF_AN_AGE.replace(" LIMIT", ", id DESC LIMIT")],
+            [OF_AN_AGE.replace(" LIMIT", " DESC LIMIT")],
+        ),
+        (
+            OF_A_COUNTRY,
+            [
+                OF_A_COUNTRY.replace("DESC", "DESC, country DESC"),
+                OF_A_COUNTRY.replace("DESC", "DESC, country"),
+            ],
+            ["SELECT name FROM singer WHERE country = 'Turkey'"],
+        ),
+        (
+            BARE,
+            [BARE.replace("name", "min(name)"), BARE.replace("name", "max(name)")],
+            [BARE.replace("name", "NULL"), BARE.replace("count(*)", "max(age)")],
+        ),
+    ],
+    ids=["row", "group", "bare column"],
+)
+def test_on_a_real_database_either_choice_is_right(
+    judged: Callable[[str, list[str]], list[RowScore]], sql: str, right: list[str], wrong: list[str]
+) -> None:
+    found = judged(sql, [sql, *right, *wrong])
+    assert [row.scores["strict"] for row in found] == [True] * (1 + len(right)) + [False] * len(wrong)
+    assert found[0].flags["ambiguous_gold"]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT country FROM singer WHERE age = (SELECT age FROM singer ORDER BY age DESC LIMIT 1)",  # equal ties
+        "SELECT country, count(*) FROM singer GROUP BY country",
+        "SELECT id, name, count(*) FROM singer GROUP BY id",  # one name for an id
+        "SELECT name, max(age) FROM singer GROUP BY country",  # from the row that holds the maximum
+        "SELECT name FROM singer ORDER BY age DESC LIMIT 1",  # compare.py knows what this leaves open
+    ],
+)
+def test_a_gold_without_chance_is_not_flagged(
+    judged: Callable[[str, list[str]], list[RowScore]], sql: str
+) -> None:
+    (found,) = judged(sql, [sql])
+    assert found.scores["strict"]
+    assert not found.flags["ambiguous_gold"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "ties", "stable"),
+    [
+        ("SELECT b FROM t WHERE a = (SELECT a FROM t ORDER BY b LIMIT 1)", True, True),
+        ("SELECT a FROM t WHERE a = (SELECT a FROM t ORDER BY b LIMIT 1)", True, False),
+        ("SELECT a FROM t WHERE a = (SELECT a FROM t ORDER BY b LIMIT 1)", False, True),
+        ("SELECT a FROM t WHERE a IN (SELECT a FROM t UNION SELECT a FROM t ORDER BY a LIMIT 1)", True, True),
+        ("SELECT count(*) FROM (SELECT a FROM t ORDER BY b LIMIT 1)", True, True),
+        ("SELECT a, count(*) FROM t GROUP BY b", True, False),
+        ("SELECT c, count(*) FROM t GROUP BY b", True, False),  # NULL or a text: min() would not see it
+        ("SELECT b, count(*) FROM t GROUP BY b HAVING a > 1", True, False),
+        ("SELECT T.b AS a, count(*) FROM t AS T GROUP BY b ORDER BY a", True, True),  # an output of that name
+        ("SELECT b % 2 AS k, count(*) FROM t GROUP BY k", True, True),
+        ("SELECT x.a FROM (SELECT a, count(*) FROM t GROUP BY b) AS x", True, False),
+    ],
+)
+def test_a_generated_database_is_stable_where_all_choices_are_one(sql: str, ties: bool, stable: bool) -> None:
+    plan = gold_plan(sql, parse(sql))
+    with closing(engine.unguarded_image()) as connection:
+        connection.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b INTEGER, c TEXT)")
+        connection.execute("INSERT INTO t VALUES (1, 5, 'x'), (2, ?, NULL), (3, 7, 'x')", (5 if ties else 6,))
+        image = connection.serialize("main")
+    with closing(engine.open_image(image)) as connection:
+        expected = gold.allowed(connection, plan, LIMITS)
+    assert gold.is_stable(image, plan, expected, LIMITS) is stable
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT name FROM singer WHERE age > 20",
+        "SELECT name FROM singer ORDER BY age LIMIT 1",
+        "SELECT country, count(*) FROM singer GROUP BY country",
+        "not a query LIMIT",
+    ],
+)
+def test_a_gold_without_such_a_clause_is_not_run_again(sql: str) -> None:
+    assert decided(sql) == ()

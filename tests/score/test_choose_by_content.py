@@ -1,0 +1,28 @@
+"""The databases kept without a real one are chosen by what they hold."""
+
+from contextlib import closing
+
+from jobs.score.sql import engine
+from jobs.score.sql.choose import LEAST_KEPT, choose
+from jobs.score.sql.engine import Limits, open_image, run
+from jobs.score.sql.syntax import GoldPlan
+
+PLAIN = "('x'), ('y'), ('z')"
+#: By number of the candidate; all others are plain.
+SPECIAL = {12: "('x'), (NULL), ('z')", 14: "('x'), ('X'), ('z')", 16: "('x'), ('x'), ('x')"}
+
+
+def build(number: int, fill_all: bool) -> bytes:
+    with closing(engine.unguarded_image()) as connection:
+        connection.execute("CREATE TABLE t (a TEXT); CREATE TABLE other (n INTEGER)")
+        connection.execute(f"INSERT INTO t VALUES {SPECIAL.get(number, PLAIN)}")
+        if fill_all:
+            connection.execute("INSERT INTO other VALUES (?)", (number,))
+        return connection.serialize("main")
+
+
+def test_those_with_nulls_ties_and_other_spellings_are_kept_with_all_tables_filled() -> None:
+    found = choose(GoldPlan("SELECT a FROM t", "bag"), [], None, build, [], {"t"})
+    kept = [run(open_image(image), "SELECT n FROM other", Limits()).rows[0][0] for image in found.images]
+    assert set(SPECIAL) <= set(kept)
+    assert len(kept) == len(set(kept)) == LEAST_KEPT

@@ -1,0 +1,131 @@
+"""`--explain` shows what it can, says what it cannot, and never contradicts the verdict."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_sql_data import SqlData
+
+from jobs.score import command
+from jobs.score.sql import engine, explain, syntax, worker
+from jobs.score.sql.engine import Limits
+from jobs.score.sql.pool import Lost, Pool
+
+SINGER = "CREATE TABLE singer (id INTEGER PRIMARY KEY, name TEXT, country TEXT);"
+ROWS = SINGER + "INSERT INTO singer VALUES (1, 'Ann', 'Chad'), (2, 'Bob', 'France'), (3, 'Eve', 'France');"
+
+
+def proof(gold: str, answer: str, script: str = ROWS) -> dict[str, Any]:
+    """The proof on one database, as a worker makes it."""
+    with closing(engine.unguarded_image()) as connection:
+        connection.execute(script)
+        image = connection.serialize("main")
+    plan = syntax.gold_plan(gold, syntax.parse(gold))
+
+    def read_schema() -> Any:
+        return explain.schema_of(lambda: engine.unguarded_image(image))
+
+    with closing(engine.open_image(image)) as connection:
+        return explain.explain(plan, answer, [("real", connection, read_schema)])
+
+
+def test_text_that_is_not_utf8_is_kept_while_rows_are_taken_away() -> None:
+    script = SINGER + "INSERT INTO singer VALUES (1, CAST(x'4DFC' AS TEXT), 'Chad'), (2, 'Bob', 'Chad');"
+    found = proof("SELECT name FROM singer", "SELECT name FROM singer WHERE name >= 'C'", script)
+    assert (found["shrunk"], found["tables"][0]["rows"]) == (True, [[2, "Bob", "Chad"]])
+    found = proof("SELECT name FROM singer", "SELECT name FROM singer WHERE id > 1", script)
+    assert (found["shrunk"], found["tables"][0]["rows"]) == (True, [[1, "M?", "Chad"]])
+
+
+def test_a_gold_query_that_is_too_slow_leaves_the_rest_of_the_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explain, "_LIMITS", Limits(steps=10_000, cpu_s=60.0))
+    many = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 100000) SELECT count(*) FROM n, singer"
+    found = proof(many, "SELECT name FROM singer")
+    assert "too slow" in found["gold"]["error"]
+    assert "too slow" in found["note"]
+    assert (found["shrunk"], found["answer"]["of"], found["tables"][0]["of"]) == (False, 3, 3)
+
+
+def test_what_cannot_be_copied_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_rows: object) -> bytes:
+        raise UnicodeEncodeError("utf-8", "x", 0, 1, "no")
+
+    monkeypatch.setattr(explain._Rows, "image", fail)
+    found = proof("SELECT name FROM singer", "SELECT id FROM singer")
+    assert (found["shrunk"], found["tables"][0]["of"]) == (False, 3)
+    assert found["note"].startswith("not made smaller: ")
+
+
+CHANCE = "SELECT name, count(*) FROM singer"
+
+
+@pytest.mark.parametrize("order", ["ASC", "DESC"])
+def test_a_gold_result_that_is_chance_is_called_so(order: str) -> None:
+    found = proof(
+        CHANCE, f"SELECT (SELECT name FROM singer ORDER BY id {order} LIMIT 1), count(*) FROM singer"
+    )
+    assert found["note"] == "the gold's own result is chance here; either is right"
+    assert (found["shrunk"], found["tables"][0]["of"]) == (False, 3)
+
+
+def test_an_answer_that_is_none_of_the_results_by_chance_is_called_so() -> None:
+    found = proof(CHANCE, "SELECT 'Zoe', count(*) FROM singer")
+    assert found["note"] == "the gold's own result is chance here; the answer is none of those it can be"
+
+
+def test_rows_are_not_taken_away_until_the_gold_is_chance() -> None:
+    common = "SELECT country FROM singer GROUP BY country ORDER BY count(*) DESC LIMIT 1"
+    found = proof(
+        f"SELECT name FROM singer WHERE country = ({common})",
+        "SELECT name FROM singer WHERE country = 'Chad'",
+    )
+    assert found["shrunk"]
+    countries = [row[2] for row in found["tables"][0]["rows"]]
+    assert countries.count("France") > countries.count("Chad")
+    assert found["note"] is None
+
+
+def test_the_terminal_says_that_the_gold_is_chance(
+    sql_data: SqlData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    questions = sql_data.directory / "train_spider.json"
+    questions.write_text(f'[{{"question": "q", "query": "{CHANCE}", "db_id": "music"}}]')
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text(
+        '{"answer": "SELECT (SELECT name FROM singer ORDER BY id DESC LIMIT 1), count(*) FROM singer"}\n'
+    )
+    arguments = ["sql", "--data", str(sql_data.directory), "--split", "train", "--predictions", str(answers)]
+    assert command.main([*arguments, "--explain", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "strict yes" in shown
+    assert "the gold's own result is chance here; either is right" in shown
+    assert "as small as it will go" not in shown
+
+
+def test_a_proof_that_fails_says_how_and_its_process_lives() -> None:
+    with Pool(1) as pool:
+        pool.map([{"task": "explain", "cpu_s": 5}])
+        (before,) = pool.pids()
+        (found,) = pool.map([{"task": "explain", "cpu_s": 5}])
+        assert found == {"error": "KeyError: 'gold'"}
+        assert pool.pids() == [before]
+
+
+def test_a_verdict_that_fails_is_lost_and_never_kept() -> None:
+    with Pool(1) as pool:
+        (found,) = pool.map([{"task": "judge", "cpu_s": 5}])
+    assert isinstance(found, Lost)
+
+
+def test_the_message_of_a_failed_proof_is_one_short_line() -> None:
+    def fail(_job: dict[str, Any]) -> Any:
+        raise ValueError("a\nb\x1b[2J\ud800" + "c" * 1000)
+
+    told = worker.answered(fail, {"task": "explain"})["error"]
+    assert told.startswith("ValueError: a b")
+    assert told.isprintable()
+    assert len(told) <= 300
+    told.encode()

@@ -1,0 +1,88 @@
+"""A gold query that runs is judged right when it is given as the answer, or said to be no use and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from one_sql_case import judged, prepared, real_database
+
+from jobs.score.sql import syntax
+from jobs.score.sql.engine import Limits
+from jobs.score.sql.pool import Pool
+from jobs.score.sql.prepare import prepare
+from jobs.score.sql.scorer import judge_job
+from jobs.score.sql.syntax import GoldPlan
+
+SCHEMA = "CREATE TABLE t (id INTEGER PRIMARY KEY, day TEXT, age INTEGER)"
+ROWS = ";".join(f"INSERT INTO t VALUES ({n}, '2014-01-{n % 27 + 1:02}', {n % 7})" for n in range(1, 61))
+
+
+@pytest.mark.parametrize("kind", ["DATE", "DATETIME", "TIMESTAMP"])
+@pytest.mark.parametrize(
+    "gold",
+    [
+        "SELECT CAST(day AS {}) FROM t ORDER BY id",
+        "SELECT id, day FROM t ORDER BY CAST(day AS {}), id LIMIT 7",
+    ],
+)
+def test_a_gold_that_sqlglot_writes_otherwise_is_right(gold: str, kind: str) -> None:
+    entry = prepared(gold.format(kind), SCHEMA)
+    assert judged(entry, gold.format(kind))["strict"]
+    assert not judged(entry, "SELECT id FROM t ORDER BY id")["strict"]
+
+
+@pytest.mark.parametrize("broken", ["SELECT no_such_column FROM t", "SELECT id + 1, id FROM t ORDER BY id"])
+def test_where_the_plan_is_not_the_gold_its_own_order_counts(
+    broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(syntax, "gold_plan", lambda *_: GoldPlan(broken, "choice", 1, (-1,)))
+    gold = "SELECT id FROM t ORDER BY id"
+    entry = prepare({"sql": gold, "database": None, "schema": SCHEMA, "context": SCHEMA, "seed": 0})
+    assert entry["valid"], entry["problem"]
+    assert entry["plan"]["mode"] == "exact"
+    assert judged(entry, gold)["strict"]
+
+
+COUNTING = (
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400000) SELECT max(i) FROM n"
+)
+
+
+def test_a_gold_without_a_database_says_why() -> None:
+    entry = prepared(COUNTING, SCHEMA)
+    assert not entry["valid"]
+    assert entry["problem"] == "on generated databases: too slow: stopped at its limit of steps"
+
+
+HEAVY = "SELECT max(a.age + b.age * c.age - d.age) FROM t AS a, t AS b, t AS c, t AS d WHERE d.id < 8"
+FEW = Limits(steps=1_000_000)
+
+
+def test_an_answer_to_a_heavy_gold_may_take_as_long(tmp_path: Path) -> None:
+    real = real_database(tmp_path / "real.sqlite", f"{SCHEMA};{ROWS}")
+    entry = prepared(HEAVY, SCHEMA, real)
+    assert entry["heavy"]
+    answers = [HEAVY, HEAVY.replace("b.age * c.age", "c.age * b.age"), HEAVY.replace("d.age", "d.id")]
+    with Pool(1) as pool:
+        verdicts = pool.map([judge_job(entry, answer, real, FEW) for answer in answers])
+    assert [verdict["strict"] for verdict in verdicts] == [True, True, False]  # type: ignore[index]
+
+
+def test_an_answer_to_another_gold_may_not(tmp_path: Path) -> None:
+    real = real_database(tmp_path / "real.sqlite", f"{SCHEMA};{ROWS}")
+    entry = prepared("SELECT 42 FROM t WHERE id = 1", SCHEMA, real)
+    assert not entry["heavy"]
+    with Pool(1) as pool:
+        (verdict,) = pool.map([judge_job(entry, HEAVY, real, FEW)])
+    assert verdict["reason"].startswith("too slow")  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("more", "right"), [("INSERT INTO t VALUES (90, 'x', 99)", True), ("", False)])
+def test_ties_that_the_real_database_has_not_make_no_difference(
+    more: str, right: bool, tmp_path: Path
+) -> None:
+    real = real_database(tmp_path / "real.sqlite", f"{SCHEMA};{ROWS};{more}")
+    entry = prepared("SELECT day FROM t ORDER BY age DESC LIMIT 1", SCHEMA, real)
+    verdict = judged(entry, "SELECT day FROM t WHERE age = (SELECT max(age) FROM t)", real)
+    assert verdict["strict"] is right
