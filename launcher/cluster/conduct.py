@@ -103,7 +103,7 @@ def _conduct_once(arguments: argparse.Namespace, process: _Pod) -> int:
     own = cluster.get("Job", arguments.job)
     if own is None or process.stopping:
         return _TERMINATED  # deleted: everything that hangs on it goes as well
-    take_over(cluster, plan.run_id, own)
+    take_over(cluster, attempt, own)
     jobs = {
         stage.name: json.loads((arguments.run / f"job-{stage.name}.json").read_bytes())
         for stage in plan.stages
@@ -196,12 +196,23 @@ def open_attempt(plan: Plan, store: Store, number: int, request: dict[str, Any])
     return attempt
 
 
-def take_over(cluster: Cluster, run_id: str, own: dict[str, Any]) -> None:
-    """End older conductors of this run (another placement, an earlier attempt), and with them their stages."""
-    for job in live_conductors(cluster, run_id):
-        if _age_order(job) < _age_order(own):
+def take_over(cluster: Cluster, attempt: Attempt, own: dict[str, Any]) -> None:
+    """End older conductors of this run (another placement, an earlier attempt), and with them their stages.
+
+    Not one that has left and whose Job only does not say so yet: what its pods show is kept.
+    """
+    for job in live_conductors(cluster, attempt.run_id):
+        if _age_order(job) < _age_order(own) and not _has_left(job, attempt):
             print(f"taking over from {job['metadata']['name']}", flush=True)
             cluster.delete("Job", job["metadata"]["name"])
+
+
+def _has_left(job: dict[str, Any], attempt: Attempt) -> bool:
+    """Whether a conductor is an earlier attempt's, and has ended in good order."""
+    number = str(job["metadata"].get("labels", {}).get(ATTEMPT_LABEL, ""))
+    if not number.isdigit() or int(number) == attempt.number:
+        return False
+    return Attempt(attempt.store, attempt.run_id, int(number)).left
 
 
 def _age_order(job: dict[str, Any]) -> tuple[float, str]:

@@ -515,8 +515,31 @@ def test_two_conductors_of_the_same_second_never_end_each_other(scene: Scene) ->
     }
     scene.cluster.things["Job"] |= made
     for own in made.values():
-        take_over(scene.cluster, scene.plan.run_id, own)  # type: ignore[arg-type]
+        take_over(scene.cluster, scene.attempt, own)  # type: ignore[arg-type]
     assert list(scene.cluster.things["Job"]) == ["b"]
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_an_earlier_attempt_that_has_left_is_kept_for_whoever_looks_at_its_pods(
+    scene: Scene, left: bool
+) -> None:
+    labels = {"tuneyard.dev/run": scene.plan.run_id, "app.kubernetes.io/component": "conductor"}
+    made = {
+        name: {
+            "metadata": {
+                "name": name,
+                "labels": {**labels, "tuneyard.dev/attempt": number},
+                "creationTimestamp": at,
+            },
+            "status": {},  # its controller has not looked yet
+        }
+        for name, number, at in (("old", "1", "2026-11-27T04:00:00Z"), ("new", "2", "2026-11-27T05:00:00Z"))
+    }
+    scene.cluster.things["Job"] |= made
+    scene.attempt.beat({}, left=left)
+    second = Attempt(scene.store, scene.plan.run_id, 2)
+    take_over(scene.cluster, second, made["new"])  # type: ignore[arg-type]
+    assert scene.cluster.deleted == ([] if left else ["old"])
 
 
 class Lost(Exception):

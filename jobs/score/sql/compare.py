@@ -4,7 +4,7 @@ A gold result is not one table but all tables that the gold query allows: `ORDER
 with equal keys in any order, and `LIMIT` after it leaves a choice among those at the edge. This
 is written as segments: of each segment's rows, `take` must come next, in any order.
 
-Not covered: what a `LIMIT` inside a subquery leaves open (see plan.py, `unstable`).
+Not covered: what a `LIMIT` inside a subquery leaves open (see chance.py).
 """
 
 from __future__ import annotations
