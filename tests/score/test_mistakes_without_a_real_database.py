@@ -113,3 +113,14 @@ def test_a_database_of_many_tables_grows_by_no_page() -> None:
         images(MANY_TABLES, "t7", fill_all=True), images(MANY_TABLES, "t7", fill_all=False), strict=True
     ):
         assert len(filled) == len(bare)
+
+
+def test_where_every_row_of_the_gold_is_chance_no_answer_is_right_for_returning_nothing(
+    sql_data: SqlData,
+) -> None:
+    gold = "SELECT id FROM singer GROUP BY country HAVING count(*) > 2"
+    right = [gold, gold.replace("SELECT id", "SELECT min(id)"), gold.replace("SELECT id", "SELECT max(id)")]
+    wrong = ["SELECT id FROM singer WHERE 0", gold.replace("> 2", "> 4"), gold.replace("country", "age")]
+    found = scored(sql_data, [(gold, answer) for answer in [*right, *wrong]])
+    assert [row.scores["strict"] for row in found.rows] == [True] * len(right) + [False] * len(wrong)
+    assert not found.rows[0].flags["both_empty"]

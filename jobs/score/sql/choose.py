@@ -33,7 +33,7 @@ PATIENCE_BESIDE_REAL = 15
 #: Databases kept for their mutants at most; and where there is no real one, in all at least.
 MOST_KEPT = 8
 LEAST_KEPT = 6
-#: Of databases on which the gold's result is chance, where there are no others: the fewer, the less harm.
+#: Of databases on which the gold's result is chance, where on no other it has rows: the fewer, the less harm.
 UNSTABLE_KEPT = 2
 #: Mutants run amok more often than gold queries do, and are worth less.
 MUTANT_LIMITS = Limits(steps=3_000_000, cpu_s=3.0, rows=50_000, content_bytes=16 << 20)
@@ -96,8 +96,12 @@ def choose(
     images = [candidate.image for candidate in kept]
     if real is None:
         # An answer may read any table. Filling them all takes long, and mutants do not read them.
-        numbers = [candidate.number for candidate in _with_spare(hunt.pool, kept, tables)]
-        images = [build(number, True) for number in numbers or hunt.unstable[:UNSTABLE_KEPT]]
+        chosen = _with_spare(hunt.pool, kept, tables)
+        numbers = [candidate.number for candidate in chosen]
+        if not any(candidate.shows_rows for candidate in chosen):
+            # An answer that returns nothing must not be right for want of a database that is not chance.
+            numbers += hunt.unstable[:UNSTABLE_KEPT]
+        images = [build(number, True) for number in numbers]
     return Choice(
         images,
         Counter(mutant.kind for index, mutant in enumerate(mutants) if index not in hunt.broken),

@@ -39,8 +39,8 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
     {"sql", "valid", "problem", "plan", "real": whether the real database is used, "ambiguous":
     whether chance has a part in its result there, "heavy": whether it needs more steps there than most,
     "images": generated databases, "expected": what
-    it allows on each database (see gold.py), or {"digests": of results it has returned there} where that
-    is too much to keep, "columns",
+    it allows on each database (see gold.py), or {"digests": of results it has returned there, "chance": whether
+    others are as right} where that is too much to keep, "columns",
     "normalised", "hardness", "mutants": {kind: made}, "survivors": [[kind, change, sql, rule]]}.
     """
     gold = job["sql"]
@@ -202,13 +202,13 @@ def _expected(
             if ambiguous:
                 with closing(engine.open_file(Path(job["database"]), reverse=True)) as reverse:
                     digests += _digests(job["sql"], [reverse])
-            found = {"digests": digests}
+            found = {"digests": digests, "chance": ambiguous}
         kept.append(found)
     for image in images:
         with closing(engine.open_image(image)) as connection:
-            kept.append(
-                to_json(allowed(connection, plan, _LIMITS)) or {"digests": _digests(job["sql"], [connection])}
-            )
+            chance = bool(by_chance(connection, plan, _LIMITS))
+            found = None if chance else to_json(allowed(connection, plan, _LIMITS))
+            kept.append(found or {"digests": _digests(job["sql"], [connection]), "chance": chance})
     return kept
 
 

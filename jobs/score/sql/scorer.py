@@ -36,7 +36,7 @@ MEASURES = ("exact", "exact_normalised", "strict", "official")
 #: Judged together and then kept: what is lost when the process is killed.
 _JOBS_PER_COMMIT = 512
 _GOLD_BATCH_JOBS = 2
-_JUDGED_BY = ("sql", "plan", "real", "ambiguous", "expected", "images", "columns", "normalised")
+_JUDGED_BY = ("sql", "plan", "real", "expected", "images", "columns", "normalised")
 
 Progress = Callable[[int, int], None]
 
