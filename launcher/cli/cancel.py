@@ -8,7 +8,8 @@ import click
 
 from launcher import closing, site
 from launcher.cli.options import CLUSTER_PATIENCE_S, context_option, open_named_store, store_options
-from launcher.outcome import Failure
+from launcher.cli.show import one_line
+from launcher.outcome import Failure, Reason
 from launcher.runs import Attempt, find
 from launcher.submission import newest_attempt
 from launcher.targets import wait_until_left
@@ -51,12 +52,15 @@ def _abandoned(attempt: Attempt, site_path: Path | None, context: str | None) ->
     from launcher.render import ATTEMPT_LABEL, RUN_LABEL
 
     try:
-        cluster = Cluster.connect(site.load(site_path).namespace, context, patience_s=CLUSTER_PATIENCE_S)
-        return end_abandoned(attempt, cluster)
+        namespace = site.load(site_path).namespace
+        if namespace is None:
+            raise Failure(Reason.USAGE, "no site file names its namespace (--site FILE)")
+        return end_abandoned(attempt, Cluster.connect(namespace, context, patience_s=CLUSTER_PATIENCE_S))
     except Failure as failure:
         labels = f"{RUN_LABEL}={attempt.run_id},{ATTEMPT_LABEL}={attempt.number}"
         click.echo(
-            f"warning: not asked the cluster: {failure.what}; Jobs may be left: kubectl get jobs -l {labels}",
+            f"warning: not asked the cluster: {one_line(failure.what)}; Jobs may be left: "
+            f"kubectl get jobs -l {labels}",
             err=True,
         )
         return False

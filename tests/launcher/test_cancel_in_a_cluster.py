@@ -41,6 +41,8 @@ def cluster(attempt: Attempt, monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
 def cancel(attempt: Attempt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], int]:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "tuneyard").mkdir()
+    (tmp_path / "tuneyard" / "site.yaml").write_text("format: 1\nnamespace: team\n")
     monkeypatch.setattr(
         sys, "argv", ["launcher", "cancel", attempt.run_id, "--store", str(tmp_path / "store")]
     )
@@ -77,6 +79,20 @@ def test_a_second_cancel_deletes_what_the_first_could_not(
     assert f"kubectl get jobs -l {RUN_LABEL}={attempt.run_id},{ATTEMPT_LABEL}=1" in said
     assert cancel() == 0
     assert cluster.deleted == ["conductor"]
+
+
+def test_without_a_namespace_it_says_that_nobody_was_asked(
+    cluster: FakeCluster,
+    cancel: Callable[[], int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # The context's own would be another, and "nothing is there" not true.
+    (tmp_path / "tuneyard" / "site.yaml").unlink()
+    cluster.end("conductor", 1)
+    assert cancel() == 0
+    assert cluster.deleted == []
+    assert "no site file names its namespace (--site FILE); Jobs may be left" in capsys.readouterr().err
 
 
 def test_what_a_conductor_that_left_in_good_order_leaves_is_kept(
