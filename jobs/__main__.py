@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from jobs import pod, stage
+from jobs import pod, stage, told
 from launcher.outcome import Failure
 from launcher.plan import parse
 from launcher.runs import Attempt
@@ -75,6 +75,9 @@ def main() -> int:
     try:
         return _VERBS[verb](arguments)
     except Failure as failure:
+        if verb in ("rehearse", "verify"):
+            return told.tell(failure, verb)
+        # A stage's log, and what `plan` reads of `count`.
         print(failure.text(), file=sys.stderr)
         return failure.exit_code
 

@@ -6,24 +6,18 @@ import argparse
 import errno
 import json
 import re
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from jobs import told
 from jobs.prepare.card import summary
 from jobs.prepare.sources import SOURCES, detect
 from jobs.prepare.write import prepare
 from launcher.experiment import Data
-from launcher.outcome import DISPOSITIONS, Failure, Reason
+from launcher.outcome import Failure, Reason
 
 _TASKS = ("sql", "viggo", "chat")
-#: What to do where only the reason is known: of a run one would say "submit again".
-_ADVICE = {
-    Reason.USAGE: "launcher data --help",
-    Reason.BAD_DATA: "correct what is listed, then give the same command again",
-    Reason.MISSING_INPUT: "correct the path",
-}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -32,8 +26,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         card = _prepare(arguments)
     except Failure as failure:
-        print(f"error: {_told_of_options(failure).text()}", file=sys.stderr)
-        return failure.exit_code
+        return told.tell(_of_options(failure), "data")
     if arguments.output == "json":
         print(json.dumps(card, indent=2, ensure_ascii=False))
     else:
@@ -41,15 +34,14 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _told_of_options(failure: Failure) -> Failure:
-    """The same failure in the words of this command: the stage's speak of an experiment's keys and of submit."""
-    step = failure.next_step
-    if step == DISPOSITIONS[failure.reason].advice:
-        step = _ADVICE.get(failure.reason, step)
+def _of_options(failure: Failure) -> Failure:
+    """The same failure with the options of this command in place of an experiment's keys."""
     problems = tuple(
         re.sub(r"\bdata\.(train|validation|test)_rows\b", r"--\1-rows", line) for line in failure.problems
     )
-    return Failure(failure.reason, failure.what, where=failure.where, problems=problems, next_step=step)
+    return Failure(
+        failure.reason, failure.what, where=failure.where, problems=problems, next_step=failure.next_step
+    )
 
 
 def _source(task: str, source: str | None, directory: Path | None) -> str:

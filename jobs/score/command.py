@@ -11,20 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jobs import told
 from jobs.prepare.sources import detect, read_part
 from jobs.score import explanation
 from jobs.score.cache import default_path
 from jobs.score.predictions import read_answers
 from jobs.score.scoring import Scoring, score_rows
-from launcher.outcome import DISPOSITIONS, Failure, Reason
+from launcher.outcome import Failure, Reason
 
 _PROGRESS_INTERVAL_S = 0.5
-#: What to do where only the reason is known: of a run one would say "submit again".
-_ADVICE = {
-    Reason.USAGE: "launcher score --help",
-    Reason.BAD_DATA: "correct what is listed, then give the same command again",
-    Reason.MISSING_INPUT: "correct the path",
-}
 
 
 def main(argv: list[str]) -> int:
@@ -33,21 +28,8 @@ def main(argv: list[str]) -> int:
     try:
         _score(options)
     except Failure as failure:
-        # A message may quote a file: nothing in it shall move the cursor.
-        text = "".join(c if c.isprintable() or c == "\n" else " " for c in _told(failure).text())
-        print(f"error: {text}", file=sys.stderr)
-        return failure.exit_code
+        return told.tell(failure, "score")
     return 0
-
-
-def _told(failure: Failure) -> Failure:
-    """The same failure in the words of this command: where only the reason is known, the advice is a run's."""
-    step = failure.next_step
-    if step == DISPOSITIONS[failure.reason].advice:
-        step = _ADVICE.get(failure.reason, step)
-    return Failure(
-        failure.reason, failure.what, where=failure.where, problems=failure.problems, next_step=step
-    )
 
 
 def _score(options: argparse.Namespace) -> None:
