@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from job_scene import Scene
 
 from launcher.store import DirectoryStore
 
@@ -14,6 +15,11 @@ from launcher.store import DirectoryStore
 @pytest.fixture
 def store(tmp_path: Path) -> DirectoryStore:
     return DirectoryStore(tmp_path / "store")
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path / "store")
 
 
 @pytest.fixture

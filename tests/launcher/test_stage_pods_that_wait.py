@@ -1,0 +1,203 @@
+"""A stage's pod that does not start, or is not heard of: waited for or given up, and said either way."""
+
+from __future__ import annotations
+
+import pytest
+from job_scene import START_TIMEOUT_S, Scene
+
+from launcher.cluster.refusals import refusal
+from launcher.outcome import Reason
+
+
+def test_an_image_that_cannot_be_pulled_is_given_up_after_the_start_timeout(scene: Scene) -> None:
+    scene.on_tick = lambda s: (
+        [s.cluster.wait_for(job, "ImagePullBackOff", "Back-off pulling image") for job in s.live()] and None
+    )
+    failure = scene.failure(scene.conduct(), "prepare")
+    assert failure.reason is Reason.CANNOT_START
+    assert "ImagePullBackOff: Back-off pulling image" in failure.what
+    assert START_TIMEOUT_S <= scene.tick < START_TIMEOUT_S + 30
+    assert "prepare-aaaaa-t1" in scene.cluster.deleted
+
+
+def test_a_missing_secret_is_given_up_soon(scene: Scene) -> None:
+    scene.on_tick = lambda s: (
+        [
+            s.cluster.wait_for(job, "CreateContainerConfigError", 'secret "store" not found')
+            for job in s.live()
+        ]
+        and None
+    )
+    failure = scene.failure(scene.conduct(), "prepare")
+    assert 'secret "store" not found' in failure.what
+    assert scene.tick < 60
+
+
+def test_what_a_pod_waits_for_is_noted_while_it_waits(scene: Scene) -> None:
+    seen: list[str] = []
+
+    def act(scene: Scene) -> None:
+        if scene.tick < 5:
+            for job in scene.live():
+                for pod in scene.cluster.pods_of(job):
+                    pod["status"]["conditions"] = [
+                        {
+                            "type": "PodScheduled",
+                            "status": "False",
+                            "reason": "Unschedulable",
+                            "message": "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
+                        }
+                    ]
+            seen.extend(scene.backend.notes.values())
+        else:
+            scene.finish_all()
+
+    scene.on_tick = act
+    scene.conduct()
+    assert "Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu." in seen
+    assert scene.backend.notes == {}
+
+
+def test_waiting_for_room_that_the_run_itself_takes_is_never_given_up(scene: Scene) -> None:
+    full = {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": "Insufficient cpu",
+    }
+
+    def act(scene: Scene) -> None:
+        for job in scene.live():
+            if scene.stage_of(job) == "train-lora-s1" and scene.tick < 3 * START_TIMEOUT_S:
+                scene.cluster.run(job)
+            elif scene.stage_of(job) == "score-untuned" and scene.tick < 3 * START_TIMEOUT_S:
+                for pod in scene.cluster.pods_of(job):
+                    pod["status"]["conditions"] = [full]
+            else:
+                scene.finish(job)
+
+    scene.on_tick = act
+    scene.succeeds()
+
+
+def test_a_job_that_waits_for_its_queue_is_never_given_up(scene: Scene) -> None:
+    seen: set[str] = set()
+
+    def act(scene: Scene) -> None:
+        for job in scene.live():
+            made = scene.cluster.things["Job"][job]
+            if scene.stage_of(job) != "train-lora-s1":
+                scene.finish(job)
+            elif scene.tick < 3 * START_TIMEOUT_S:
+                # As Kueue leaves it before it admits the Job, and after it preempted it.
+                made["spec"]["suspend"] = True
+                made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "gpus"
+                for pod in scene.cluster.pods_of(job):
+                    del scene.cluster.things["Pod"][pod["metadata"]["name"]]
+                seen.update(scene.backend.notes.values())
+            elif made["spec"].pop("suspend", None):
+                scene.cluster.add_pod(made)
+            else:
+                scene.finish(job)
+
+    scene.on_tick = act
+    scene.succeeds()
+    assert any(note.startswith("its Job waits for queue gpus") for note in seen)
+
+
+@pytest.mark.parametrize("at_create", [True, False])
+def test_a_quota_that_the_run_itself_uses_up_is_waited_for(scene: Scene, at_create: bool) -> None:
+    text = 'pods "x" is forbidden: exceeded quota: gpus, requested: requests.nvidia.com/gpu=1, used: 1, limited: 1'
+    refused = refusal(403, {"message": text}, doing="create Job x", where="here")
+    patient_until = 3 * START_TIMEOUT_S
+    noted: set[str] = set()
+
+    def act(scene: Scene) -> None:
+        noted.update(scene.backend.notes.values())
+        full = scene.tick < patient_until
+        trains = any(scene.stage_of(job) == "train-lora-s1" for job in scene.live())
+        if at_create:
+            scene.cluster.refusal = refused if full and trains else None
+        for job in scene.live():
+            stage = scene.stage_of(job)
+            if stage == "train-lora-s1" and full:
+                scene.cluster.run(job)
+            elif stage == "score-untuned" and full and not at_create:
+                for pod in scene.cluster.pods_of(job):
+                    del scene.cluster.things["Pod"][pod["metadata"]["name"]]
+                scene.cluster.things["Event"] = {
+                    name: {
+                        "metadata": {"name": name},
+                        "involvedObject": {"name": job},
+                        "lastTimestamp": scene.cluster.stamp(after_s),
+                        "reason": reason,
+                        "message": message,
+                    }
+                    # As the API lists them: not by time.
+                    for name, after_s, reason, message in (
+                        ("b", 0.0, "FailedCreate", text),
+                        ("c", -60.0, "SuccessfulCreate", "Created pod"),
+                    )
+                }
+            elif not scene.cluster.pods_of(job):
+                scene.cluster.add_pod(scene.cluster.things["Job"][job])
+            else:
+                scene.finish(job)
+
+    scene.on_tick = act
+    scene.succeeds()
+    assert any("exceeded quota: gpus" in note for note in noted), noted
+
+
+def test_a_deleted_job_whose_pod_is_on_a_lost_node_says_what_to_do(scene: Scene) -> None:
+    seen: set[str] = set()
+
+    def act(scene: Scene) -> None:
+        if scene.tick == 1:
+            scene.cluster.run("prepare-aaaaa-t1")
+            scene.cluster.lingering = True
+            scene.cluster.delete("Job", "prepare-aaaaa-t1")
+            for pod in scene.cluster.pods_of("prepare-aaaaa-t1"):
+                pod["metadata"]["deletionTimestamp"] = scene.cluster.stamp()
+        if scene.tick < 100:
+            seen.update(scene.backend.notes.values())
+            return
+        for pod in scene.cluster.pods_of("prepare-aaaaa-t1"):
+            del scene.cluster.things["Pod"][pod["metadata"]["name"]]
+        scene.finish_all()
+
+    scene.on_tick = act
+    scene.succeeds()
+    assert any(note.startswith("node lost: node-1") and "kubectl delete node" in note for note in seen), seen
+
+
+def test_a_pod_on_a_silent_then_lost_node_is_waited_for_and_the_advice_says_what_to_do(scene: Scene) -> None:
+    seen: list[str] = []
+
+    def act(scene: Scene) -> None:
+        for job in scene.live():
+            if scene.stage_of(job) != "prepare":
+                scene.finish(job)
+            elif scene.tick < 3 * START_TIMEOUT_S:
+                scene.cluster.run(job)
+                for pod in scene.cluster.pods_of(job):
+                    # As the node said last, and as the cluster's own controller says of a silent node.
+                    pod["status"]["containerStatuses"][0]["ready"] = True
+                    pod["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
+                    if scene.tick > 2 * START_TIMEOUT_S:
+                        pod["metadata"].setdefault("deletionTimestamp", scene.cluster.stamp())
+                seen.extend(scene.backend.notes.values())
+            else:
+                scene.finish(job)
+
+    scene.on_tick = act
+    scene.succeeds()
+    assert scene.cluster.created.count("prepare-aaaaa-t1") == 1
+    assert "prepare-aaaaa-t2" not in scene.cluster.created
+    # One of the two is said all the time, also while it is being taken away.
+    assert {note.partition(":")[0] for note in seen} == {"node node-1 is not heard of", "node lost"}
+    assert len(seen) > 2 * START_TIMEOUT_S
+    assert seen[0].startswith("node node-1 is not heard of")
+    assert seen[-1].startswith("node lost: node-1")
+    assert "out-of-service" in seen[-1]
+    assert scene.backend.notes == {}
