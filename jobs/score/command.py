@@ -54,7 +54,7 @@ def _score(options: argparse.Namespace) -> None:
     if options.explain is not None:
         place = explanation.find_row(rows, options.explain)
         found = explanation.explain(scoring, rows[place], answers[place])
-        print(json.dumps(found, indent=2) if options.output == "json" else _explained(found))
+        print(json.dumps(found, indent=2) if options.output == "json" else explanation.text(found))
         return
     scores, summary = score_rows(scoring, rows, answers)
     result = {"source": source, "split": options.split, **_flat(summary)}
@@ -100,11 +100,6 @@ def _check_writable(paths: Mapping[str, Path]) -> None:
         raise Failure(
             Reason.USAGE, "cannot write", problems=tuple(problems), next_step="name files that can be written"
         )
-
-
-def _explained(found: dict[str, Any]) -> str:
-    note = (found["proof"] or {}).get("note")
-    return explanation.text(found) + (f"\n\nnote      {note}" if note else "")
 
 
 def _parser() -> argparse.ArgumentParser:

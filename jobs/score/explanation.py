@@ -59,6 +59,8 @@ def text(explanation: dict[str, Any]) -> str:
         return "\n".join(lines)
     if "tables" not in proof:
         return "\n".join([*lines, "", f"no proof: {proof['error']}"])
+    if proof.get("note"):
+        lines.append(f"note      {proof['note']}")
     smaller = ", made as small as it will go" if proof["shrunk"] else ""
     lines += ["", f"on the database '{proof['database']}'{smaller}:"]
     for table in proof["tables"]:
