@@ -58,18 +58,27 @@ def test_a_pod_that_vanished_without_an_exit_code_is_tried_again(scene: Scene) -
     scene.succeeds()
 
 
-@pytest.mark.parametrize("peer", ["says so", "was deleted by its Job"])
-def test_of_several_nodes_the_one_that_failed_first_says_why(scene: Scene, peer: str) -> None:
+_GONE = Failure(Reason.KILLED, "node 1 is gone").termination_message()
+
+
+@pytest.mark.parametrize(
+    ("peer_code", "peer_message", "peer_ended_s"),
+    [
+        pytest.param(137, _GONE, 7.0, id="its peer says so"),
+        pytest.param(143, "", 7.0, id="its peer was deleted by the Job"),
+        pytest.param(137, _GONE, 3.0, id="its peer's clock is behind"),
+    ],
+)
+def test_of_several_nodes_the_one_that_failed_first_says_why(
+    scene: Scene, peer_code: int, peer_message: str, peer_ended_s: float
+) -> None:
     def fail(job: str) -> None:
         [first] = scene.cluster.pods_of(job)
         second = scene.cluster.add_pod(scene.cluster.things["Job"][job])
         scene.cluster.end(job, 137)
-        gone = Failure(Reason.KILLED, "node 1 is gone").termination_message()
         for pod, index, code, reason, message, after_s in (
             (first, "1", 137, "OOMKilled", "", 5.0),
-            (second, "0", 137, "Error", gone, 7.0)
-            if peer == "says so"
-            else (second, "0", 143, "Error", "", 7.0),
+            (second, "0", peer_code, "Error", peer_message, peer_ended_s),
         ):
             pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] = index
             [status] = pod["status"]["containerStatuses"]
