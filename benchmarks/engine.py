@@ -16,12 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jobs.predict.generation import answer_batch, end_tokens
+from jobs.methods.microbatches import IGNORED, microbatches
+from jobs.models import adapters, loading
+from jobs.models.examples import prompt_tokens, tokenise
+from jobs.models.generation import answer_batch, end_tokens
 from jobs.tasks.rows import read_rows
-from jobs.train import adapter, base_model
-from jobs.train.examples import prompt_tokens, tokenise
-from jobs.train.microbatches import IGNORED, microbatches
-from launcher.experiment import Lora
+from launcher.spec.contenders import Lora
 
 LAYOUTS = [("packed", True, 2048), ("packed", True, 512), ("padded", False, 4096), ("padded", False, 1024)]
 DTYPES = ("float32", "bfloat16")
@@ -38,17 +38,17 @@ def main() -> None:
     parser.add_argument("--answers", type=int, default=25)
     parser.add_argument("--max-new-tokens", type=int, default=40)
     options = parser.parse_args()
-    base_model.prepare(options.threads, "cpu")
-    tokenizer = base_model.load_tokenizer(options.model)
+    loading.prepare(options.threads, "cpu")
+    tokenizer = loading.load_tokenizer(options.model)
     rows = read_rows(options.rows)
     for dtype in DTYPES:
-        model = base_model.load_model(options.model, dtype=dtype)
+        model = loading.load_model(options.model, dtype=dtype)
         prompts = [prompt_tokens(row, tokenizer, "chat") for row in rows[: options.answers]]
         _report_answers(model.eval(), tokenizer, prompts, dtype, options.max_new_tokens)
         part = tokenise(
             rows[: options.rows_of_step], tokenizer, style="chat", loss="answer", limit_tokens=512
         )
-        tuned = adapter.attach(model, Lora(r=16, alpha=32, dropout=0.0), seed=1).train()
+        tuned = adapters.attach(model, Lora(r=16, alpha=32, dropout=0.0), seed=1).train()
         for name, packing, limit_tokens in LAYOUTS:
             ((*batches,),) = microbatches(
                 part.examples, limit_tokens=limit_tokens, packing=packing, workers=1

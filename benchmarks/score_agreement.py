@@ -14,13 +14,13 @@ from pathlib import Path
 
 from sqlglot import exp
 
-from jobs.prepare.sources import read_part
-from jobs.score.cache import Cache, default_path
-from jobs.score.sql import syntax
-from jobs.score.sql.mutate import mutants
-from jobs.score.sql.schema import SchemaError, from_text
-from jobs.score.sql.scorer import score, workers_here
+from jobs.data.sources import read_part
+from jobs.measures.cache import Cache, default_path
 from jobs.tasks.rows import Row
+from jobs.tasks.sql.execution import syntax
+from jobs.tasks.sql.execution.mutate import mutants
+from jobs.tasks.sql.execution.schema import SchemaError, from_text
+from jobs.tasks.sql.scorer import score, workers_here
 
 
 def main() -> None:

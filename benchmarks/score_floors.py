@@ -13,13 +13,13 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.prepare.sources import read_part
-from jobs.score import viggo
-from jobs.score.cache import Cache, default_path
-from jobs.score.result import RowScore, summarise
-from jobs.score.sql.scorer import score, workers_here
+from jobs.data.sources import read_part
+from jobs.measures.cache import Cache, default_path
+from jobs.measures.row_score import RowScore, summarise
 from jobs.tasks.registry import question_of
 from jobs.tasks.rows import Row
+from jobs.tasks.sql.scorer import score, workers_here
+from jobs.tasks.viggo import scorer
 
 _FIRST_TABLE = re.compile(r"CREATE TABLE\s+(\"[^\"]+\"|\S+)", re.IGNORECASE)
 #: Returns no row whatever the database holds; one column, as most questions want.
@@ -37,7 +37,7 @@ def main() -> None:
     _sql("Spider's training questions, real databases", spider, [], data)
     test, known = read_part("viggo", "viggo", data, "test"), read_part("viggo", "viggo", data, "train")
     nearest = _nearest(test, known)
-    _show("viggo: nearest training sentence", viggo.score(test, nearest), ("exact", "canonical", "function"))
+    _show("viggo: nearest training sentence", scorer.score(test, nearest), ("exact", "canonical", "function"))
 
 
 def _sql(name: str, rows: Sequence[Row], train: Sequence[Row], data: Path) -> None:

@@ -26,12 +26,12 @@ from typing import Any
 
 import apsw
 
-from jobs.prepare.sources import read_part
-from jobs.score.cache import Cache, default_path
-from jobs.score.sql import engine
-from jobs.score.sql.pool import Lost, Pool
-from jobs.score.sql.scorer import gold_jobs, gold_key, judge_job, ready_golds, score
+from jobs.data.sources import read_part
+from jobs.measures.cache import Cache, default_path
 from jobs.tasks.rows import Row
+from jobs.tasks.sql.execution import engine
+from jobs.tasks.sql.execution.pool import Lost, Pool
+from jobs.tasks.sql.scorer import gold_jobs, gold_key, judge_job, ready_golds, score
 
 #: Gold queries made ready without the cache, to say what the first scoring costs.
 COLD_ROWS = 200

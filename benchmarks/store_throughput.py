@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "store"))
 from s3_servers import ACCESS_KEY, SECRET_KEY, Server, binary, serve
 
 from launcher.store.address import S3Address
-from launcher.store.client import Client
 from launcher.store.s3 import S3Store
+from launcher.store.s3_client import Client
 
 TOOLS = ("tuneyard", "s5cmd", "rclone")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from images.base import base_image, base_key
 from images.commands import output, require, run
-from launcher.store.locking import locked
+from launcher.store.file_locks import locked
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("conductor", "worker", "trainer")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from jobs import pod, stage, told
 from launcher.outcome import Failure
-from launcher.plan import parse
-from launcher.runs import Attempt
+from launcher.spec.plan import parse
 from launcher.store import open_store
+from launcher.store.runs import Attempt
 
 
 def _run(arguments: list[str]) -> int:

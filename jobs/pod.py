@@ -15,7 +15,7 @@ from pathlib import Path
 
 from jobs.nodes import node_index
 from launcher.outcome import Failure
-from launcher.runs import Attempt
+from launcher.store.runs import Attempt
 
 TRY = "TUNEYARD_TRY"
 #: Where the process may write, by the pod's manifest.

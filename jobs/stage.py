@@ -26,7 +26,7 @@ from typing import Any
 
 from jobs.nodes import node_index
 from launcher.outcome import DISPOSITIONS, Failure, Reason
-from launcher.plan import Plan, Stage
+from launcher.spec.plan import Plan, Stage
 from launcher.store import Artifact, Store
 
 #: How often a heartbeat reaches the store at most.

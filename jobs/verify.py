@@ -13,8 +13,8 @@ from typing import Any
 
 from jobs.stage import StageContext, code_version
 from launcher.outcome import Failure, Reason
-from launcher.plan import Plan, Stage, parse
-from launcher.results import Results
+from launcher.spec.plan import Plan, Stage, parse
+from launcher.spec.results import Results
 from launcher.store import Artifact, DirectoryStore, Store, open_store
 
 

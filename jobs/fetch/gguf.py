@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from jobs.train.base_model import prepare
+from jobs.models.loading import prepare
 from launcher.outcome import Failure, Reason
 
 

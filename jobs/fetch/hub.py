@@ -18,7 +18,7 @@ from typing import Any
 from jobs.fetch.model_files import MODEL_PATTERNS
 from jobs.stage import StageContext
 from launcher.outcome import Failure, Reason
-from launcher.stages import HubData, HubModel
+from launcher.spec.stages import HubData, HubModel
 
 _POLL_S = 1.0
 

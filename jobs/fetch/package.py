@@ -17,7 +17,7 @@ from pathlib import Path
 from jobs.fetch.gguf import convert
 from jobs.stage import StageContext
 from launcher.outcome import Failure, Reason
-from launcher.stages import PackagedModel
+from launcher.spec.stages import PackagedModel
 
 _DOWNLOAD_LIMIT_S = 900
 

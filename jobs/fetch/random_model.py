@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from launcher.stages import RandomModel
+from launcher.spec.stages import RandomModel
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"

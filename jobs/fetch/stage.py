@@ -9,7 +9,7 @@ from __future__ import annotations
 from jobs.fetch import directory, hub, package, random_model
 from jobs.fetch.model_files import check_model
 from jobs.stage import StageContext
-from launcher.stages import DirectoryModel, FetchSettings, HubData, HubModel, PackagedModel
+from launcher.spec.stages import DirectoryModel, FetchSettings, HubData, HubModel, PackagedModel
 
 
 def run(context: StageContext) -> None:

@@ -7,23 +7,18 @@ Dollars are counted from `usage`; the stage stops before it would spend more tha
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from jobs.predict.hosted_batch import answer_in_batches
-from jobs.predict.hosted_rows import answer_row_by_row
-from jobs.predict.ledger import Ledger
-from jobs.rehearsal.embedded import Embedded
-from jobs.stage import StageContext, Stopped, write_jsonl
+from jobs.hosted.batch_api import answer_in_batches
+from jobs.hosted.completions import answer_row_by_row
+from jobs.hosted.row_ledger import Ledger
+from jobs.rehearsal.session import service_of
+from jobs.stage import StageContext, write_jsonl
 from jobs.tasks.rows import Row, read_rows
-from jobs.tune.notes import DirectoryNotes, Notes, StoreNotes
-from jobs.tune.service import LOCAL, Service, outside
-from jobs.tune.stage import patience_of
-from launcher import budget
+from launcher.costs import budget
 from launcher.outcome import Failure, Reason
-from launcher.runs import Attempt
-from launcher.stages import HostedPredictSettings
+from launcher.spec.stages import HostedPredictSettings
+from launcher.store.runs import Attempt
 
 
 def run(context: StageContext, settings: HostedPredictSettings) -> None:
@@ -37,13 +32,21 @@ def run(context: StageContext, settings: HostedPredictSettings) -> None:
         raise Failure(Reason.BAD_DATA, f"{settings.shots} shots asked for, {len(shown)} training rows found")
     model = _model(context, settings)
     requests = [_request(settings, model, shown, row) for row in rows]
-    with _service(context, settings) as (service, notes, embedded):
+    tuned = context.input("tuned").directory() / "rehearsal" if context.has_input("tuned") else None
+    with service_of(context, settings, notes_name="predict", first=tuned) as (service, notes, embedded):
         ledger = Ledger(notes, *_money(context, settings))
         ledger.recall(len(rows))
         context.meta["resumed_rows"] = len(ledger.answers)
         context.heartbeat(len(ledger.answers), len(rows), "rows")
         if settings.batch:
-            answer_in_batches(context, service, notes, ledger, requests, embedded)
+            answer_in_batches(
+                context,
+                service,
+                notes,
+                ledger,
+                requests,
+                save=embedded.save if embedded is not None else None,
+            )
         else:
             answer_row_by_row(context, service, ledger, requests)
     answers = [{"id": row.id, **ledger.answers[number]} for number, row in enumerate(rows)]
@@ -78,27 +81,6 @@ def _request(settings: HostedPredictSettings, model: str, shown: list[Row], row:
         "max_tokens": settings.max_new_tokens,
         "temperature": 0.0,
     }
-
-
-@contextmanager
-def _service(
-    context: StageContext, settings: HostedPredictSettings
-) -> Iterator[tuple[Service, Notes, Embedded | None]]:
-    """Who is asked, and where it is noted."""
-    if settings.rehearsal is None:
-        patience = patience_of(settings.base_url)
-        yield Service(outside(settings.base_url), context.check_stop, patience), StoreNotes(context), None
-        return
-    embedded = Embedded(context, settings.rehearsal, settings.model)
-    first = context.input("tuned").directory() / "rehearsal" if context.has_input("tuned") else None
-    embedded.restore(first)
-    try:
-        with embedded.running() as connection:
-            notes = DirectoryNotes(embedded.directory / "notes" / "predict")
-            yield Service(connection, context.check_stop, LOCAL), notes, embedded
-    except Stopped:
-        embedded.save()
-        raise
 
 
 def _money(context: StageContext, settings: HostedPredictSettings) -> tuple[Any, float | None]:

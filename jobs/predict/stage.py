@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from jobs.models import loading
+from jobs.models.examples import prompt_tokens
 from jobs.predict.batches import Prompt, batches
 from jobs.stage import StageContext, write_jsonl
 from jobs.tasks.rows import read_rows
-from jobs.train import base_model
-from jobs.train.examples import prompt_tokens
 from launcher.outcome import Failure, Reason
-from launcher.stages import HostedPredictSettings, PredictSettings
+from launcher.spec.stages import HostedPredictSettings, PredictSettings
 
 
 def run(context: StageContext) -> None:
@@ -33,9 +33,9 @@ def run(context: StageContext) -> None:
     rows = read_rows(context.input("data").path("test.jsonl"))
     if not rows:
         raise Failure(Reason.BAD_DATA, "there are no test rows to answer")
-    base_model.prepare(settings.threads, settings.device)
+    loading.prepare(settings.threads, settings.device)
     directory = context.input("model").directory()
-    tokenizer = base_model.load_tokenizer(directory)
+    tokenizer = loading.load_tokenizer(directory)
     prompts = [
         Prompt(number, tuple(prompt_tokens(row, tokenizer, settings.prompt)))
         for number, row in enumerate(rows)
@@ -94,7 +94,7 @@ def _answerer(
     """A function from a batch to its predictions, around the loaded model."""
     import torch
 
-    from jobs.predict.generation import answer_batch, check_lengths, end_tokens, load
+    from jobs.models.generation import answer_batch, check_lengths, end_tokens, load
 
     generation = settings.generation
     adapter = context.input("adapter").directory() if context.has_input("adapter") else None

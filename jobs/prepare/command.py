@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs import told
-from jobs.prepare.card import summary
-from jobs.prepare.sources import SOURCES, detect
-from jobs.prepare.write import prepare
-from launcher.experiment import Data
+from jobs.data.card import summary
+from jobs.data.sources import SOURCES, detect
+from jobs.data.writer import prepare
 from launcher.outcome import Failure, Reason
+from launcher.spec.experiment import Data
 
 _TASKS = ("sql", "viggo", "chat")
 

@@ -7,16 +7,16 @@ import tempfile
 from pathlib import Path
 from statistics import fmean
 
-from jobs.prepare import tokens
-from jobs.prepare.parts import collect
-from launcher.stages import PrepareSettings
+from jobs.data import tokens
+from jobs.data.splits import collect
+from launcher.spec.stages import PrepareSettings
 from launcher.store import check_name
 
 
 def main(arguments: list[str]) -> int:
     """`arguments` is one path of JSON: `settings` (PrepareSettings) and `locations` (input name -> path).
 
-    Prints the fields of launcher.estimate.TokenCounts, means over rows in cl100k_base tokens.
+    Prints the fields of launcher.costs.estimate.TokenCounts, means over rows in cl100k_base tokens.
     """
     request = json.loads(Path(arguments[0]).read_bytes())
     settings = PrepareSettings.model_validate_json(json.dumps(request["settings"]))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jobs.prepare.write import prepare
+from jobs.data.writer import prepare
 from jobs.stage import StageContext
 from launcher.outcome import Failure
-from launcher.stages import PrepareSettings
+from launcher.spec.stages import PrepareSettings
 from launcher.store import check_name
 
 

@@ -14,10 +14,10 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from jobs.predict.generation import answer_batch, end_tokens, load
-from jobs.tasks.rendering import prompt_text
+from jobs.models import loading
+from jobs.models.generation import answer_batch, end_tokens, load
+from jobs.tasks.prompts import prompt_text
 from jobs.tasks.rows import Row
-from jobs.train import base_model
 
 _MODELS_KEPT = 2
 
@@ -28,8 +28,8 @@ class Answerer:
     def __init__(self, settings: dict[str, Any]) -> None:
         self._settings = settings
         self._directory = Path(settings["model"])
-        base_model.prepare(settings["threads"], settings["device"])
-        self._tokenizer = base_model.load_tokenizer(self._directory)
+        loading.prepare(settings["threads"], settings["device"])
+        self._tokenizer = loading.load_tokenizer(self._directory)
         self._models: OrderedDict[str | None, Any] = OrderedDict()
 
     def answer(self, request: dict[str, Any]) -> list[dict[str, Any]]:

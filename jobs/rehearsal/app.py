@@ -23,11 +23,11 @@ from jobs.rehearsal.errors import ApiError
 from jobs.rehearsal.faults import Faults
 from jobs.rehearsal.files import Files, Models
 from jobs.rehearsal.fine_tuning import FineTuning
-from jobs.rehearsal.gate import Gate, Limits, digest
-from jobs.rehearsal.page import Page
+from jobs.rehearsal.middleware import Gate, Limits, digest
 from jobs.rehearsal.recipe import Recipe
 from jobs.rehearsal.service import Service, tenant
 from jobs.rehearsal.state import State
+from jobs.rehearsal.status_page import Page
 from jobs.rehearsal.training import Trainer
 
 Endpoint = Callable[[Request], Awaitable[Response]]

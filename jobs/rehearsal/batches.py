@@ -14,7 +14,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from jobs.rehearsal import wire
+from jobs.rehearsal import schemas
 from jobs.rehearsal.answering import Conversation, Key
 from jobs.rehearsal.completions import completion, prepare
 from jobs.rehearsal.errors import ApiError, invalid
@@ -33,7 +33,7 @@ class Batches:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def create(self, request: Request) -> JSONResponse:
-        asked = wire.read(wire.CreateBatch, await json_body(request))
+        asked = schemas.read(schemas.CreateBatch, await json_body(request))
         who, state = tenant(request), self._service.state
         found = state.get("file", who, asked.input_file_id)
         if found is None:
@@ -112,7 +112,7 @@ class Batches:
                 batch, status="failed", failed_at=now(), errors={"object": "list", "data": [wrong]}
             )
 
-    async def _answer(self, batch: Stored, lines: list[wire.BatchLine]) -> None:
+    async def _answer(self, batch: Stored, lines: list[schemas.BatchLine]) -> None:
         state = self._service.state
         counts = {"total": len(lines), "completed": 0, "failed": 0}
         if batch.body["status"] == "validating":
@@ -144,14 +144,14 @@ class Batches:
         return str((fresh or batch).body["status"])
 
     def _groups(
-        self, who: str, lines: list[wire.BatchLine]
+        self, who: str, lines: list[schemas.BatchLine]
     ) -> tuple[list[tuple[Key, list[tuple[int, Conversation]]]], dict[int, dict[str, Any]]]:
         """Batches of requests that share a model, longest first; and the requests refused at once."""
         by_key: dict[Key, list[tuple[int, Conversation]]] = {}
         refused: dict[int, dict[str, Any]] = {}
         for number, line in enumerate(lines):
             try:
-                asked = wire.read(wire.CreateCompletion, line.body)
+                asked = schemas.read(schemas.CreateCompletion, line.body)
                 key, conversation = prepare(self._service, who, asked)
             except ApiError as error:
                 refused[number] = _refusal(line, error)
@@ -184,9 +184,9 @@ class Batches:
         state.update(batch, status=end, finalizing_at=now(), **{f"{end}_at": now()}, **changes)
 
 
-def _read(data: bytes) -> tuple[list[wire.BatchLine], list[dict[str, Any]]]:
+def _read(data: bytes) -> tuple[list[schemas.BatchLine], list[dict[str, Any]]]:
     """The requests of an input file, or everything that is wrong with its form."""
-    lines: list[wire.BatchLine] = []
+    lines: list[schemas.BatchLine] = []
     errors: list[dict[str, Any]] = []
     seen: set[str] = set()
     if len(data) > MAXIMUM_BYTES:
@@ -195,7 +195,7 @@ def _read(data: bytes) -> tuple[list[wire.BatchLine], list[dict[str, Any]]]:
         if not text.strip():
             continue
         try:
-            line = wire.read(wire.BatchLine, json.loads(text))
+            line = schemas.read(schemas.BatchLine, json.loads(text))
         except ApiError as error:
             errors.append(_error(number, error.code or "invalid_request", error.message))
             continue
@@ -217,7 +217,7 @@ def _error(line: int | None, code: str, message: str) -> dict[str, Any]:
     return {"code": code, "message": message, "line": line, "param": None}
 
 
-def _line(line: wire.BatchLine, conversation: Conversation, answer: dict[str, Any]) -> dict[str, Any]:
+def _line(line: schemas.BatchLine, conversation: Conversation, answer: dict[str, Any]) -> dict[str, Any]:
     try:
         body = completion(line.body["model"], conversation, answer)
     except ApiError as error:
@@ -225,11 +225,11 @@ def _line(line: wire.BatchLine, conversation: Conversation, answer: dict[str, An
     return _response(line, 200, body)
 
 
-def _refusal(line: wire.BatchLine, error: ApiError) -> dict[str, Any]:
+def _refusal(line: schemas.BatchLine, error: ApiError) -> dict[str, Any]:
     return _response(line, error.status, error.body())
 
 
-def _response(line: wire.BatchLine, status: int, body: dict[str, Any]) -> dict[str, Any]:
+def _response(line: schemas.BatchLine, status: int, body: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": new_id("batch_req_"),
         "custom_id": line.custom_id,

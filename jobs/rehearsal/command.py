@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from jobs.rehearsal.app import Settings
 from jobs.rehearsal.faults import Faults, read
 from jobs.rehearsal.recipe import Recipe
-from launcher.experiment import describe
 from launcher.outcome import Failure, Reason
+from launcher.spec.strict import describe
 
 #: Keys of a server that a stage starts: JSON of key -> tenant, in the environment, never on a command line.
 KEYS_VARIABLE = "TUNEYARD_REHEARSAL_KEYS"

@@ -7,8 +7,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from jobs.prepare import tokens
-from jobs.rehearsal import wire
+from jobs.data import tokens
+from jobs.rehearsal import schemas
 from jobs.rehearsal.answering import Conversation, Key
 from jobs.rehearsal.errors import ApiError
 from jobs.rehearsal.service import Service, json_body, tenant
@@ -23,14 +23,14 @@ class Completions:
         self._service = service
 
     async def create(self, request: Request) -> JSONResponse:
-        asked = wire.read(wire.CreateCompletion, await json_body(request))
+        asked = schemas.read(schemas.CreateCompletion, await json_body(request))
         key, conversation = prepare(self._service, tenant(request), asked)
         answer = await self._service.answering.one(key, conversation)
         self._service.state.count(f"{tenant(request)}/completions")
         return JSONResponse(completion(asked.model, conversation, answer))
 
 
-def prepare(service: Service, who: str, asked: wire.CreateCompletion) -> tuple[Key, Conversation]:
+def prepare(service: Service, who: str, asked: schemas.CreateCompletion) -> tuple[Key, Conversation]:
     """Who answers, and the conversation in plain text. Raises ApiError."""
     key = service.model_key(who, asked.model, asked.limit or DEFAULT_ANSWER_TOKENS)
     return key, [message.plain() for message in asked.messages]

@@ -15,15 +15,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.hosted.client import Connection
 from jobs.rehearsal import state
 from jobs.rehearsal.command import KEYS_VARIABLE
 from jobs.rehearsal.recipe import Recipe
 from jobs.stage import StageContext
-from launcher.experiment import Rehearsal
 from launcher.outcome import Failure, Reason
+from launcher.spec.contenders import Rehearsal
 
 _START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 75.0
@@ -31,17 +31,6 @@ _TENANT = "rehearsal"
 _PREFIX = "state-"
 #: What a server needs of the environment; no key of a real service is among it.
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
-
-
-@dataclass(frozen=True)
-class Connection:
-    """Where a service is asked, and with which key."""
-
-    base_url: str
-    api_key: str
-
-    def __repr__(self) -> str:
-        return f"Connection({self.base_url!r})"
 
 
 class Embedded:

@@ -19,8 +19,8 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from jobs.rehearsal.state import State
-from launcher.experiment import Strict, describe
 from launcher.outcome import Failure, Reason
+from launcher.spec.strict import Strict, describe
 
 HEADER = "x-rehearsal-fault"
 Kind = Literal["rate-limit", "server-error", "hang", "reset", "lost-answer", "expired-key", "drop-rows"]

@@ -7,7 +7,7 @@ import secrets
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from jobs.rehearsal import wire
+from jobs.rehearsal import schemas
 from jobs.rehearsal.errors import invalid
 from jobs.rehearsal.service import Service, json_body, shown, tenant
 from jobs.rehearsal.state import new_id, now
@@ -20,7 +20,7 @@ class FineTuning:
 
     async def create(self, request: Request) -> JSONResponse:
         """A new job, every time: like the service, this one knows no idempotency key."""
-        asked = wire.read(wire.CreateJob, await json_body(request))
+        asked = schemas.read(schemas.CreateJob, await json_body(request))
         if asked.method is not None and asked.method.type != "supervised":
             raise invalid(
                 f"Method {asked.method.type} is not available for model {shown(asked.model)}.", "method"

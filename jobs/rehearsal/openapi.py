@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from jobs.rehearsal import wire
+from jobs.rehearsal import schemas as wire
 
 _BODIES: dict[tuple[str, str], type[BaseModel]] = {
     ("POST", "/v1/fine_tuning/jobs"): wire.CreateJob,

@@ -6,9 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from jobs.tune import pricing
-from launcher.experiment import Lora, Rehearsal, Strict, Training
-from launcher.stages import TrainSettings
+from jobs.hosted import pricing
+from launcher.spec.contenders import Lora, Rehearsal, Training
+from launcher.spec.stages import TrainSettings
+from launcher.spec.strict import Strict
 
 _WARMUP_SHARE = 0.1
 #: How many checkpoints an epoch leaves to resume from.

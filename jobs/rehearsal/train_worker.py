@@ -11,12 +11,12 @@ import sys
 import traceback
 from pathlib import Path
 
+from jobs.methods.sft import Job, StoppedAtStep, train
+from jobs.methods.worker import PipeReporter
+from jobs.methods.worker_pool import STOPPED, from_json
+from jobs.models import loading
+from jobs.models.examples import example
 from jobs.tasks.rows import read_rows
-from jobs.train import base_model
-from jobs.train.examples import example
-from jobs.train.trainer import Job, StoppedAtStep, train
-from jobs.train.worker import PipeReporter
-from jobs.train.workers import STOPPED, from_json
 from launcher.outcome import Failure, Reason
 
 
@@ -42,8 +42,8 @@ def main() -> int:
 
 def _check_lengths(job: Job) -> None:
     """Raise Failure(BAD_DATA) naming every row that the base model cannot read whole: nothing is left out silently."""
-    base_model.prepare(job.settings.threads, job.settings.device)
-    tokenizer = base_model.load_tokenizer(job.model)
+    loading.prepare(job.settings.threads, job.settings.device)
+    tokenizer = loading.load_tokenizer(job.model)
     limit = job.settings.training.max_length_tokens
     problems = []
     for part in ("train", "validation"):

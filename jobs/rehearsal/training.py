@@ -17,17 +17,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jobs.hosted import pricing, upload_checks
+from jobs.methods import checkpoint
+from jobs.methods.sft import Job
+from jobs.methods.worker_pool import to_json
 from jobs.rehearsal.child import Child
-from jobs.rehearsal.job_facts import job_losses, metrics_csv, model_name, newest_checkpoint, row_of
+from jobs.rehearsal.job_results import job_losses, metrics_csv, model_name, newest_checkpoint, row_of
 from jobs.rehearsal.recipe import Recipe, train_settings
 from jobs.rehearsal.state import State, Stored, new_id, now
 from jobs.tasks.rows import write_rows
-from jobs.train import checkpoint
-from jobs.train.trainer import Job
-from jobs.train.workers import to_json
-from jobs.tune import checks, pricing
 from launcher.outcome import Failure
-from launcher.stages import TrainSettings
+from launcher.spec.stages import TrainSettings
 from launcher.store import DirectoryStore
 
 OPEN = ("validating_files", "queued", "running")
@@ -139,13 +139,13 @@ class Trainer:
             return
         self._queue(fresh, *found)
 
-    def _read_files(self, job: Stored) -> tuple[checks.Upload, checks.Upload]:
+    def _read_files(self, job: Stored) -> tuple[upload_checks.Upload, upload_checks.Upload]:
         training = self._state.file_path(job.body["training_file"]).read_bytes()
         name = job.body["validation_file"]
         validation = self._state.file_path(name).read_bytes() if name else b""
-        return checks.check(training, validation, limit=checks.limit_tokens(job.body["model"]))
+        return upload_checks.check(training, validation, limit=upload_checks.limit_tokens(job.body["model"]))
 
-    def _queue(self, job: Stored, training: checks.Upload, validation: checks.Upload) -> None:
+    def _queue(self, job: Stored, training: upload_checks.Upload, validation: upload_checks.Upload) -> None:
         """Decide what was left to us, write the rows, and queue the job."""
         examples = [example for _, example in training.examples]
         examples = examples[: max(1, len(examples) - self._dropped_rows(job.tenant))]

@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.score.statistics import mcnemar_exact, paired_difference, wilson
-from launcher.results import Comparison, Measure
+from jobs.measures.statistics import mcnemar_exact, paired_difference, wilson
+from launcher.spec.results import Comparison, Measure
 
 #: Seed of the bootstrap: part of the results, so fixed.
 BOOTSTRAP_SEED = 20230824

@@ -10,7 +10,7 @@ from typing import Any
 from jobs.report.compare import compare, mean_measure
 from jobs.stage import StageContext, read_jsonl
 from jobs.tasks.rows import Row, read_rows
-from launcher.results import (
+from launcher.spec.results import (
     ContenderResult,
     DataResult,
     LossPoint,
@@ -21,7 +21,7 @@ from launcher.results import (
     SeedResult,
     Tokens,
 )
-from launcher.stages import ReportContender, ReportSettings
+from launcher.spec.stages import ReportContender, ReportSettings
 
 #: Questions shown side by side; chosen by disagreement first, then in the data's order.
 SAMPLES_SHOWN = 8

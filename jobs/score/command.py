@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs import told
-from jobs.prepare.sources import detect, read_part
+from jobs.data.sources import detect, read_part
+from jobs.measures.cache import default_path
 from jobs.score import explanation
-from jobs.score.cache import default_path
 from jobs.score.predictions import read_answers
 from jobs.score.scoring import Scoring, score_rows
 from launcher.outcome import Failure, Reason

@@ -31,8 +31,8 @@ def find_row(rows: Sequence[Row], name: str) -> int:
 def explain(scoring: Scoring, row: Row, answer: str) -> dict[str, Any]:
     """{"question", "score": the row's verdict, "proof": for SQL}. Raises Failure(BAD_DATA)."""
     if scoring.task == "sql":
-        from jobs.score.cache import Cache
-        from jobs.score.sql import scorer
+        from jobs.measures.cache import Cache
+        from jobs.tasks.sql import scorer
 
         cache = Cache(scoring.cache)
         try:

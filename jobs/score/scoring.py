@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.score import chat, viggo
-from jobs.score.cache import Cache
-from jobs.score.result import RowScore, summarise
+from jobs.measures.cache import Cache
+from jobs.measures.row_score import RowScore, summarise
+from jobs.tasks.chat import scorer as chat
 from jobs.tasks.rows import Row
+from jobs.tasks.viggo import scorer as viggo
 from launcher.outcome import Failure, Reason
 
 
@@ -48,7 +49,8 @@ def _sql(
 ) -> tuple[list[RowScore], dict[str, Any]]:
     try:
         # Here, because it is the only task that needs sqlglot.
-        from jobs.score.sql import kills, scorer
+        from jobs.tasks.sql import scorer
+        from jobs.tasks.sql.execution import kills
     except ModuleNotFoundError as error:
         raise Failure(
             Reason.UNSUPPORTED,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from jobs.score.cache import default_path
+from jobs.measures.cache import default_path
 from jobs.score.scoring import Scoring, score_rows
 from jobs.stage import StageContext, read_jsonl, write_jsonl
 from jobs.tasks.rows import read_rows
 from launcher.outcome import Failure, Reason
-from launcher.stages import ScoreSettings
+from launcher.spec.stages import ScoreSettings
 
 
 def run(context: StageContext) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jobs.tasks import chat, sql, viggo
+from jobs.tasks.chat import prompt as chat
 from jobs.tasks.rows import Row
+from jobs.tasks.sql import prompt as sql
+from jobs.tasks.viggo import prompt as viggo
 from launcher.outcome import Failure, Reason
 
 

@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jobs.methods import checkpoint
+from jobs.methods.rendezvous import First, Other, Peers
+from jobs.methods.sft import Job, StoppedAtStep, train
 from jobs.nodes import first_node, node_count
 from jobs.stage import StageContext, Stopped
-from jobs.train import checkpoint
-from jobs.train.meeting import First, Other, Peers
-from jobs.train.trainer import Job, StoppedAtStep, train
 from launcher.outcome import Failure, Reason
-from launcher.stages import FetchSettings, HubModel, PackagedModel, TrainSettings
-from launcher.store.background import BackgroundCommits
+from launcher.spec.stages import FetchSettings, HubModel, PackagedModel, TrainSettings
+from launcher.store.background_commits import BackgroundCommits
 
 
 def run(context: StageContext) -> None:
@@ -60,7 +60,7 @@ def _train(
     if job.workers == 1:
         _in_this_process(job, reporter)
         return
-    from jobs.train.workers import train_with_workers
+    from jobs.methods.worker_pool import train_with_workers
 
     count = job.workers // nodes
     train_with_workers(job, context, reporter, count=count, first_rank=context.node * count, peers=peers)

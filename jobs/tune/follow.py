@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from jobs.hosted.client import Service
 from jobs.stage import StageContext
-from jobs.tune.service import Service
 from launcher.outcome import Failure, Reason
 
 ENDED = ("succeeded", "failed", "cancelled")

@@ -13,19 +13,18 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from jobs.hosted import idempotency, pricing, upload_checks
+from jobs.hosted.client import Service
+from jobs.hosted.journal import Notes
 from jobs.rehearsal.embedded import Embedded
+from jobs.rehearsal.session import service_of
 from jobs.stage import StageContext, Stopped, write_jsonl
-from jobs.tune import checks, once, pricing
 from jobs.tune.follow import end_of, follow
-from jobs.tune.notes import DirectoryNotes, Notes, StoreNotes
-from jobs.tune.service import LOCAL, Patience, Service, outside
 from launcher.outcome import Failure, Reason
-from launcher.stages import TuneSettings
+from launcher.spec.stages import TuneSettings
 
 _SAVE_EVERY_S = 10.0
 _PROBLEMS_SHOWN = 200
@@ -43,7 +42,7 @@ def run(context: StageContext) -> None:
         f"{facts['expected_tokens']} in all at {facts['epochs']} epochs",
         flush=True,
     )
-    with _service(context, settings) as (service, notes, embedded):
+    with service_of(context, settings, notes_name="") as (service, notes, embedded):
         job = _one_job(context, settings, service, notes, training, validation, embedded)
         _results(context, settings, service, job, facts)
     if embedded is not None:
@@ -56,7 +55,7 @@ def _upload(context: StageContext, part: str) -> bytes:
 
 def _validate(settings: TuneSettings, training: bytes, validation: bytes) -> dict[str, Any]:
     """Facts of the upload. Raises Failure(BAD_DATA) with every problem and its line."""
-    found = checks.check(training, validation, limit=checks.limit_tokens(settings.model))
+    found = upload_checks.check(training, validation, limit=upload_checks.limit_tokens(settings.model))
     problems = [problem for upload in found for problem in upload.errors]
     if problems:
         shown = [problem.text() for problem in problems[:_PROBLEMS_SHOWN]]
@@ -77,39 +76,8 @@ def _validate(settings: TuneSettings, training: bytes, validation: bytes) -> dic
         "estimated_tokens_an_epoch": pricing.estimated_tokens(examples),
         "epochs": epochs,
         "expected_tokens": tokens * epochs,
-        "statistics": checks.statistics(examples),
+        "statistics": upload_checks.statistics(examples),
     }
-
-
-@contextmanager
-def _service(
-    context: StageContext, settings: TuneSettings
-) -> Iterator[tuple[Service, Notes, Embedded | None]]:
-    """Who is asked, and where it is noted."""
-    if settings.rehearsal is None:
-        yield (
-            Service(outside(settings.base_url), context.check_stop, patience_of(settings.base_url)),
-            StoreNotes(context),
-            None,
-        )
-        return
-    embedded = Embedded(context, settings.rehearsal, settings.model)
-    embedded.restore()
-    try:
-        with embedded.running() as connection:
-            service = Service(connection, context.check_stop, LOCAL)
-            yield service, DirectoryNotes(embedded.directory / "notes"), embedded
-    except Stopped:
-        # The server has saved its checkpoint and is at rest.
-        embedded.save()
-        raise
-
-
-def patience_of(base_url: str | None) -> Patience:
-    """A server on this machine is looked at more often than one that counts requests."""
-    host = (base_url or "").partition("://")[2]
-    near = host.startswith(("127.", "localhost", "[::1]"))
-    return Patience(poll_s=0.3, settle_s=0.5) if near else Patience()
 
 
 def _one_job(
@@ -124,7 +92,7 @@ def _one_job(
     """The job of this stage, made or found, as it succeeded."""
     request: dict[str, Any] = {
         "model": settings.model,
-        "training_file": once.upload(service, notes, "train", training),
+        "training_file": idempotency.upload(service, notes, "train", training),
         "seed": settings.seed,
         "suffix": f"tuneyard-{context.stage.key[:8]}",
         "method": {
@@ -139,10 +107,10 @@ def _one_job(
         },
     }
     if validation:
-        request["validation_file"] = once.upload(service, notes, "validation", validation)
+        request["validation_file"] = idempotency.upload(service, notes, "validation", validation)
     files = hashlib.sha256(training + b"\0" + validation).hexdigest()
     identity = {"tuneyard_stage": context.stage.key[:32], "tuneyard_files": files[:32]}
-    job_id = once.job(service, notes, identity, {"tuneyard_run": context.plan.run_id}, request)
+    job_id = idempotency.job(service, notes, identity, {"tuneyard_run": context.plan.run_id}, request)
     saved_at = time.monotonic()
 
     def save_now_and_then() -> None:
@@ -156,8 +124,8 @@ def _one_job(
     try:
         job = follow(context, service, job_id, on_look=save_now_and_then)
     except Stopped:
-        if embedded is None and once.is_cancelled(context):
-            once.cancel(service, job_id)
+        if embedded is None and idempotency.is_cancelled(context):
+            idempotency.cancel(service, job_id)
             print(f"job {job_id}: cancelled with its run", flush=True)
         raise
     if (failure := end_of(service, job)) is not None:

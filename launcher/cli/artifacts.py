@@ -9,11 +9,12 @@ from typing import Any
 
 import click
 
-from launcher.cli.options import open_named_store, output_option, store_options
+from launcher.cli.options import output_option, store_options
 from launcher.cli.show import emit, size, table
 from launcher.outcome import Failure, Reason
-from launcher.runs import find, read_plan
 from launcher.store import Artifact, digest_file
+from launcher.store.runs import find, read_plan
+from launcher.store.selection import open_named_store
 
 
 @click.command("artifacts")

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import click
 
-from launcher import closing, site
-from launcher.cli.options import CLUSTER_PATIENCE_S, context_option, open_named_store, store_options
+from launcher.cli.options import CLUSTER_PATIENCE_S, context_option, store_options
 from launcher.cli.show import one_line
 from launcher.outcome import Failure, Reason
-from launcher.runs import Attempt, find
-from launcher.submission import newest_attempt
-from launcher.targets import wait_until_left
+from launcher.runs import finalize
+from launcher.runs.submission import newest_attempt
+from launcher.spec import site
+from launcher.store.runs import Attempt, find
+from launcher.store.selection import open_named_store
+from launcher.targets.target import wait_until_left
 
 
 @click.command("cancel")
@@ -24,7 +26,7 @@ def command(run: str, context: str | None, store_address: str | None, site_path:
     store = open_named_store(store_address, site_path, writable=True)
     run_id = find(store, run)
     attempt = newest_attempt(store, run_id)
-    closed = closing.cancel(attempt)
+    closed = finalize.cancel(attempt)
     abandoned = _abandoned(attempt, site_path, context)
     if closed and not abandoned:
         lived = attempt.heard
@@ -47,9 +49,9 @@ def _abandoned(attempt: Attempt, site_path: Path | None, context: str | None) ->
     """Whether stage Jobs were left behind by a conductor that nobody starts again, and are deleted now."""
     if attempt.target != "cluster" or attempt.left:
         return False
-    from launcher.cluster.client import Cluster
-    from launcher.cluster.supervision import end_abandoned
-    from launcher.render import ATTEMPT_LABEL, RUN_LABEL
+    from launcher.manifests.render import ATTEMPT_LABEL, RUN_LABEL
+    from launcher.targets.cluster.client import Cluster
+    from launcher.targets.cluster.supervision import end_abandoned
 
     try:
         namespace = site.load(site_path).namespace

@@ -16,23 +16,18 @@ from urllib.parse import urlparse
 
 import click
 
-from launcher import site
-from launcher.cli.options import (
-    context_option,
-    named_store,
-    output_option,
-    refuse_for_this_machine,
-    store_options,
-)
+from launcher.cli.options import context_option, output_option, refuse_for_this_machine, store_options
 from launcher.cli.show import emit, one_line, table
 from launcher.outcome import DISPOSITIONS, Failure, Reason
+from launcher.spec import site
 from launcher.store import open_store
 from launcher.store.directory import explained
-from launcher.targets import reached, refuse_what_pods_cannot_reach
+from launcher.store.selection import named_store
+from launcher.targets.target import reached, refuse_what_pods_cannot_reach
 
 if TYPE_CHECKING:
-    from launcher.cluster.client import Cluster
-    from launcher.site import SecretKey, Site
+    from launcher.spec.site import SecretKey, Site
+    from launcher.targets.cluster.client import Cluster
 
 #: Module -> (distribution, what it is for, extra).
 _MODULES = {
@@ -161,11 +156,11 @@ def _of_secret(cluster: Cluster, purpose: str, named: SecretKey) -> Check:
 
 
 def _of_smallest_run(cluster: Cluster, facts: Site) -> Iterator[Check]:
-    from launcher.cluster.preflight import preflight
-    from launcher.experiment import load
-    from launcher.plan import plan
-    from launcher.render import render
-    from launcher.resolve import resolve
+    from launcher.manifests.render import render
+    from launcher.resolve.resolver import resolve
+    from launcher.spec.loading import load
+    from launcher.spec.planner import plan
+    from launcher.targets.cluster.preflight import preflight
 
     resolution = resolve(load("sql", profile="smoke"))
     try:

@@ -8,8 +8,8 @@ import click
 
 from launcher.cli.show import duration, emit, one_line
 from launcher.outcome import DISPOSITIONS, Failure, Reason
-from launcher.runs import Attempt
-from launcher.verdict import price_lines
+from launcher.runs.verdict import price_lines
+from launcher.store.runs import Attempt
 
 
 def report_end(attempt: Attempt, outcome: dict[str, Any], output: str) -> int:

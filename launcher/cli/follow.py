@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from launcher.cli.show import duration, is_terminal, one_line
-from launcher.closing import cancel
-from launcher.runs import Attempt, RunView, StageStatus, view
-from launcher.targets import Supervision
+from launcher.runs.finalize import cancel
+from launcher.store.runs import Attempt, RunView, StageStatus, view
+from launcher.targets.target import Supervision
 
 _POLL_S = 0.3
 #: In a pipe, a running stage says how far it is this often.

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
-from launcher import lifecycle
-from launcher.cli.options import open_named_store, output_option, store_options
+from launcher.cli.options import output_option, store_options
 from launcher.cli.show import emit, size, table
+from launcher.store import gc
+from launcher.store.selection import open_named_store
 
 _UNITS_S = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
@@ -60,12 +61,12 @@ def command(
     input that a kept run reaches.
     """
     store = open_named_store(store_address, site_path, writable=really)
-    found = lifecycle.survey(store, older_than_s=older_than_s, keep_best=keep_best)
+    found = gc.survey(store, older_than_s=older_than_s, keep_best=keep_best)
     for problem in found.problems:
         click.echo(f"warning: {problem}", err=True)
     gone = found.doomed
     if really:
-        gone = lifecycle.clear(store, found, older_than_s=older_than_s, keep_best=keep_best)
+        gone = gc.clear(store, found, older_than_s=older_than_s, keep_best=keep_best)
     if output == "table":
         table(["SIZE", "WHAT", "WHY"], [[size(one.size_bytes), one.path, one.why] for one in gone])
     else:

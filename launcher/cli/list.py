@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from launcher.cli.options import open_named_store, output_option, store_options
+from launcher.cli.options import output_option, store_options
 from launcher.cli.show import emit, size, table
-from launcher.lifecycle import run_size_bytes
 from launcher.outcome import Failure
-from launcher.runs import RunView, run_ids, view
+from launcher.store.gc import run_size_bytes
+from launcher.store.runs import RunView, run_ids, view
+from launcher.store.selection import open_named_store
 
 
 def standing(run: RunView) -> str:

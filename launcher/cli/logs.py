@@ -8,11 +8,12 @@ from pathlib import Path
 
 import click
 
-from launcher import site
-from launcher.cli.options import context_option, open_named_store, store_options
+from launcher.cli.options import context_option, store_options
 from launcher.outcome import Failure, Reason
-from launcher.runs import RunView, StageStatus, find, view
-from launcher.site import Site
+from launcher.spec import site
+from launcher.spec.site import Site
+from launcher.store.runs import RunView, StageStatus, find, view
+from launcher.store.selection import open_named_store
 
 
 @click.command("logs")
@@ -66,9 +67,9 @@ def _print_pods(
     seen: RunView, stage: str, number: int, follow: bool, facts: Site, context: str | None
 ) -> None:
     """What the pods of a try that runs have printed; with `follow`, until it has ended."""
-    from launcher.cluster import pod_logs
-    from launcher.cluster.client import Cluster
-    from launcher.render import ATTEMPT_LABEL, RUN_LABEL, STAGE_LABEL, TRY_LABEL
+    from launcher.manifests.render import ATTEMPT_LABEL, RUN_LABEL, STAGE_LABEL, TRY_LABEL
+    from launcher.targets.cluster import pod_logs
+    from launcher.targets.cluster.client import Cluster
 
     cluster = Cluster.connect(facts.namespace, context)
     labels = {

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from launcher import site
-from launcher.documents import read_mapping
-from launcher.experiment import Experiment, load
 from launcher.outcome import Failure, Reason
-from launcher.plan import Plan, plan
-from launcher.resolve import Resolution, choose_source, read_lock, resolve
-from launcher.store import Store, open_store
+from launcher.resolve.resolver import Resolution, choose_source, read_lock, resolve
+from launcher.spec import site
+from launcher.spec.documents import read_mapping
+from launcher.spec.experiment import Experiment
+from launcher.spec.loading import load
+from launcher.spec.plan import Plan
+from launcher.spec.planner import plan
 
 if TYPE_CHECKING:
-    from launcher.targets import Target
+    from launcher.targets.target import Target
 
 #: How long a verb that has most of its answer from the store waits for an API server that is away.
 CLUSTER_PATIENCE_S = 5.0
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def default_store() -> str:
-    """`tuneyard/store` in the user's data home."""
-    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return str(Path(base).expanduser() / "tuneyard" / "store")
 
 
 def store_options(function: Function) -> Function:
@@ -78,7 +72,7 @@ def chosen_target(name: str, facts: site.Site, overlay_path: Path | None, contex
         refuse_for_this_machine({"--overlay": overlay_path, "--context": context})
     overlay = read_mapping(overlay_path) if overlay_path is not None else None
     # Here, because plan and render have no target and start without all that runs on one.
-    from launcher.targets import target
+    from launcher.targets.target import target
 
     return target(name, facts, overlay=overlay, context=context, say=lambda text: click.echo(text, err=True))
 
@@ -146,16 +140,6 @@ def experiment_options(function: Function) -> Function:
     ):
         function = option(function)
     return function
-
-
-def named_store(store_address: str | None, site_path: Path | None) -> str:
-    """The address of the store that the options name, in their order of precedence."""
-    return store_address or site.load(site_path).store.outside or default_store()
-
-
-def open_named_store(store_address: str | None, site_path: Path | None, *, writable: bool = False) -> Store:
-    """The store that the options name; created only where it is to be written."""
-    return open_store(named_store(store_address, site_path), writable=writable)
 
 
 class Study:

@@ -7,22 +7,16 @@ from typing import Any
 
 import click
 
-from launcher import site
-from launcher.cli.options import (
-    Study,
-    experiment_options,
-    make_study,
-    open_named_store,
-    output_option,
-    store_options,
-)
+from launcher.cli.options import Study, experiment_options, make_study, output_option, store_options
 from launcher.cli.show import duration, emit, table
-from launcher.counting import count_tokens
-from launcher.estimate import StageEstimate, TokenCounts, estimate, refuse_impossible
+from launcher.costs.estimate import StageEstimate, TokenCounts, estimate, refuse_impossible
+from launcher.costs.token_counts import count_tokens
 from launcher.outcome import Failure, Reason
-from launcher.plan import Plan
-from launcher.stages import HostedPredictSettings, TuneSettings
+from launcher.spec import site
+from launcher.spec.plan import Plan
+from launcher.spec.stages import HostedPredictSettings, TuneSettings
 from launcher.store import Store
+from launcher.store.selection import open_named_store
 
 
 @click.command("plan")
@@ -106,7 +100,7 @@ def _print_costs(plan: Plan, estimates: list[StageEstimate]) -> None:
     if rehearsed:
         click.echo(f"rehearsed: no service is asked and nothing is paid; it would cost ${sum(rehearsed):.2f}")
     if priced or rehearsed:
-        click.echo("prices with source and date: launcher/catalog/prices.yaml")
+        click.echo("prices with source and date: launcher/spec/catalog/prices.yaml")
 
 
 def _unpriced(plan: Plan, estimates: list[StageEstimate]) -> list[str]:

@@ -9,17 +9,17 @@ from typing import Any
 
 import click
 
-from launcher import helm
+from launcher.manifests import helm
 
 helm.load_ahead()  # while the modules below are loaded, which takes as long
 
 # ruff: noqa: E402
-from launcher import site
 from launcher.cli.options import experiment_options, make_study, overlay_option
-from launcher.documents import read_mapping
-from launcher.estimate import estimate, refuse_impossible
+from launcher.costs.estimate import estimate, refuse_impossible
+from launcher.manifests.render import STAGE_LABEL, Rendered, object_yaml, render
 from launcher.outcome import Failure, Reason
-from launcher.render import STAGE_LABEL, Rendered, object_yaml, render
+from launcher.spec import site
+from launcher.spec.documents import read_mapping
 
 _KUSTOMIZATION = "kustomization.yaml"
 #: What `_file_name` gives.

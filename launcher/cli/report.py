@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from launcher import verdict
-from launcher.cli.options import open_named_store, output_option, store_options
+from launcher.cli.options import output_option, store_options
 from launcher.cli.show import emit
 from launcher.outcome import Failure, Reason
-from launcher.runs import find, view
+from launcher.runs import verdict
+from launcher.store.runs import find, view
+from launcher.store.selection import open_named_store
 
 
 @click.command("report")

@@ -6,17 +6,13 @@ from pathlib import Path
 
 import click
 
-from launcher import site, submission
 from launcher.cli import ending
 from launcher.cli.follow import follow
-from launcher.cli.options import (
-    chosen_target,
-    cluster_options,
-    open_named_store,
-    output_option,
-    store_options,
-)
-from launcher.runs import find
+from launcher.cli.options import chosen_target, cluster_options, output_option, store_options
+from launcher.runs import submission
+from launcher.spec import site
+from launcher.store.runs import find
+from launcher.store.selection import open_named_store
 
 
 @click.command("retry")

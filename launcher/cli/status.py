@@ -8,9 +8,10 @@ import click
 
 from launcher.cli.follow import detail
 from launcher.cli.list import standing
-from launcher.cli.options import open_named_store, output_option, store_options
+from launcher.cli.options import output_option, store_options
 from launcher.cli.show import emit, table
-from launcher.runs import find, view
+from launcher.store.runs import find, view
+from launcher.store.selection import open_named_store
 
 
 @click.command("status")

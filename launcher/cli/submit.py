@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from launcher import site, submission
 from launcher.cli import ending
 from launcher.cli.follow import follow
 from launcher.cli.options import (
@@ -15,10 +14,12 @@ from launcher.cli.options import (
     cluster_options,
     experiment_options,
     make_study,
-    open_named_store,
     output_option,
     store_options,
 )
+from launcher.runs import submission
+from launcher.spec import site
+from launcher.store.selection import open_named_store
 
 
 @click.command("submit")

@@ -9,13 +9,14 @@ from typing import Any
 
 import click
 
-from launcher.cli.options import open_named_store, output_option, store_options
+from launcher.cli.options import output_option, store_options
 from launcher.cli.show import emit, table
 from launcher.heavy import run_jobs
 from launcher.outcome import DISPOSITIONS, Failure, Reason
-from launcher.plan import Plan
-from launcher.runs import find, view
+from launcher.spec.plan import Plan
 from launcher.store import Store
+from launcher.store.runs import find, view
+from launcher.store.selection import open_named_store
 
 
 @click.command("verify")

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from launcher import site
 from launcher.cli.follow import detail
 from launcher.cli.list import standing
-from launcher.cli.options import CLUSTER_PATIENCE_S, context_option, open_named_store, store_options
+from launcher.cli.options import CLUSTER_PATIENCE_S, context_option, store_options
 from launcher.cli.show import one_line
 from launcher.outcome import Failure, Reason
-from launcher.runs import NEXT, RunView, StageStatus, find, view
+from launcher.spec import site
+from launcher.store.runs import NEXT, RunView, StageStatus, find, view
+from launcher.store.selection import open_named_store
 
 _LOG_LINES_SHOWN = 12
 
@@ -39,8 +40,8 @@ def _why_silent(seen: RunView, site_path: Path | None, context: str | None) -> F
     """What the cluster says of a conductor that is not heard of; None where it is, or nobody can say."""
     if seen.outcome is not None or seen.attempt.target != "cluster" or seen.attempt.heard:
         return None
-    from launcher.cluster.client import Cluster
-    from launcher.cluster.supervision import why_silent
+    from launcher.targets.cluster.client import Cluster
+    from launcher.targets.cluster.supervision import why_silent
 
     namespace = site.load(site_path).namespace
     if namespace is None:

@@ -24,7 +24,7 @@ from launcher.store.artifact import (
     encode,
     scan,
 )
-from launcher.store.locking import is_locked, locked
+from launcher.store.file_locks import is_locked, locked
 
 _UNCOMMITTED = ".uncommitted-"
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from launcher.outcome import Failure, Reason
-from launcher.store import create_once as creation
-from launcher.store import packing
+from launcher.store import conditional_create as creation
+from launcher.store import object_layout
 from launcher.store.address import S3Address
 from launcher.store.artifact import (
     MANIFEST,
@@ -33,10 +33,10 @@ from launcher.store.artifact import (
     encode,
     scan,
 )
-from launcher.store.client import Absent, Client, md5
+from launcher.store.file_locks import is_locked, locked
 from launcher.store.local_state import cache_home, state_directory, write_whole
-from launcher.store.locking import is_locked, locked
-from launcher.store.reading import S3Artifact, fetch_input
+from launcher.store.s3_artifact import S3Artifact, fetch_input
+from launcher.store.s3_client import Absent, Client, md5
 from launcher.store.transfer import Crew, Ledger, Pace, Transfer, part_size, ranges
 
 _DATA = ".data"
@@ -114,7 +114,9 @@ class S3Store:
             shutil.rmtree(directory)
             return there
         paths = scan(directory)
-        objects = packing.pack([(name, path, path.stat().st_size) for name, path in paths], self.place.limits)
+        objects = object_layout.pack(
+            [(name, path, path.stat().st_size) for name, path in paths], self.place.limits
+        )
         conditional = self.conditional
         with self._ledger(prefix) as ledger:
             entries: dict[str, FileEntry] = {}
@@ -125,7 +127,7 @@ class S3Store:
             self._check_written(base, objects, digests)
             storage = {
                 "data": ledger.data,
-                **packing.describe(objects, digests, self.place.limits.part_bytes),
+                **object_layout.describe(objects, digests, self.place.limits.part_bytes),
             }
             manifest = Manifest(dict(sorted(entries.items())), meta, storage)
             manifest = self._publish_manifest(prefix, manifest, conditional)
@@ -180,7 +182,7 @@ class S3Store:
         return standing
 
     def _check_written(
-        self, base: str, objects: list[packing.ObjectPlan], digests: dict[str, list[str]]
+        self, base: str, objects: list[object_layout.ObjectPlan], digests: dict[str, list[str]]
     ) -> None:
         """Before the manifest: is everything that it will name there, with the right size and ETag?"""
         expected = {f"{base}{one.name}": (one.size_bytes, digests[one.name]) for one in objects}
@@ -278,7 +280,9 @@ class S3Store:
             entry = digest_file(source)
         except OSError as error:
             raise Failure(Reason.MISSING_INPUT, f"cannot read: {error.strerror}", where=str(source)) from None
-        planned = packing.ObjectPlan(entry.sha256, (packing.Piece(entry.sha256, source, 0, size),))
+        planned = object_layout.ObjectPlan(
+            entry.sha256, (object_layout.Piece(entry.sha256, source, 0, size),)
+        )
         if self._has_whole(planned):
             return entry.sha256
         _ = self.conditional  # learns whether ETags tell what has arrived
@@ -290,7 +294,7 @@ class S3Store:
             raise Failure(Reason.BAD_DATA, "the file changed while it was read", where=str(source))
         return entry.sha256
 
-    def _has_whole(self, planned: packing.ObjectPlan) -> bool:
+    def _has_whole(self, planned: object_layout.ObjectPlan) -> bool:
         """Whether the input is there with the right size and, where ETags say so, the right bytes."""
         try:
             there = self.client.head(self.place.key(f"inputs/{planned.name}"))
@@ -324,7 +328,7 @@ class S3Store:
             size = source.stat().st_size
         except FileNotFoundError:
             return
-        planned = packing.ObjectPlan(path, (packing.Piece(path, source, 0, size),))
+        planned = object_layout.ObjectPlan(path, (object_layout.Piece(path, source, 0, size),))
         self.transfer.upload([planned], self.place.key(""), Ledger(None, ""))
 
     def fetch(self, path: str) -> Path | None:

@@ -15,9 +15,9 @@ from typing import Any
 
 from launcher.outcome import Failure, Reason
 from launcher.store.artifact import Progress
-from launcher.store.client import Absent, Client, md5
 from launcher.store.local_state import explained, write_whole
-from launcher.store.packing import ObjectPlan
+from launcher.store.object_layout import ObjectPlan
+from launcher.store.s3_client import Absent, Client, md5
 
 _MIB = 1 << 20
 #: S3 allows 10,000 parts.

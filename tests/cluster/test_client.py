@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from launcher.cluster import pod_logs
-from launcher.cluster.client import Cluster as Client
-from launcher.cluster.client import Conflict
-from launcher.cluster.preflight import preflight
-from launcher.cluster.refusals import Refusal
+from launcher.manifests.render import Rendered
 from launcher.outcome import Failure, Reason
-from launcher.render import Rendered
-from launcher.site import SecretKey, Secrets, Site
+from launcher.spec.site import SecretKey, Secrets, Site
+from launcher.targets.cluster import pod_logs
+from launcher.targets.cluster.api_errors import Refusal
+from launcher.targets.cluster.client import Cluster as Client
+from launcher.targets.cluster.client import Conflict
+from launcher.targets.cluster.preflight import preflight
 
 from . import node
 from .conftest import Cluster
@@ -193,7 +193,7 @@ def test_a_request_waits_for_the_api_server(cluster: Cluster, client: Client) ->
 
 
 def run_of(namespace: str, conductor: dict[str, Any], train: dict[str, Any]) -> Rendered:
-    """As `launcher.render` makes it, small."""
+    """As `launcher.manifests.render` makes it, small."""
     meta = {"name": "sql-1", "labels": {MANIFEST: "3f9a1"}}
     rbac = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": meta}
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "sql-1"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from launcher.runs import Attempt
+from launcher.store.runs import Attempt
 
 from . import node
 from .processes import wait_for

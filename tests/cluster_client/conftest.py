@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launcher.cluster import connection
-from launcher.cluster.client import Cluster
+from launcher.targets.cluster import connection
+from launcher.targets.cluster.client import Cluster
 from tests.cluster_client.api_server import ApiServer, Reply
 
 TOKEN = "eyJ-a-secret-token"

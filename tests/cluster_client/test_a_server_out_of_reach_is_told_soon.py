@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from launcher.cluster import connection
-from launcher.cluster.client import Cluster
-from launcher.cluster.refusals import Refusal
 from launcher.outcome import Failure, Reason
-from launcher.site import Site
-from launcher.targets import InCluster
+from launcher.spec.site import Site
+from launcher.targets.cluster import connection
+from launcher.targets.cluster.api_errors import Refusal
+from launcher.targets.cluster.client import Cluster
+from launcher.targets.target import InCluster
 from tests.cluster_client.api_server import Answering, ApiServer, Asked, Reply, listing, scripted, status
 from tests.cluster_client.conftest import Clock
 

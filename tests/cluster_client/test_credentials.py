@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from launcher.cluster import connection
-from launcher.cluster.client import Cluster
 from launcher.outcome import Failure, Reason
+from launcher.targets.cluster import connection
+from launcher.targets.cluster.client import Cluster
 from tests.cluster_client.api_server import ApiServer, Asked, Reply, listing, status
 from tests.cluster_client.conftest import TOKEN
 

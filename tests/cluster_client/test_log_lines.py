@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.cluster.log_lines import GAP, NewLines
+from launcher.targets.cluster.log_lines import GAP, NewLines
 
 BEGIN = datetime(2026, 11, 22, 8, 0, 0, tzinfo=UTC)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from launcher.cluster import pod_logs
-from launcher.cluster.client import Cluster
 from launcher.outcome import Failure
+from launcher.targets.cluster import pod_logs
+from launcher.targets.cluster.client import Cluster
 from tests.cluster_client.api_server import ApiServer, Asked, Reply, event, listing, status
 
 Connect = Callable[..., Cluster]

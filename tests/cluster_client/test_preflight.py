@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from launcher.cluster import references
-from launcher.cluster.client import Cluster
-from launcher.cluster.placement import quantity, why_nowhere
-from launcher.cluster.preflight import preflight
+from launcher.manifests.render import Rendered
 from launcher.outcome import Failure, Reason
-from launcher.render import Rendered
-from launcher.site import SecretKey, Secrets, Site
+from launcher.spec.site import SecretKey, Secrets, Site
+from launcher.targets.cluster import pod_references
+from launcher.targets.cluster.client import Cluster
+from launcher.targets.cluster.node_fit import quantity, why_nowhere
+from launcher.targets.cluster.preflight import preflight
 from tests.cluster_client.api_server import ApiServer, Asked, Reply, listing, status
 
 Connect = Callable[..., Cluster]
@@ -261,6 +261,6 @@ def test_every_way_to_refer_to_a_secret_is_found() -> None:
             }
         ],
     }
-    found = {(kind, name, key) for kind, name, key in references.of_pod(spec)}
+    found = {(kind, name, key) for kind, name, key in pod_references.of_pod(spec)}
     secrets = {("a", "k"), ("b", None), ("d", "k"), ("e", None), ("pull", None)}
     assert found == {("Secret", name, key) for name, key in secrets} | {("ConfigMap", "c", None)}

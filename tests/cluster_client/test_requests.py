@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from launcher.cluster.client import Cluster, Conflict
-from launcher.cluster.refusals import Refusal
 from launcher.outcome import Failure, Reason
+from launcher.targets.cluster.api_errors import Refusal
+from launcher.targets.cluster.client import Cluster, Conflict
 from tests.cluster_client.api_server import ApiServer, Asked, Reply, scripted, status
 from tests.cluster_client.conftest import TOKEN
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from launcher.cluster import supervision
-from launcher.cluster.client import Cluster
-from launcher.cluster.supervision import Supervision
 from launcher.outcome import Failure
-from launcher.runs import Attempt
 from launcher.store import DirectoryStore
+from launcher.store.runs import Attempt
+from launcher.targets.cluster import supervision
+from launcher.targets.cluster.client import Cluster
+from launcher.targets.cluster.supervision import Supervision
 from tests.cluster_client.api_server import ApiServer, Asked, Reply, listing, status
 
 

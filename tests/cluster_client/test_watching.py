@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from launcher.cluster.client import Cluster
-from launcher.cluster.watching import Watched
 from launcher.outcome import Failure
+from launcher.targets.cluster.client import Cluster
+from launcher.targets.cluster.informer import Watched
 from tests.cluster_client.api_server import ApiServer, Asked, Reply, event, listing, scripted, status
 
 Connect = Callable[..., Cluster]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from launching import Launcher
 
-from launcher.placement import placed
-from launcher.runs import Attempt
+from launcher.spec.placement import placed
 from launcher.store import DirectoryStore
+from launcher.store.runs import Attempt
 from tests.cluster_client.api_server import ApiServer, Asked, Reply, listing
 from tests.launcher.tiny import make_plan
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import click
 import pytest
 
-from launcher import catalog
 from launcher.cli.main import VERBS, cli
-from launcher.experiment import load, validate
 from launcher.outcome import DISPOSITIONS, RETRY_BUDGET
-from launcher.verdict import Verdict
+from launcher.runs.verdict import Verdict
+from launcher.spec import catalog
+from launcher.spec.loading import load, validate
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -38,7 +38,7 @@ def test_every_exit_code_is_documented_as_it_is() -> None:
 def test_the_experiment_of_the_docs_is_valid() -> None:
     import yaml
 
-    from launcher.documents import Loader
+    from launcher.spec.documents import Loader
 
     text = (ROOT / "docs" / "experiments.md").read_text()
     document = yaml.load(re.findall(r"```yaml\n(format: 1\nname.*?)```", text, re.S)[0], Loader=Loader)

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from launcher.verdict import Verdict
+from launcher.runs.verdict import Verdict
 
 PATH = Path(__file__).parent.parent.parent / "docs" / "verdict.schema.json"
 

@@ -22,7 +22,7 @@ def bench(tmp_path: Path) -> Bench:
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the two-layer random model."""
     from jobs.fetch import random_model
-    from launcher.stages import RandomModel
+    from launcher.spec.stages import RandomModel
 
     directory = tmp_path_factory.mktemp("random-model")
     random_model.create(RandomModel(), directory)
@@ -31,6 +31,6 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tokenizer(random_model: Path) -> Any:
-    from jobs.train.base_model import load_tokenizer
+    from jobs.models.loading import load_tokenizer
 
     return load_tokenizer(random_model)

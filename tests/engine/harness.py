@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from jobs import stage
+from jobs.methods.engine import join
 from jobs.tasks.rows import Row, write_rows
-from jobs.train.engine import join
-from launcher.experiment import Data, Generation, Lora, Training
-from launcher.plan import Plan, Resources, Stage, run_id, stage_key
-from launcher.stages import (
+from launcher.spec.contenders import Generation, Lora, Training
+from launcher.spec.experiment import Data
+from launcher.spec.plan import Plan, Resources, Stage, run_id, stage_key
+from launcher.spec.stages import (
     VERSIONS,
     FetchSettings,
     PredictSettings,

@@ -8,9 +8,9 @@ import pytest
 from harness import rows
 
 import jobs.predict.stage
-from jobs.tasks.rendering import prompt_text
+from jobs.models.examples import example, prompt_tokens, tokenise
+from jobs.tasks.prompts import prompt_text
 from jobs.tasks.rows import Row
-from jobs.train.examples import example, prompt_tokens, tokenise
 from launcher.outcome import Failure, Reason
 
 ROW = Row("a", ({"role": "user", "content": "two and two?"}, {"role": "assistant", "content": "four é"}))

@@ -15,7 +15,7 @@ from harness import Bench
 from jobs.fetch import package, random_model
 from jobs.fetch.model_files import check_model
 from launcher.outcome import Failure, Reason
-from launcher.stages import DirectoryModel, FetchSettings, PackagedModel, RandomModel
+from launcher.spec.stages import DirectoryModel, FetchSettings, PackagedModel, RandomModel
 
 
 def test_the_random_model_is_the_same_from_the_same_seed(random_model: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from harness import Bench
 from hub_server import COMMIT, Hub
 
 from launcher.outcome import DISPOSITIONS, Reason
-from launcher.stages import FetchSettings, HubData, HubModel
+from launcher.spec.stages import FetchSettings, HubData, HubModel
 
 TOKEN = "hf_secretsecretsecret"
 

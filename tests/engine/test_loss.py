@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from harness import Bench, rows
 
-from jobs.train.examples import Example, example
-from jobs.train.microbatches import IGNORED, microbatches
+from jobs.methods.microbatches import IGNORED, microbatches
+from jobs.models.examples import Example, example
 
 ALIKE = 1e-4
 
@@ -50,7 +50,7 @@ def losses(
 def test_packed_padded_and_shared_loss_equal_the_loss_of_each_row_alone(
     random_model: Path, tokenizer: Any
 ) -> None:
-    from jobs.train.base_model import load_model
+    from jobs.models.loading import load_model
 
     model = load_model(random_model, dtype="float32").eval()
     items = [example(row, tokenizer, "chat", "answer") for row in rows(12)]

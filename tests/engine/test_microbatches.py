@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.train.examples import Example
-from jobs.train.microbatches import IGNORED, Microbatch, microbatches, targets
-from jobs.train.order import rows_of_step
-from jobs.train.schedule import learning_rate
-from launcher.experiment import Training
+from jobs.methods.microbatches import IGNORED, Microbatch, microbatches, targets
+from jobs.methods.sampler import rows_of_step
+from jobs.methods.schedule import learning_rate
+from jobs.models.examples import Example
+from launcher.spec.contenders import Training
 
 LIMIT_TOKENS = 64
 

@@ -14,9 +14,9 @@ from harness import Bench
 
 from jobs import stage
 from launcher.outcome import DISPOSITIONS, Reason
-from launcher.runs import Attempt
-from launcher.stages import DirectoryModel, FetchSettings, RandomModel
+from launcher.spec.stages import DirectoryModel, FetchSettings, RandomModel
 from launcher.store import DirectoryStore, Manifest
+from launcher.store.runs import Attempt
 
 
 def another_model(bench: Bench) -> None:

@@ -34,8 +34,8 @@ def test_greedy_answers_are_those_of_the_library(
 ) -> None:
     import torch
 
-    from jobs.predict.generation import answer_batch
-    from jobs.train.base_model import load_model
+    from jobs.models.generation import answer_batch
+    from jobs.models.loading import load_model
 
     model = load_model(random_model, dtype="float32").eval()
     prompts = [tokenizer.encode(instructions + text) for text in ("a", "bcd ef", "ghijk lmno pqrs")]
@@ -95,8 +95,8 @@ def test_a_merged_adapter_answers_as_peft_does(bench: Bench, random_model: Path)
     import torch
     from peft import PeftModel
 
-    from jobs.predict.generation import load
-    from jobs.train.base_model import load_model
+    from jobs.models.generation import load
+    from jobs.models.loading import load_model
 
     bench.train("train", steps=4, learning_rate=0.05)
     assert bench.run("train") == 0

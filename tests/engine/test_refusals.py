@@ -11,7 +11,7 @@ import pytest
 from harness import Bench
 
 from launcher.outcome import DISPOSITIONS, Reason
-from launcher.stages import DirectoryModel, FetchSettings
+from launcher.spec.stages import DirectoryModel, FetchSettings
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,13 @@ from jobs.predict import hosted
 from jobs.stage import StageContext
 from jobs.tasks.rows import Row, write_rows
 from jobs.tune import stage as tune_stage
-from launcher.experiment import validate
-from launcher.lock import Lock
-from launcher.plan import Plan, plan
-from launcher.runs import Attempt
-from launcher.stages import HostedPredictSettings
+from launcher.spec.loading import validate
+from launcher.spec.lock import Lock
+from launcher.spec.plan import Plan
+from launcher.spec.planner import plan
+from launcher.spec.stages import HostedPredictSettings
 from launcher.store import DirectoryStore
+from launcher.store.runs import Attempt
 
 ROWS = 16
 TEST_ROWS = 5

@@ -10,7 +10,7 @@ import pytest
 from serving import upload_of
 from staging import study
 
-from jobs.tune import checks
+from jobs.hosted import upload_checks
 from launcher.outcome import Failure, Reason
 
 GOOD: dict[str, Any] = {
@@ -44,7 +44,7 @@ def lines(*examples: Any) -> bytes:
 
 
 def found(training: bytes, validation: bytes = b"", **options: Any) -> list[tuple[str, int | None, str]]:
-    read = checks.check(training, validation, limit=4096, **options)
+    read = upload_checks.check(training, validation, limit=4096, **options)
     return [(p.file, p.line, p.code) for upload in read for p in upload.problems]
 
 
@@ -74,7 +74,7 @@ def test_fewer_than_ten_examples_are_too_few() -> None:
 def test_repeated_and_shared_examples_are_warnings() -> None:
     training = upload_of(10)
     first = training.split(b"\n")[0] + b"\n"
-    read = checks.check(training + first, first)
+    read = upload_checks.check(training + first, first)
     assert [(p.file, p.line, p.code, p.warning) for upload in read for p in upload.problems] == [
         ("train.jsonl", 11, "duplicate_example", True),
         ("validation.jsonl", 1, "validation_overlap", True),
@@ -83,10 +83,10 @@ def test_repeated_and_shared_examples_are_warnings() -> None:
 
 
 def test_statistics_are_those_of_the_notebook() -> None:
-    counted = checks.statistics([GOOD, GOOD])
+    counted = upload_checks.statistics([GOOD, GOOD])
     assert counted["messages"]["total"] == 4
     assert counted["assistant_tokens"]["max"] == 1
-    assert counted["tokens"]["mean"] == checks.example_tokens(GOOD)
+    assert counted["tokens"]["mean"] == upload_checks.example_tokens(GOOD)
 
 
 @pytest.mark.parametrize("hostile", [b"\xff\xfe", b"[" * 100_000, b'{"messages": [[[]]]}', b"null", b"1e999"])

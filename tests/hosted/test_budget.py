@@ -10,11 +10,11 @@ import pytest
 from serving import upload_of
 from staging import Study, study
 
-from launcher import budget
-from launcher.conductor import Conductor, Ended
+from launcher.costs import budget
 from launcher.outcome import Reason
-from launcher.plan import Stage
-from launcher.runs import Attempt
+from launcher.runs.conductor import Conductor, Ended
+from launcher.spec.plan import Stage
+from launcher.store.runs import Attempt
 
 URL = "http://127.0.0.1:9/v1"
 _PART = {

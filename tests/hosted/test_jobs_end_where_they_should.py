@@ -11,7 +11,7 @@ import pytest
 from serving import MODEL
 
 from jobs.rehearsal import training
-from jobs.rehearsal.job_facts import row_of
+from jobs.rehearsal.job_results import row_of
 from jobs.rehearsal.recipe import Recipe, train_settings
 from jobs.rehearsal.state import State, Stored
 

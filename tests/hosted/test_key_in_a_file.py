@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.tune.service import KEY_FILE_VARIABLE, KEY_VARIABLE, outside
+from jobs.hosted.client import KEY_FILE_VARIABLE, KEY_VARIABLE, outside
 from launcher.outcome import Failure, Reason
 
 

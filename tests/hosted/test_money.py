@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from jobs.prepare.parts import collect
-from jobs.prepare.upload import upload_bytes
-from jobs.tune import pricing
-from launcher import catalog
-from launcher.experiment import Data
-from launcher.hosted import hosted_problem
-from launcher.stages import TuneSettings
+from jobs.data.splits import collect
+from jobs.data.upload import upload_bytes
+from jobs.hosted import pricing
+from launcher.costs.hosted import hosted_problem
+from launcher.spec import catalog
+from launcher.spec.experiment import Data
+from launcher.spec.stages import TuneSettings
 
 MODEL = "gpt-3.5-turbo-0613"
 

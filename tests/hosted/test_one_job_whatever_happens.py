@@ -20,10 +20,10 @@ from openai._base_client import SyncAPIClient
 from serving import Server
 from staging import ROWS, TEST_ROWS, Study, study
 
-from jobs.predict import hosted, hosted_rows
-from jobs.tune import checks, pricing, stage
-from jobs.tune.notes import StoreNotes
-from jobs.tune.service import Patience
+from jobs.hosted import completions, pricing, upload_checks
+from jobs.hosted.client import Patience
+from jobs.hosted.journal import StoreNotes
+from jobs.rehearsal import session
 from launcher.outcome import Failure, Reason
 
 RUNS = 240
@@ -126,7 +126,7 @@ class Steps:
             self.restart = 0
             self.restarts += 1
             # Answers that were on their way are counted by the server and heard by nobody.
-            self.unheard = hosted_rows.CONCURRENT if is_answer else 0
+            self.unheard = completions.CONCURRENT if is_answer else 0
             self.server.kill()
             self.server.start()
         self.deaths += dies
@@ -153,8 +153,7 @@ def steps(server: Server, seed: int, monkeypatch: pytest.MonkeyPatch) -> Steps:
         "put",
         lambda self, name, value: counted.step(lambda: put(self, name, value), "rows" in name),
     )
-    for module in (stage, hosted):
-        monkeypatch.setattr(module, "patience_of", lambda _url: IMPATIENT)
+    monkeypatch.setattr(session, "patience_of", lambda _url: IMPATIENT)
     monkeypatch.setenv("OPENAI_API_KEY", key_of(seed))
     return counted
 
@@ -206,7 +205,7 @@ def check(server: Server, seed: int, steps: Steps, tmp_path: Path) -> None:
         return
     assert [job.status for job in jobs] == ["succeeded"]
     tuned = one.output("tune-hosted-s1", "tuned.json")
-    examples = [example for _, example in checks.check(_training(one))[0].examples]
+    examples = [example for _, example in upload_checks.check(_training(one))[0].examples]
     assert tuned["billed_tokens"] == jobs[0].trained_tokens == pricing.billed_tokens(examples)
     assert len(one.output("tune-hosted-s1", "curve.jsonl")) == ROWS // 4
     answers = one.output("predict-hosted-s1", "predictions.jsonl")

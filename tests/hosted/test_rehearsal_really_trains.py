@@ -13,7 +13,7 @@ import pytest
 from serving import MODEL, Server, upload_of
 
 from jobs.fetch.random_model import create
-from launcher.stages import RandomModel
+from launcher.spec.stages import RandomModel
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("rehearsal")]
 RECIPE = {
@@ -97,13 +97,13 @@ def batch_answers(server: Server, model_name: str) -> list[str]:
 
 def direct_answers(model: Path, adapter: Path) -> list[str]:
     """The same questions put to the adapter without any server, in the same batch."""
-    from jobs.predict.generation import answer_batch, end_tokens, load
-    from jobs.tasks.rendering import prompt_text
+    from jobs.models import loading
+    from jobs.models.generation import answer_batch, end_tokens, load
+    from jobs.tasks.prompts import prompt_text
     from jobs.tasks.rows import Row
-    from jobs.train import base_model
 
-    base_model.prepare(1, "cpu")
-    tokenizer = base_model.load_tokenizer(model)
+    loading.prepare(1, "cpu")
+    tokenizer = loading.load_tokenizer(model)
     loaded = load(model, adapter, dtype="float32", device="cpu")
     prompts = []
     for question in QUESTIONS:

@@ -9,7 +9,7 @@ from pathlib import Path
 from staging import study
 
 from jobs.rehearsal.embedded import Embedded
-from launcher.experiment import Rehearsal
+from launcher.spec.contenders import Rehearsal
 
 
 def test_a_copy_of_a_read_only_artifact_can_be_written(tmp_path: Path) -> None:

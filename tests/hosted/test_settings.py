@@ -9,18 +9,13 @@ import pytest
 
 from jobs.fetch.random_model import create
 from jobs.rehearsal.recipe import Recipe, train_settings
-from launcher.experiment import (
-    Experiment,
-    HostedContender,
-    HostedPromptedContender,
-    LoraContender,
-    load,
-    validate,
-)
 from launcher.outcome import Failure
-from launcher.plan import plan
-from launcher.resolve import resolve
-from launcher.stages import RandomModel
+from launcher.resolve.resolver import resolve
+from launcher.spec.contenders import HostedContender, HostedPromptedContender, LoraContender
+from launcher.spec.experiment import Experiment
+from launcher.spec.loading import load, validate
+from launcher.spec.planner import plan
+from launcher.spec.stages import RandomModel
 
 HOSTED = {"name": "hosted", "kind": "hosted", "model": "gpt-4o-mini"}
 

@@ -12,13 +12,14 @@ import pytest
 from serving import Server, upload_of
 from staging import TEST_ROWS, Study, study
 
-from jobs.predict import hosted, hosted_rows
+from jobs.hosted import completions, idempotency
+from jobs.hosted.client import Patience
+from jobs.rehearsal import session
 from jobs.stage import Stopped
-from jobs.tune import once, stage
-from jobs.tune.service import Patience
-from launcher import closing
+from jobs.tune import stage
 from launcher.outcome import Failure, Reason
-from launcher.runs import Attempt
+from launcher.runs import finalize
+from launcher.store.runs import Attempt
 
 KEY = "sk-test-one"
 QUICK = Patience(tries=6, first_wait_s=0.02, longest_wait_s=1.0, timeout_s=30.0, settle_s=0.05, poll_s=0.05)
@@ -27,8 +28,7 @@ QUICK = Patience(tries=6, first_wait_s=0.02, longest_wait_s=1.0, timeout_s=30.0,
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    for module in (stage, hosted):
-        monkeypatch.setattr(module, "patience_of", lambda _url: QUICK)
+    monkeypatch.setattr(session, "patience_of", lambda _url: QUICK)
 
 
 def test_looking_often_says_nothing_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,9 +72,9 @@ def test_a_cancelled_run_cancels_its_job(make_server: Callable[..., Server], tmp
     server = make_server()
     one = study(tmp_path, server.url, training=upload_of(16, "slowly"))
     attempt = Attempt(one.store, one.plan.run_id, 1)
-    stop_when_running(one, server, lambda: closing.cancel(attempt) and None)
+    stop_when_running(one, server, lambda: finalize.cancel(attempt) and None)
     assert [job.status for job in server.client().fine_tuning.jobs.list()] == ["cancelled"]
-    assert once.is_cancelled(one.context("tune-hosted-s1"))
+    assert idempotency.is_cancelled(one.context("tune-hosted-s1"))
 
 
 def test_another_store_finds_the_same_job(make_server: Callable[..., Server], tmp_path: Path) -> None:
@@ -137,9 +137,9 @@ def test_shots_are_shown_before_the_question(
 ) -> None:
     server = make_server()
     asked: list[dict[str, Any]] = []
-    answer = hosted_rows._answer
+    answer = completions._answer
     monkeypatch.setattr(
-        hosted_rows,
+        completions,
         "_answer",
         lambda service, throttle, request: (asked.append(request), answer(service, throttle, request))[1],
     )
@@ -165,7 +165,7 @@ def test_requests_beyond_the_limit_wait_and_none_is_lost(
     ("text", "seconds"), [("1m30.5s", 90.5), ("20ms", 0.02), ("6s", 6), ("2h", 7200), ("soon", 1), ("", 1)]
 )
 def test_durations_of_rate_limit_headers_are_read(text: str, seconds: float) -> None:
-    assert hosted_rows.duration_s(text) == pytest.approx(seconds)
+    assert completions.duration_s(text) == pytest.approx(seconds)
 
 
 def test_answers_stop_before_the_budget_is_passed_and_a_raised_one_goes_on(

@@ -8,8 +8,8 @@ import threading
 from datetime import UTC, datetime
 from typing import Any
 
-from launcher.cluster.client import Applied, Conflict
 from launcher.outcome import Failure
+from launcher.targets.cluster.client import Applied, Conflict
 
 Object = dict[str, Any]
 _JOB_NAME = "batch.kubernetes.io/job-name"

@@ -9,11 +9,11 @@ from typing import Any
 from fake_cluster import FakeCluster
 from tiny import make_plan
 
-from launcher.cluster.backend import ClusterBackend
-from launcher.conductor import Conductor
 from launcher.outcome import Failure
-from launcher.runs import Attempt
+from launcher.runs.conductor import Conductor
 from launcher.store import DirectoryStore
+from launcher.store.runs import Attempt
+from launcher.targets.cluster.backend import ClusterBackend
 
 START_TIMEOUT_S = 300.0
 Act = Callable[["Scene"], None]

@@ -6,9 +6,9 @@ from typing import Any
 
 from tiny import make_plan
 
-from launcher.accounting import Seconds, account
-from launcher.plan import Stage
-from launcher.runs import Try
+from launcher.costs.usage import Seconds, account
+from launcher.spec.plan import Stage
+from launcher.store.runs import Try
 
 STAGE = make_plan().stage("train-lora-s1")
 

@@ -12,11 +12,11 @@ from fake_cluster import FakeCluster
 from tiny import make_plan
 
 from launcher.cli.main import main
-from launcher.cluster.client import Cluster
+from launcher.manifests.render import ATTEMPT_LABEL, RUN_LABEL
 from launcher.outcome import Failure, Reason
-from launcher.render import ATTEMPT_LABEL, RUN_LABEL
-from launcher.runs import Attempt
 from launcher.store import DirectoryStore
+from launcher.store.runs import Attempt
+from launcher.targets.cluster.client import Cluster
 
 
 @pytest.fixture

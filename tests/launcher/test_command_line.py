@@ -17,12 +17,12 @@ import pytest
 from tiny import make_plan
 
 import launcher
-from launcher import closing
 from launcher.cli import main as main_module
 from launcher.cli.main import VERBS, main
 from launcher.outcome import DISPOSITIONS, Failure, Reason
-from launcher.runs import Attempt, attempts
+from launcher.runs import finalize
 from launcher.store import DirectoryStore
+from launcher.store.runs import Attempt, attempts
 
 ALL_VERBS = [verb for verbs in VERBS.values() for verb in verbs]
 
@@ -394,7 +394,7 @@ def test_why_of_a_run_whose_money_is_spent_names_the_cap_and_its_cure(
 def test_why_of_a_run_whose_conductor_broke_says_so(run: Run, store: DirectoryStore) -> None:
     run_id = open_run(store)
     broken = Failure(Reason.UNAUTHORIZED, "\x1b[2Jbob may not watch jobs", next_step="ask for a Role")
-    closing.close_broken(Attempt(store, run_id, 1), broken)
+    finalize.close_broken(Attempt(store, run_id, 1), broken)
     said = run("why", run_id, "--store", str(store.root))
     assert said.out == (
         f"{run_id} ended:  [2Jbob may not watch jobs.\nnext: ask for a Role; then launcher retry {run_id}\n"

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from tiny import LORA, UNTUNED, make_plan
 
-from launcher import receipt, runs
-from launcher.conductor import TICK_S, Conductor, Ended
+from launcher.costs import receipt
 from launcher.outcome import DISPOSITIONS, RETRY_BUDGET, Failure, Reason, Retry
-from launcher.plan import Plan, Stage
-from launcher.runs import Attempt
-from launcher.store import DirectoryStore
+from launcher.runs.conductor import TICK_S, Conductor, Ended
+from launcher.spec.plan import Plan, Stage
+from launcher.store import DirectoryStore, runs
+from launcher.store.runs import Attempt
 
 
 @dataclass
@@ -328,7 +328,7 @@ def test_stop_leaves_the_attempt_open_and_costs_nothing(scene: Scene, tick: int)
 
 @pytest.mark.parametrize("tick", range(1, 11))
 def test_cancel_stops_what_runs_and_starts_nothing_more(scene: Scene, tick: int) -> None:
-    from launcher.closing import cancel
+    from launcher.runs.finalize import cancel
 
     scene.time.events = {tick: lambda: cancel(scene.attempt)}
     assert scene.conduct() is None
@@ -342,7 +342,7 @@ def test_cancel_stops_what_runs_and_starts_nothing_more(scene: Scene, tick: int)
 
 
 def test_what_a_cancel_stopped_has_not_failed(scene: Scene) -> None:
-    from launcher.closing import cancel
+    from launcher.runs.finalize import cancel
 
     scene.time.events = {4: lambda: cancel(scene.attempt)}
     scene.conduct()

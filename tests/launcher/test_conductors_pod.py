@@ -13,23 +13,23 @@ import pytest
 from fake_cluster import FakeCluster
 from tiny import make_plan
 
-from launcher import closing
-from launcher.cluster import conduct
-from launcher.cluster.client import Cluster
-from launcher.cluster.refusals import refusal
+from launcher.manifests.render import ATTEMPT_LABEL, RUN_LABEL, STAGE_LABEL, TRY_LABEL
 from launcher.outcome import DISPOSITIONS, Failure, Reason
-from launcher.render import ATTEMPT_LABEL, RUN_LABEL, STAGE_LABEL, TRY_LABEL
-from launcher.runs import Attempt
+from launcher.runs import finalize
 from launcher.store import DirectoryStore
+from launcher.store.runs import Attempt
+from launcher.targets.cluster import conductor_main
+from launcher.targets.cluster.api_errors import refusal
+from launcher.targets.cluster.client import Cluster
 
 
 @pytest.fixture
 def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[argparse.Namespace]:
     """A pod that gives up at once what it would wait for."""
-    monkeypatch.setattr(conduct, "_AWAY_PAUSE_S", 0.01)
-    monkeypatch.setattr(conduct, "_DISOWNED_S", 0.0)
-    monkeypatch.setattr(conduct, "_AWAY", dict.fromkeys(conduct._AWAY, 0.2))
-    monkeypatch.setattr(conduct, "_TERMINATION_LOG", tmp_path / "not-in-a-pod")
+    monkeypatch.setattr(conductor_main, "_AWAY_PAUSE_S", 0.01)
+    monkeypatch.setattr(conductor_main, "_DISOWNED_S", 0.0)
+    monkeypatch.setattr(conductor_main, "_AWAY", dict.fromkeys(conductor_main._AWAY, 0.2))
+    monkeypatch.setattr(conductor_main, "_TERMINATION_LOG", tmp_path / "not-in-a-pod")
     (tmp_path / "plan.json").write_bytes(make_plan().to_bytes())
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield argparse.Namespace(
@@ -90,8 +90,8 @@ def test_an_attempt_that_was_closed_while_no_conductor_lived_has_its_stages_stop
 ) -> None:
     cluster.create(stage_job(attempt.run_id, "prepare"))
     cluster.run("prepare-t1")
-    closing.cancel(attempt)
-    assert conduct.conduct(arguments) == DISPOSITIONS[Reason.CANCELLED].exit_code
+    finalize.cancel(attempt)
+    assert conductor_main.conduct(arguments) == DISPOSITIONS[Reason.CANCELLED].exit_code
     assert "prepare-t1" in cluster.deleted
     assert attempt.left
     [one] = attempt.tries()
@@ -135,8 +135,8 @@ def test_a_closed_attempt_never_ends_its_pod_as_if_it_had_been_taken_away(
     arguments: argparse.Namespace, attempt: Attempt, reason: Reason
 ) -> None:
     # Its Job would start another pod, up to twenty times.
-    closing.close_broken(attempt, Failure(reason, "every try of a stage was killed"))
-    assert conduct.conduct(arguments) == DISPOSITIONS[Reason.BLOCKED].exit_code
+    finalize.close_broken(attempt, Failure(reason, "every try of a stage was killed"))
+    assert conductor_main.conduct(arguments) == DISPOSITIONS[Reason.BLOCKED].exit_code
 
 
 def ended(
@@ -147,8 +147,8 @@ def ended(
     def once(*_: object) -> int:
         raise failure
 
-    monkeypatch.setattr(conduct, "_conduct_once", once)
-    code = conduct.conduct(arguments)
+    monkeypatch.setattr(conductor_main, "_conduct_once", once)
+    code = conductor_main.conduct(arguments)
     outcome = Attempt(DirectoryStore(Path(arguments.store)), make_plan().run_id, 1).outcome
     return code, outcome and outcome["reason"]
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from tiny import HOSTED, LORA
 
-from launcher import catalog
-from launcher.estimate import StageEstimate, TokenCounts, estimate, training_memory_gib
-from launcher.experiment import validate
-from launcher.lock import Lock, LockedModel
-from launcher.plan import plan
-from launcher.stages import HubModel, RandomModel, TrainSettings
+from launcher.costs.estimate import StageEstimate, TokenCounts, estimate, training_memory_gib
+from launcher.spec import catalog
+from launcher.spec.loading import validate
+from launcher.spec.lock import Lock, LockedModel
+from launcher.spec.planner import plan
+from launcher.spec.stages import HubModel, RandomModel, TrainSettings
 
 COUNTS = TokenCounts(
     train_rows=1000,

@@ -10,8 +10,10 @@ import pytest
 from pydantic import BaseModel
 from tiny import HOSTED, LORA, UNTUNED, document
 
-from launcher.experiment import Experiment, LoraContender, built_in_names, load, validate
 from launcher.outcome import Failure, Reason
+from launcher.spec.contenders import LoraContender
+from launcher.spec.experiment import Experiment
+from launcher.spec.loading import built_in_names, load, validate
 
 FULL: dict[str, Any] = {
     "contenders": [
@@ -330,7 +332,7 @@ def test_paper_holds_the_studys_settings(name: str) -> None:
 
 
 def test_the_studys_gpu_price_is_in_the_catalogue_with_source_and_date() -> None:
-    from launcher import catalog
+    from launcher.spec import catalog
 
     price = catalog.prices().gpu("NVIDIA-A40")
     assert price is not None

@@ -8,10 +8,10 @@ import pytest
 from fake_cluster import FakeCluster
 from tiny import make_plan
 
-from launcher.runs import Attempt
-from launcher.site import Site
+from launcher.spec.site import Site
 from launcher.store import DirectoryStore
-from launcher.targets import InCluster
+from launcher.store.runs import Attempt
+from launcher.targets.target import InCluster
 
 
 @pytest.fixture

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from tiny import LORA, UNTUNED, experiment
 
-from launcher import hub as hub_module
-from launcher.experiment import Experiment, load
-from launcher.lock import Lock
 from launcher.outcome import Failure, Reason
-from launcher.plan import plan
-from launcher.resolve import choose_source, read_lock, resolve
+from launcher.resolve import hub as hub_module
+from launcher.resolve.resolver import choose_source, read_lock, resolve
+from launcher.spec.experiment import Experiment
+from launcher.spec.loading import load
+from launcher.spec.lock import Lock
+from launcher.spec.planner import plan
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_dontshowme"

@@ -10,7 +10,7 @@ from launching import Launcher
 
 from launcher.cli.main import VERBS, cli
 from launcher.cli.options import chosen_target
-from launcher.site import Site
+from launcher.spec.site import Site
 
 
 @pytest.fixture

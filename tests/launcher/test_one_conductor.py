@@ -14,13 +14,14 @@ import pytest
 from tiny import commit_everything, make_plan
 
 import launcher
-from launcher import closing, local, runs, submission
-from launcher.conductor import Conductor
 from launcher.outcome import Failure, Reason
-from launcher.plan import Plan
-from launcher.runs import Attempt
-from launcher.site import Site
-from launcher.store import DirectoryStore
+from launcher.runs import finalize, submission
+from launcher.runs.conductor import Conductor
+from launcher.spec.plan import Plan
+from launcher.spec.site import Site
+from launcher.store import DirectoryStore, runs
+from launcher.store.runs import Attempt
+from launcher.targets import local
 
 Wait = Callable[..., None]
 
@@ -51,13 +52,13 @@ def conductors(store: DirectoryStore) -> list[int]:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"launcher.local" in words and store.address.encode() in words:
+            if b"launcher.targets.local" in words and store.address.encode() in words:
                 found.append(int(entry.name))
     return found
 
 
 def test_a_detached_conductor_closes_the_attempt(attempt: Attempt, wait_until: Wait) -> None:
-    submission.start_local(attempt)
+    local.start(attempt)
     wait_until(lambda: attempt.outcome)
     assert attempt.outcome is not None
     assert attempt.outcome["reason"] == "succeeded"
@@ -71,7 +72,7 @@ def test_many_submits_at_once_are_one_run(attempt: Attempt, plan: Plan, wait_unt
 
     def submit() -> None:
         try:
-            submission.start_local(submission.open_attempt(plan, store, target="local", site=Site()))
+            local.start(submission.open_attempt(plan, store, target="local", site=Site()))
         except BaseException as error:
             errors.append(error)
 
@@ -126,7 +127,7 @@ def test_who_finds_a_conductor_at_work_starts_none(
     attempt: Attempt, hold: Callable[[int], subprocess.Popen[str]]
 ) -> None:
     holder = hold(1)
-    submission.start_local(attempt)
+    local.start(attempt)
     assert conductors(attempt.store) == []
     assert runs.conducted_attempt(attempt.store, attempt.run_id) == 1
     holder.kill()
@@ -138,9 +139,9 @@ def test_a_retry_waits_for_the_old_conductor_to_stop(
     attempt: Attempt, hold: Callable[[int], subprocess.Popen[str]], wait_until: Wait
 ) -> None:
     holder = hold(1)
-    assert closing.cancel(attempt)
+    assert finalize.cancel(attempt)
     second = submission.next_attempt(attempt.store, attempt.run_id, target="local", site=Site()).open()
-    starter = threading.Thread(target=submission.start_local, args=(second,))
+    starter = threading.Thread(target=local.start, args=(second,))
     starter.start()
     starter.join(0.2)
     assert starter.is_alive()
@@ -153,7 +154,7 @@ def test_a_retry_waits_for_the_old_conductor_to_stop(
 
 
 def test_retries_at_once_are_one_attempt(attempt: Attempt) -> None:
-    closing.cancel(attempt)
+    finalize.cancel(attempt)
     opened: list[int | str] = []
 
     def retry() -> None:
@@ -186,7 +187,7 @@ def test_asking_all_the_time_does_not_keep_a_conductor_from_starting(
     for thread in threads:
         thread.start()
     try:
-        submission.start_local(attempt)
+        local.start(attempt)
         wait_until(lambda: attempt.outcome)
     finally:
         asking = False
@@ -195,17 +196,17 @@ def test_asking_all_the_time_does_not_keep_a_conductor_from_starting(
 
 
 def test_cancelled_before_its_conductor_started_nothing_is_started(attempt: Attempt) -> None:
-    closing.cancel(attempt)
-    submission.start_local(attempt)
+    finalize.cancel(attempt)
+    local.start(attempt)
     local.ensure_conductor(attempt.store, attempt.run_id, attempt.number)
     assert conductors(attempt.store) == []
     assert attempt.get("verdict.json") is None
 
 
 def test_cancelled_while_its_conductor_starts_it_stays_cancelled(attempt: Attempt, wait_until: Wait) -> None:
-    starter = threading.Thread(target=submission.start_local, args=(attempt,))
+    starter = threading.Thread(target=local.start, args=(attempt,))
     starter.start()
-    cancelled = closing.cancel(attempt)
+    cancelled = finalize.cancel(attempt)
     starter.join(30)
     wait_until(lambda: not conductors(attempt.store))
     assert attempt.outcome is not None
@@ -259,7 +260,7 @@ def test_a_report_that_is_corrupt_fails_the_run_and_not_the_conductor_for_ever(
 ) -> None:
     path = attempt.store.local_path(f"stages/{plan.stage('report').key}/results.json")
     path.write_text(path.read_text().replace("sample", "forged"))
-    submission.start_local(attempt)
+    local.start(attempt)
     wait_until(lambda: attempt.outcome)
     assert attempt.outcome is not None
     assert attempt.outcome["reason"] == "corrupt-artifact"
@@ -278,7 +279,7 @@ def test_who_waits_replaces_a_killed_conductor_but_not_for_ever(
         supervision.look()
     assert caught.value.reason is Reason.KILLED
     assert len(started) == 3
-    closing.cancel(attempt)
+    finalize.cancel(attempt)
     supervision.look()
 
 

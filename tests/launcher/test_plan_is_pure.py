@@ -15,13 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import HOSTED, LOCK, LORA, UNTUNED, document, experiment, make_plan
 
-from launcher import plan as plan_module
-from launcher.experiment import Experiment, load, validate
-from launcher.lock import Lock, LockedModel
 from launcher.outcome import Failure, Reason
-from launcher.plan import Plan, parse, plan
-from launcher.resolve import resolve
-from launcher.stages import VERSIONS, HubModel
+from launcher.resolve.resolver import resolve
+from launcher.spec import plan as plan_module
+from launcher.spec.experiment import Experiment
+from launcher.spec.loading import load, validate
+from launcher.spec.lock import Lock, LockedModel
+from launcher.spec.plan import Plan, parse
+from launcher.spec.planner import plan
+from launcher.spec.stages import VERSIONS, HubModel
 
 #: Run ids of the built-in experiments. If one changes, finished work is not found again by
 #: anybody: change these lines only together with what was meant to change the identity.
@@ -69,7 +71,7 @@ def test_another_process_directory_hash_seed_and_date_give_the_same_bytes(
             "TZ": zone,
             "LC_ALL": "C",
             "HOME": str(tmp_path),
-            "PYTHONPATH": str(Path(plan_module.__file__).parents[1]),
+            "PYTHONPATH": str(Path(plan_module.__file__).parents[2]),
         },
         check=True,
         timeout=60,
@@ -140,7 +142,7 @@ NOT_HASHED = [
 
 
 def changed(*assignments: str) -> Plan:
-    from launcher.documents import assign
+    from launcher.spec.documents import assign
 
     made = json.loads(json.dumps(document()))
     for assignment in assignments:

@@ -8,11 +8,11 @@ import pytest
 from test_conductor import commit
 from tiny import LORA, UNTUNED, make_plan
 
-from launcher import budget, receipt
+from launcher.costs import budget, receipt
 from launcher.outcome import Reason
-from launcher.plan import Plan
-from launcher.runs import Attempt
+from launcher.spec.plan import Plan
 from launcher.store import DirectoryStore
+from launcher.store.runs import Attempt
 
 ON_A40 = [UNTUNED, {**LORA, "hardware": {"device": "NVIDIA-A40", "count": 2}}]
 

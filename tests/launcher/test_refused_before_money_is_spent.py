@@ -11,16 +11,18 @@ from typing import Any
 import pytest
 import yaml
 
-from launcher import site, submission
 from launcher.cli.main import main
-from launcher.cluster.client import Cluster
-from launcher.experiment import load
 from launcher.outcome import DISPOSITIONS, Failure, Reason
-from launcher.placement import placed
-from launcher.plan import Plan, plan
-from launcher.resolve import resolve
+from launcher.resolve.resolver import resolve
+from launcher.runs import submission
+from launcher.spec import site
+from launcher.spec.loading import load
+from launcher.spec.placement import placed
+from launcher.spec.plan import Plan
+from launcher.spec.planner import plan
 from launcher.store import DirectoryStore
-from launcher.targets import target
+from launcher.targets.cluster.client import Cluster
+from launcher.targets.target import target
 
 REFUSED = DISPOSITIONS[Reason.UNSUPPORTED].exit_code
 STUDY = {

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher import site
-from launcher.catalog import prices
-from launcher.cli.options import open_named_store
 from launcher.outcome import Failure, Reason
+from launcher.spec import site
+from launcher.spec.catalog import prices
+from launcher.store.selection import open_named_store
 
 DIGEST = "sha256:" + "a" * 64
 GOOD = f"""

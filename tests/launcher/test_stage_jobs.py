@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from job_scene import Lost, Scene
 
-from launcher import closing
-from launcher.cluster.conduct import take_over
 from launcher.outcome import Failure, Reason
-from launcher.runs import Attempt
+from launcher.runs import finalize
+from launcher.store.runs import Attempt
+from launcher.targets.cluster.conductor_main import take_over
 
 
 def test_every_stage_is_one_job_and_a_child_of_the_conductors(scene: Scene) -> None:
@@ -136,7 +136,7 @@ def test_on_sigterm_the_stages_go_on_and_nothing_is_created(scene: Scene) -> Non
 
 
 def test_cancel_deletes_every_live_job(scene: Scene) -> None:
-    scene.on_tick = lambda s: closing.cancel(s.attempt) and None
+    scene.on_tick = lambda s: finalize.cancel(s.attempt) and None
     assert scene.conduct() is None
     assert sorted(scene.cluster.deleted) == sorted(scene.cluster.created)
     assert scene.live() == []

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from job_scene import START_TIMEOUT_S, Scene
 
-from launcher.cluster.refusals import refusal
 from launcher.outcome import Reason
+from launcher.targets.cluster.api_errors import refusal
 
 
 def test_an_image_that_cannot_be_pulled_is_given_up_after_the_start_timeout(scene: Scene) -> None:

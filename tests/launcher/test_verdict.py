@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import LORA, UNTUNED, commit_everything, make_plan, make_results
 
-from launcher import receipt, verdict
+from launcher.costs import receipt
 from launcher.outcome import Failure, Reason
-from launcher.runs import Attempt
+from launcher.runs import verdict
 from launcher.store import DirectoryStore
+from launcher.store.runs import Attempt
 
 HOSTILE = [
     "`", "```", "a`b``c```d", "|", "\\|", "a | b | c", "| --- |", "<script>alert(1)</script>", "<!-- ", "&lt;",

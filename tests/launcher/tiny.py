@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from launcher.experiment import Experiment, validate
-from launcher.lock import Lock, LockedModel
-from launcher.plan import Plan, plan
-from launcher.results import (
+from launcher.spec.experiment import Experiment
+from launcher.spec.loading import validate
+from launcher.spec.lock import Lock, LockedModel
+from launcher.spec.plan import Plan
+from launcher.spec.planner import plan
+from launcher.spec.results import (
     Comparison,
     ContenderResult,
     DataResult,
@@ -19,7 +21,7 @@ from launcher.results import (
     SeedResult,
     Tokens,
 )
-from launcher.stages import RandomModel
+from launcher.spec.stages import RandomModel
 from launcher.store import DirectoryStore
 
 LOCK = Lock(models={"random-llama": LockedModel(source=RandomModel())})

@@ -9,10 +9,10 @@ from typing import Any
 import data_sets
 import pytest
 
-from jobs.prepare.parts import collect
-from jobs.prepare.sources import read_part, read_parts
-from launcher.experiment import Data
+from jobs.data.sources import read_part, read_parts
+from jobs.data.splits import collect
 from launcher.outcome import Failure, Reason
+from launcher.spec.experiment import Data
 
 
 def problems_of(directory: Path, source: str, **data: Any) -> tuple[str, ...]:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from launching import Launcher
 
-from launcher.counting import count_tokens
-from launcher.experiment import load
+from launcher.costs.token_counts import count_tokens
 from launcher.outcome import DISPOSITIONS, Failure, Reason
-from launcher.plan import plan
-from launcher.resolve import resolve
+from launcher.resolve.resolver import resolve
+from launcher.spec.loading import load
+from launcher.spec.planner import plan
 
 CHAT = """
 name: support

@@ -8,18 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.prepare import faults, tokens
-from jobs.prepare.card import describe, leakage
-from jobs.prepare.parts import Parts
-from jobs.prepare.sources import read_part
-from jobs.tasks import sql
+from jobs.data import tokens
+from jobs.data.card import describe, leakage
+from jobs.data.sources import read_part
+from jobs.data.splits import Parts
 from jobs.tasks.rows import Row
+from jobs.tasks.sql import data_quality, prompt
 
 
 def row(
     number: int, question: str, gold: str, db_id: str = "d", schema: str = "CREATE TABLE t (a INT)"
 ) -> Row:
-    return sql.make_row(str(number), question=question, gold=gold, context=schema, schema=schema, db_id=db_id)
+    return prompt.make_row(
+        str(number), question=question, gold=gold, context=schema, schema=schema, db_id=db_id
+    )
 
 
 def test_repetitions_inside_a_part() -> None:
@@ -71,7 +73,7 @@ def test_golds_that_do_not_compile_are_counted_and_nothing_is_run(tmp_path: Path
         row(6, "Q", "SELECT a FROM t", schema="CREATE TABLE t (a INT); CREATE TABLE t (a INT)"),
         row(7, "Q", "SELECT a\0 FROM t"),
     ]
-    broken, narrow = faults.compile_golds(rows)
+    broken, narrow = data_quality.compile_golds(rows)
     assert broken == 6
     assert narrow == 1
     assert not target.exists()
@@ -81,7 +83,7 @@ def test_a_schema_that_never_ends_costs_one_row() -> None:
     endless = (
         "CREATE TABLE t AS WITH RECURSIVE c(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM c) SELECT a FROM c"
     )
-    assert faults.compile_golds([row(1, "Q", "SELECT a FROM t", schema=endless)]) == (1, 0)
+    assert data_quality.compile_golds([row(1, "Q", "SELECT a FROM t", schema=endless)]) == (1, 0)
 
 
 @pytest.mark.shared
@@ -91,7 +93,7 @@ def test_the_studys_known_faults_come_out(shared_data: Path) -> None:
     found = leakage(Parts(train, [], test))["test in train"]
     assert found["question"] == 3
     assert found["database"] == 0
-    assert faults.compile_golds(test)[0] == 44
+    assert data_quality.compile_golds(test)[0] == 44
 
 
 @pytest.mark.shared

@@ -8,8 +8,8 @@ from pathlib import Path
 import data_sets
 import pytest
 
+from jobs.data.sources import detect, read_part
 from jobs.prepare.command import main
-from jobs.prepare.sources import detect, read_part
 
 
 def test_the_card_is_printed_and_the_files_are_there(

@@ -12,7 +12,7 @@ import data_sets
 import pytest
 from launching import Launcher
 
-from jobs.prepare.sample.generate import DEFAULT_ROWS
+from jobs.tasks.sql.sample.generate import DEFAULT_ROWS
 
 DOC = Path(__file__).parent.parent.parent / "docs" / "data.md"
 COMMANDS = re.findall(r"^launcher (data .*?)(?:\s+#.*)?$", DOC.read_text(encoding="utf-8"), re.M)

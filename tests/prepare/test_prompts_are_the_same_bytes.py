@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from jobs.tasks import chat, sql
+from jobs.tasks.chat import prompt as chat
+from jobs.tasks.prompts import prompt_text
 from jobs.tasks.registry import TASKS, question_of, task
-from jobs.tasks.rendering import prompt_text
 from jobs.tasks.rows import Row
+from jobs.tasks.sql import prompt as sql
 from launcher.outcome import Failure, Reason
 
 ROW = sql.make_row("train-00001", question="Q?", gold="SELECT 1", context="C", schema="C", db_id="d")

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from jobs.prepare import tokens
-from jobs.prepare.parts import collect
-from jobs.prepare.sample.generate import DEFAULT_ROWS, MOST_ROWS, PARTS, generate, split
-from jobs.prepare.sample.questions import KINDS, turns
-from jobs.prepare.sample.world import databases, schemas
+from jobs.data import tokens
+from jobs.data.splits import collect
 from jobs.tasks.rows import Row
-from launcher.experiment import Data
+from jobs.tasks.sql.sample.generate import DEFAULT_ROWS, MOST_ROWS, PARTS, generate, split
+from jobs.tasks.sql.sample.questions import KINDS, turns
+from jobs.tasks.sql.sample.world import databases, schemas
 from launcher.outcome import Failure, Reason
+from launcher.spec.experiment import Data
 
 
 @pytest.fixture(scope="module")

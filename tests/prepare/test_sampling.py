@@ -8,11 +8,11 @@ import data_sets
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.prepare.parts import Parts, carve, choose, collect, conversation
-from jobs.prepare.reading import Problems
-from jobs.tasks.chat import make_row
+from jobs.data.splits import Parts, carve, choose, collect, conversation
+from jobs.tasks.chat.prompt import make_row
+from jobs.tasks.reading import Problems
 from jobs.tasks.rows import Row
-from launcher.experiment import Data
+from launcher.spec.experiment import Data
 
 SEEDS = st.integers(min_value=-(2**40), max_value=2**40)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import data_sets
 import pytest
 
-from jobs.prepare.sources import detect, read_part
-from jobs.prepare.spider import create_table_text, quote
+from jobs.data.sources import detect, read_part
+from jobs.tasks.sql.spider import create_table_text, quote
 from launcher.outcome import Failure, Reason
 
 LAYOUTS = pytest.mark.parametrize("below", ["", "NAME"], ids=["direct", "parent"])

@@ -15,8 +15,8 @@ import pytest
 from jobs import stage
 from jobs.tasks.rows import read_rows
 from launcher.outcome import Reason
-from launcher.plan import Plan, Stage, stage_key
-from launcher.stages import VERSIONS, HubData, PrepareSettings, StageKind
+from launcher.spec.plan import Plan, Stage, stage_key
+from launcher.spec.stages import VERSIONS, HubData, PrepareSettings, StageKind
 from launcher.store import DirectoryArtifact, DirectoryStore
 
 
@@ -154,7 +154,7 @@ def test_a_broken_database_is_bad_data(
 
 def test_preparing_never_imports_torch() -> None:
     program = (
-        "import sys, jobs.prepare.stage, jobs.prepare.command, jobs.tasks.rendering\n"
+        "import sys, jobs.prepare.stage, jobs.prepare.command, jobs.tasks.prompts\n"
         "print([m for m in ('torch', 'transformers', 'sqlglot', 'boto3') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

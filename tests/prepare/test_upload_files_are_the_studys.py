@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs.prepare import tokens
-from jobs.prepare.sources import read_part
-from jobs.prepare.upload import upload_bytes
-from jobs.tasks import chat, sql, viggo
+from jobs.data import tokens
+from jobs.data.sources import read_part
+from jobs.data.upload import upload_bytes
+from jobs.tasks.chat import prompt as chat
+from jobs.tasks.sql import prompt as sql
+from jobs.tasks.viggo import prompt as viggo
 
 
 @pytest.mark.shared

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from launcher.chart_values import chart_directory, schema
+from launcher.manifests.chart_values import chart_directory, schema
 
 _HEAD = """# The chart `run`
 

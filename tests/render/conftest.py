@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def no_helm_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    from launcher import helm
+    from launcher.manifests import helm
 
     monkeypatch.delenv("HELM_BIN", raising=False)
     monkeypatch.setattr(helm.shutil, "which", lambda name: None if name == "helm" else _which(name))

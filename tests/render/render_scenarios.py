@@ -8,13 +8,15 @@ from typing import Any
 
 import yaml
 
-from launcher.experiment import Experiment, load, validate
-from launcher.lock import Lock, LockedModel
-from launcher.plan import Plan, plan
-from launcher.render import Rendered, object_yaml, render
-from launcher.resolve import resolve
-from launcher.site import Site
-from launcher.stages import HubModel
+from launcher.manifests.render import Rendered, object_yaml, render
+from launcher.resolve.resolver import resolve
+from launcher.spec.experiment import Experiment
+from launcher.spec.loading import load, validate
+from launcher.spec.lock import Lock, LockedModel
+from launcher.spec.plan import Plan
+from launcher.spec.planner import plan
+from launcher.spec.site import Site
+from launcher.spec.stages import HubModel
 
 HUB = LockedModel(source=HubModel(repository="codellama/CodeLlama-34b-hf", revision="b" * 40))
 TRAINING = {"steps": 400, "batch_rows": 128, "quantization": "int8", "recompute": True}

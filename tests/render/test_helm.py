@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from render_scenarios import rendered
 
-from launcher import helm
-from launcher.chart_values import chart_directory
+from launcher.manifests import helm
+from launcher.manifests.chart_values import chart_directory
 from launcher.outcome import Failure, Reason
 
 #: Stands for a helm program: notes how it was called and prints what it was given to print.

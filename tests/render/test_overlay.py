@@ -9,8 +9,8 @@ import pytest
 from render_scenarios import pod_templates, rendered
 from test_manifests_are_accepted import VERSIONS, errors
 
+from launcher.manifests.overlay import merge
 from launcher.outcome import Failure, Reason
-from launcher.overlay import merge
 
 TOLERATION = {"key": "team", "operator": "Exists"}
 
@@ -138,7 +138,7 @@ def test_an_overlay_is_another_manifest_of_the_same_run() -> None:
 
 
 def test_a_later_try_keeps_the_overlay() -> None:
-    from launcher.render import of_try
+    from launcher.manifests.render import of_try
 
     job = rendered("demo", overlay={"spec": {"priorityClassName": "low"}}).stage_jobs["prepare"]
     assert of_try(job, 2)["spec"]["template"]["spec"]["priorityClassName"] == "low"

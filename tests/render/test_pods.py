@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from render_scenarios import BARE_SITE, SCENARIOS, built_in, make_site, on_a40, pod_templates, rendered
 
-from launcher.plan import Plan
-from launcher.render import CONFIG_MAP_LIMIT_BYTES, NAME_LIMIT_CHARACTERS, render
+from launcher.manifests.render import CONFIG_MAP_LIMIT_BYTES, NAME_LIMIT_CHARACTERS, render
+from launcher.spec.plan import Plan
 
 ALLOWED_VOLUMES = {"configMap", "emptyDir", "projected", "secret", "persistentVolumeClaim"}
 

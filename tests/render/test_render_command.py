@@ -13,11 +13,11 @@ from click.testing import CliRunner, Result
 from render_scenarios import experiment, hosted_only, image, make_site, parse_all
 
 from launcher.cli.render import command
-from launcher.lock import Lock, LockedModel
+from launcher.manifests.render import render
 from launcher.outcome import Failure, Reason
-from launcher.plan import plan
-from launcher.render import render
-from launcher.stages import RandomModel
+from launcher.spec.lock import Lock, LockedModel
+from launcher.spec.planner import plan
+from launcher.spec.stages import RandomModel
 
 Invoke = Callable[..., Result]
 

@@ -13,9 +13,9 @@ import pytest
 from render_scenarios import SCENARIOS, make_site, on_a40, parse_all, rendered
 from write_goldens import written
 
-from launcher import helm
-from launcher.chart_values import chart_directory
-from launcher.render import of_try, render
+from launcher.manifests import helm
+from launcher.manifests.chart_values import chart_directory
+from launcher.manifests.render import of_try, render
 
 ROOT = Path(__file__).parents[2]
 _REGENERATE = "read the difference, then: python -m tests.render.write_goldens"
@@ -93,7 +93,7 @@ def test_what_is_printed_is_read_back_as_the_objects(name: str) -> None:
 
 def test_text_that_another_yaml_reads_as_a_number_is_quoted() -> None:
     for text in ("12e45", "2e-05", "0x1f", "1_000", "010", ".5", "+1", "yes", "null", "12:30", "~", "NaN"):
-        from launcher.render import object_yaml
+        from launcher.manifests.render import object_yaml
 
         shown = object_yaml({"label": text}).decode()
         assert re.fullmatch(r"label: ('.*'|\"NaN\"|NaN)\n", shown), shown

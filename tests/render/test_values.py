@@ -12,10 +12,10 @@ import pytest
 from pydantic import ValidationError
 from render_scenarios import SCENARIOS, hosted_only, make_site, on_a40, parse_all, pod_templates, rendered
 
-from launcher import helm
-from launcher.chart_values import Values, chart_directory, schema
+from launcher.manifests import helm
+from launcher.manifests.chart_values import Values, chart_directory, schema
+from launcher.manifests.render import render
 from launcher.outcome import Failure
-from launcher.render import render
 
 
 def full_values() -> dict[str, Any]:

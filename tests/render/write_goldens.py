@@ -16,7 +16,7 @@ sys.path[:0] = [str(HERE)]
 from chart_readme import readme  # noqa: E402
 from render_scenarios import SCENARIOS, golden, rendered  # noqa: E402
 
-from launcher.chart_values import chart_directory, schema  # noqa: E402
+from launcher.manifests.chart_values import chart_directory, schema  # noqa: E402
 
 
 def written() -> dict[Path, str]:

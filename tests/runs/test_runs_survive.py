@@ -119,7 +119,7 @@ def test_a_conductor_killed_under_our_eyes_is_replaced(
 ) -> None:
     submit = launcher.start(*SMOKE, "-o", "json")
     wait_until(lambda: _processes_of(launcher, "--stage"))
-    (conductor,) = _processes_of(launcher, "launcher.local")
+    (conductor,) = _processes_of(launcher, "launcher.targets.local")
     stages = _processes_of(launcher, "--stage")
     os.kill(conductor, signal.SIGKILL)
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in stages), timeout_s=10)

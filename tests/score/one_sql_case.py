@@ -8,9 +8,9 @@ from typing import Any
 
 import apsw
 
-from jobs.score.sql.pool import Pool
-from jobs.score.sql.schema import statements
-from jobs.score.sql.scorer import judge_job
+from jobs.tasks.sql.execution.pool import Pool
+from jobs.tasks.sql.execution.schema import statements
+from jobs.tasks.sql.scorer import judge_job
 
 
 def real_database(path: Path, script: str) -> str:

@@ -7,10 +7,10 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.prepare.sources import read_part
-from jobs.score.result import RowScore
-from jobs.score.sql.scorer import score
+from jobs.data.sources import read_part
+from jobs.measures.row_score import RowScore
 from jobs.tasks.rows import Row
+from jobs.tasks.sql.scorer import score
 
 SINGERS = [
     (1, "Ann", "France", 30, 1.5),

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from small_sql_data import QUESTIONS, SqlData
 
+from jobs.measures.cache import Cache, key
 from jobs.score import command
-from jobs.score.cache import Cache, key
 from jobs.score.explanation import find_row
-from jobs.score.sql import pool
-from jobs.score.sql.scorer import score
+from jobs.tasks.sql.execution import pool
+from jobs.tasks.sql.scorer import score
 from launcher.outcome import Failure, Reason
 
 
@@ -42,7 +42,7 @@ def test_a_second_scoring_starts_no_worker(
 
 
 def test_a_changed_database_is_scored_anew(sql_data: SqlData, tmp_path: Path) -> None:
-    from jobs.score.sql.scorer import gold_jobs, gold_key
+    from jobs.tasks.sql.scorer import gold_jobs, gold_key
 
     before = gold_key(gold_jobs(sql_data.rows, sql_data.directory)[0])
     other = tmp_path / "other"

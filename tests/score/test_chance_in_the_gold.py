@@ -7,12 +7,12 @@ from contextlib import closing
 import pytest
 from small_sql_data import SqlData
 
-from jobs.score.result import RowScore
-from jobs.score.sql import engine, gold
-from jobs.score.sql.chance import decided
-from jobs.score.sql.engine import Limits
-from jobs.score.sql.scorer import score
-from jobs.score.sql.syntax import gold_plan, parse
+from jobs.measures.row_score import RowScore
+from jobs.tasks.sql.execution import engine, gold
+from jobs.tasks.sql.execution.chance import decided
+from jobs.tasks.sql.execution.engine import Limits
+from jobs.tasks.sql.execution.syntax import gold_plan, parse
+from jobs.tasks.sql.scorer import score
 
 LIMITS = Limits()
 #: Two singers are 30 years old, and two countries have two singers each.

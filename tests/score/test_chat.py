@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.score.chat import BUILT_IN, score, scorers
-from jobs.tasks.chat import make_row
+from jobs.tasks.chat.prompt import make_row
+from jobs.tasks.chat.scorer import BUILT_IN, score, scorers
 from launcher.outcome import Failure, Reason
 
 

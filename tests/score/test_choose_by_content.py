@@ -2,10 +2,10 @@
 
 from contextlib import closing
 
-from jobs.score.sql import engine
-from jobs.score.sql.choose import LEAST_KEPT, choose
-from jobs.score.sql.engine import Limits, open_image, run
-from jobs.score.sql.syntax import GoldPlan
+from jobs.tasks.sql.execution import engine
+from jobs.tasks.sql.execution.choose import LEAST_KEPT, choose
+from jobs.tasks.sql.execution.engine import Limits, open_image, run
+from jobs.tasks.sql.execution.syntax import GoldPlan
 
 PLAIN = "('x'), ('y'), ('z')"
 #: By number of the candidate; all others are plain.

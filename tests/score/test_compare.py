@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.score.sql.compare import (
+from jobs.tasks.sql.execution.compare import (
     Expected,
     Row,
     Segment,

@@ -6,9 +6,9 @@ import apsw
 import pytest
 from small_sql_data import QUESTIONS, SqlData
 
-from jobs.score.sql import engine, gold
-from jobs.score.sql.engine import Limits, QueryError
-from jobs.score.sql.syntax import GoldPlan
+from jobs.tasks.sql.execution import engine, gold
+from jobs.tasks.sql.execution.engine import Limits, QueryError
+from jobs.tasks.sql.execution.syntax import GoldPlan
 
 LIMITS = Limits()
 #: Two texts that are no UTF-8, with a number and a blob beside them.

@@ -10,9 +10,9 @@ import pytest
 from small_sql_data import SqlData
 
 from jobs.score import command
-from jobs.score.sql import engine, explain, syntax, worker
-from jobs.score.sql.engine import Limits
-from jobs.score.sql.pool import Lost, Pool
+from jobs.tasks.sql.execution import engine, explain, syntax, worker
+from jobs.tasks.sql.execution.engine import Limits
+from jobs.tasks.sql.execution.pool import Lost, Pool
 
 SINGER = "CREATE TABLE singer (id INTEGER PRIMARY KEY, name TEXT, country TEXT);"
 ROWS = SINGER + "INSERT INTO singer VALUES (1, 'Ann', 'Chad'), (2, 'Bob', 'France'), (3, 'Eve', 'France');"

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from jobs.score.sql.extract import extract_sql
+from jobs.tasks.sql.execution.extract import extract_sql
 
 QUERY = "SELECT name FROM singer WHERE country = 'a;b'"
 

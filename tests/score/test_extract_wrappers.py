@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.score.sql import extract
-from jobs.score.sql.extract import extract_sql
+from jobs.tasks.sql.execution import extract
+from jobs.tasks.sql.execution.extract import extract_sql
 
 QUERIES = (
     "SELECT name FROM singer",

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from one_sql_case import judged, prepared, real_database
 
-from jobs.score.sql import syntax
-from jobs.score.sql.engine import Limits
-from jobs.score.sql.pool import Pool
-from jobs.score.sql.prepare import prepare
-from jobs.score.sql.scorer import judge_job
-from jobs.score.sql.syntax import GoldPlan
+from jobs.tasks.sql.execution import syntax
+from jobs.tasks.sql.execution.engine import Limits
+from jobs.tasks.sql.execution.pool import Pool
+from jobs.tasks.sql.execution.prepare import prepare
+from jobs.tasks.sql.execution.syntax import GoldPlan
+from jobs.tasks.sql.scorer import judge_job
 
 SCHEMA = "CREATE TABLE t (id INTEGER PRIMARY KEY, day TEXT, age INTEGER)"
 ROWS = ";".join(f"INSERT INTO t VALUES ({n}, '2014-01-{n % 27 + 1:02}', {n % 7})" for n in range(1, 61))

@@ -16,11 +16,11 @@ import pytest
 from hostile_answers import HOSTILE
 from small_sql_data import QUESTIONS, SqlData
 
-from jobs.score.cache import Cache
-from jobs.score.sql.engine import Limits
-from jobs.score.sql.pool import Lost, Pool
-from jobs.score.sql.scorer import explain, gold_jobs, judge_job, score
-from jobs.score.sql.worker import MEMORY_BYTES
+from jobs.measures.cache import Cache
+from jobs.tasks.sql.execution.engine import Limits
+from jobs.tasks.sql.execution.pool import Lost, Pool
+from jobs.tasks.sql.execution.worker import MEMORY_BYTES
+from jobs.tasks.sql.scorer import explain, gold_jobs, judge_job, score
 
 #: What an answer may use here: a twentieth of the usual, or the suite would take the time it bounds.
 LIMITS = Limits(steps=500_000, cpu_s=0.1, rows=20_000, content_bytes=4 << 20)
@@ -204,7 +204,7 @@ def test_a_worker_has_no_environment_writes_no_file_and_dies_with_its_parent(
 
 def test_workers_die_with_a_killed_parent(wait_until) -> None:  # type: ignore[no-untyped-def]
     program = (
-        "import time\nfrom jobs.score.sql.pool import Pool\n"
+        "import time\nfrom jobs.tasks.sql.execution.pool import Pool\n"
         "job = dict(task='prepare', cpu_s=9, sql='SELECT 1', database=None, schema='', context='', seed=0)\n"
         "pool = Pool(1)\npool.map([job])\nprint(pool.pids()[0], flush=True)\ntime.sleep(60)\n"
     )

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 from small_sql_data import SqlData
 
-from jobs.score.sql.choose import LEAST_KEPT
-from jobs.score.sql.engine import Limits, open_image, run
-from jobs.score.sql.facts import Facts
-from jobs.score.sql.generate import SHAPES, build
-from jobs.score.sql.schema import Schema, from_text
-from jobs.score.sql.scorer import SqlScores, score
+from jobs.tasks.sql.execution.choose import LEAST_KEPT
+from jobs.tasks.sql.execution.engine import Limits, open_image, run
+from jobs.tasks.sql.execution.facts import Facts
+from jobs.tasks.sql.execution.generate import SHAPES, build
+from jobs.tasks.sql.execution.schema import Schema, from_text
+from jobs.tasks.sql.scorer import SqlScores, score
 
 SCHEMA = from_text(
     "CREATE TABLE singer (id INTEGER PRIMARY KEY, name TEXT, age INTEGER);"

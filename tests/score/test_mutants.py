@@ -2,12 +2,12 @@
 
 import pytest
 
-from jobs.score.sql.equivalent import rule
-from jobs.score.sql.kills import kill_rate
-from jobs.score.sql.mutate import KINDS, mutants
-from jobs.score.sql.prepare import prepare
-from jobs.score.sql.schema import from_text
-from jobs.score.sql.syntax import parse
+from jobs.tasks.sql.execution.equivalent import rule
+from jobs.tasks.sql.execution.kills import kill_rate
+from jobs.tasks.sql.execution.mutate import KINDS, mutants
+from jobs.tasks.sql.execution.prepare import prepare
+from jobs.tasks.sql.execution.schema import from_text
+from jobs.tasks.sql.execution.syntax import parse
 
 SCHEMA = (
     "CREATE TABLE singer (id INTEGER PRIMARY KEY, name TEXT, country TEXT, age INTEGER);\n"

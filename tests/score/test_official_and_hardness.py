@@ -3,10 +3,10 @@
 import pytest
 from small_sql_data import SqlData
 
-from jobs.score.sql import agreement, official
-from jobs.score.sql.compare import Table
-from jobs.score.sql.hardness import hardness
-from jobs.score.sql.syntax import parse
+from jobs.tasks.sql.execution import agreement, official
+from jobs.tasks.sql.execution.compare import Table
+from jobs.tasks.sql.execution.hardness import hardness
+from jobs.tasks.sql.execution.syntax import parse
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs.prepare.sources import read_part
-from jobs.score import viggo
-from jobs.score.sql.kills import kill_rate
-from jobs.score.sql.scorer import score
+from jobs.data.sources import read_part
+from jobs.tasks.sql.execution.kills import kill_rate
+from jobs.tasks.sql.scorer import score
+from jobs.tasks.viggo import scorer
 
 pytestmark = pytest.mark.shared
 
@@ -42,6 +42,6 @@ def test_a_wrong_literal_is_wrong_on_a_real_database(shared_data: Path) -> None:
 
 def test_viggo_gold_is_right(shared_data: Path) -> None:
     rows = read_part("viggo", "viggo", shared_data, "test")
-    found = viggo.score(rows, [row.gold for row in rows])
+    found = scorer.score(rows, [row.gold for row in rows])
     assert len(found) == 1083
     assert all(one.scores["exact"] and one.scores["canonical"] for one in found)

@@ -9,8 +9,8 @@ from small_sql_data import QUESTIONS, SqlData
 from jobs.score import VERSION
 from jobs.stage import run_stage, write_jsonl
 from jobs.tasks.rows import Row, write_rows
-from launcher.plan import Plan, Stage, stage_key
-from launcher.stages import ScoreSettings
+from launcher.spec.plan import Plan, Stage, stage_key
+from launcher.spec.stages import ScoreSettings
 from launcher.store import DirectoryStore, open_store
 
 

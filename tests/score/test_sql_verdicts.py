@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from small_sql_data import QUESTIONS, SqlData
 
-from jobs.score.sql.scorer import score
+from jobs.tasks.sql.scorer import score
 
 
 def test_gold_is_right_by_every_measure(sql_data: SqlData) -> None:
@@ -76,7 +76,7 @@ def test_wrong_and_says_why(sql_data: SqlData, question: int, answer: str, reaso
     ],
 )  # fmt: skip
 def test_normalised_match(gold: str, answer: str, equal: bool) -> None:
-    from jobs.score.sql.syntax import normalised, parse
+    from jobs.tasks.sql.execution.syntax import normalised, parse
 
     columns = frozenset({"id", "name", "country", "age", "singer_id", "year"})
     assert (normalised(parse(gold), columns) == normalised(parse(answer), columns)) is equal

@@ -3,7 +3,7 @@
 import pytest
 from scipy.stats import binomtest
 
-from jobs.score.statistics import mcnemar_exact, paired_difference, wilson
+from jobs.measures.statistics import mcnemar_exact, paired_difference, wilson
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from one_sql_case import judged, prepared, real_database
 
-from jobs.score.sql import compare, engine
-from jobs.score.sql.engine import Limits
-from jobs.score.sql.gold import allowed
-from jobs.score.sql.schema import from_text
-from jobs.score.sql.syntax import gold_plan, parse
+from jobs.tasks.sql.execution import compare, engine
+from jobs.tasks.sql.execution.engine import Limits
+from jobs.tasks.sql.execution.gold import allowed
+from jobs.tasks.sql.execution.schema import from_text
+from jobs.tasks.sql.execution.syntax import gold_plan, parse
 
 SCHEMA = (
     "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT, age INTEGER, w REAL);"

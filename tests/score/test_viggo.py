@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.prepare.sources import read_part
-from jobs.score.viggo import Meaning, parse, score, write
-from jobs.tasks.viggo import ATTRIBUTES, FUNCTIONS, make_row
+from jobs.data.sources import read_part
+from jobs.tasks.viggo.prompt import ATTRIBUTES, FUNCTIONS, make_row
+from jobs.tasks.viggo.scorer import Meaning, parse, score, write
 
 GOLD = "inform(name[Tom Clancy's The Division], esrb[M (for Mature)], genres[role-playing, shooter])"
 

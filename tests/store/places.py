@@ -15,8 +15,8 @@ from s3_servers import Server
 
 from launcher.store import DirectoryStore, Store
 from launcher.store.address import S3Address
-from launcher.store.client import Client
 from launcher.store.s3 import S3Store
+from launcher.store.s3_client import Client
 
 SERVERS = ("moto", "rclone", "versitygw")
 #: Small parts, so that small files have several; short times, so that faults end soon.

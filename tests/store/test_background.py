@@ -11,7 +11,7 @@ import pytest
 
 from launcher.outcome import Failure, Reason
 from launcher.store import DirectoryStore, Manifest
-from launcher.store.background import BackgroundCommits
+from launcher.store.background_commits import BackgroundCommits
 
 
 class SlowStore(DirectoryStore):

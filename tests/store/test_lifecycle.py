@@ -10,12 +10,12 @@ import pytest
 from places import Place
 from pydantic import ValidationError
 
-from launcher.lifecycle import clear, survey
 from launcher.outcome import Failure, Reason
-from launcher.plan import Plan, Resources, Stage
-from launcher.runs import Attempt, lock_path
-from launcher.stages import ReportSettings
+from launcher.spec.plan import Plan, Resources, Stage
+from launcher.spec.stages import ReportSettings
 from launcher.store import Store, encode
+from launcher.store.gc import clear, survey
+from launcher.store.runs import Attempt, lock_path
 
 Files = Callable[[dict[str, bytes]], Path]
 DAY_S = 86400.0
@@ -70,7 +70,7 @@ def read_small_plan(store: Store, run_id: str) -> Plan:
 
 @pytest.fixture
 def store(place: Place, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setattr("launcher.lifecycle.read_plan", read_small_plan)
+    monkeypatch.setattr("launcher.store.gc.read_plan", read_small_plan)
     return place.open()
 
 

@@ -11,7 +11,7 @@ from places import Place, make_place
 from s3_servers import ACCESS_KEY, SECRET_KEY, Server
 
 from launcher.outcome import Failure, Reason
-from launcher.store import mounted
+from launcher.store import mounted_credentials
 from launcher.store.s3 import S3Store
 
 
@@ -39,7 +39,7 @@ class Secret:
 @pytest.fixture
 def secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Secret:
     made = Secret(tmp_path / "secret")
-    monkeypatch.setenv(mounted.VARIABLE, str(made.directory))
+    monkeypatch.setenv(mounted_credentials.VARIABLE, str(made.directory))
     return made
 
 
@@ -71,7 +71,7 @@ def test_a_replaced_secret_is_taken_up_by_the_next_request(rclone: Place, secret
 
 def test_credentials_are_refreshable_and_read_again_in_time(secret: Secret) -> None:
     secret.write(access_key="first", secret_key="a")
-    held = mounted.Provider(lambda: mounted.read(secret.directory)).load()
+    held = mounted_credentials.Provider(lambda: mounted_credentials.read(secret.directory)).load()
     assert held.access_key == "first"
     secret.write(access_key="second", secret_key="b", session_token="t")
     assert held.get_frozen_credentials().access_key == "first"
@@ -83,7 +83,7 @@ def test_credentials_are_refreshable_and_read_again_in_time(secret: Secret) -> N
 def test_a_missing_key_is_named_and_no_value_is_shown(secret: Secret) -> None:
     secret.write(access_key="hunter2", secret_key="")
     with pytest.raises(Failure) as caught:
-        mounted.read(secret.directory)
+        mounted_credentials.read(secret.directory)
     assert caught.value.reason is Reason.STORE_FAILED
     assert "secret_key" in caught.value.what
     assert "access_key" not in caught.value.what
@@ -91,4 +91,4 @@ def test_a_missing_key_is_named_and_no_value_is_shown(secret: Secret) -> None:
 
 
 def test_keys_show_nothing_when_printed() -> None:
-    assert "hunter2" not in repr(mounted.Keys("hunter2", "hunter2", "hunter2"))
+    assert "hunter2" not in repr(mounted_credentials.Keys("hunter2", "hunter2", "hunter2"))

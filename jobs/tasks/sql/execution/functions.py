@@ -1,0 +1,39 @@
+"""SQL functions of our own, in place of SQLite's that can run for a minute inside one call."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+import apsw
+
+from jobs.tasks.sql.execution.compare import Value
+
+#: `printf('%.*c', 1000000000, 'x')` counts to a billion although its result is refused from the start.
+_MAX_PRINTF_WIDTH = 9_999
+_LONG_NUMBER = re.compile(r"\d{5}")
+
+
+def install(connection: apsw.Connection) -> None:
+    """Give a connection the functions of this module."""
+    for name in ("printf", "format"):
+        connection.create_scalar_function(name, _printf, -1, deterministic=True)
+
+
+def _printf(*arguments: Value) -> Value:
+    """SQLite's printf, refused where a width or precision is beyond reason. Raises OverflowError."""
+    if not arguments or arguments[0] is None:
+        return None
+    text = str(arguments[0])
+    wide = "*" in text and any(isinstance(a, int) and abs(a) > _MAX_PRINTF_WIDTH for a in arguments[1:])
+    if wide or _LONG_NUMBER.search(text):
+        raise OverflowError("width or precision above the limit")
+    marks = ", ".join("?" * len(arguments))
+    value: Value = _plain().execute(f"SELECT printf({marks})", arguments).get
+    return value
+
+
+@cache
+def _plain() -> apsw.Connection:
+    """A connection with SQLite's own printf."""
+    return apsw.Connection(":memory:")

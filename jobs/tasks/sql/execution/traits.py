@@ -1,0 +1,48 @@
+"""What a database holds that tells one query from another, measured on its content."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from contextlib import closing
+from dataclasses import dataclass
+
+from jobs.tasks.sql.execution import engine
+from jobs.tasks.sql.execution.compare import Expected
+from jobs.tasks.sql.execution.engine import Limits
+from jobs.tasks.sql.execution.schema import quoted
+
+_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Traits:
+    """Each is 0 where a database has nothing of it; larger is more."""
+
+    nulls: float = 0.0  # share of values
+    ties: float = 0.0  # share of values that occur before in their column
+    spellings: int = 0  # texts whose column holds them in other capitals too
+    shown_nulls: int = 0  # in the rows that the gold query takes from
+
+
+def traits_of(image: bytes, tables: Set[str], expected: Expected) -> Traits:
+    """The traits of a generated database in these tables (lower-case names), and of what the gold allows on it."""
+    with closing(engine.open_image(image)) as connection:
+        names = engine.run(connection, "SELECT name FROM sqlite_schema WHERE type = 'table'", _LIMITS)
+        contents = [
+            engine.run(connection, f"SELECT * FROM {quoted(str(name))}", _LIMITS)
+            for (name,) in names.rows
+            if str(name).lower() in tables
+        ]
+    columns = [column for content in contents for column in zip(*content.rows, strict=True)]
+    size = sum(map(len, columns))
+    shown_nulls = sum(value is None for segment in expected.segments for row in segment.rows for value in row)
+    if not size:
+        return Traits(shown_nulls=shown_nulls)
+    present = [[value for value in column if value is not None] for column in columns]
+    texts = [{value for value in column if isinstance(value, str)} for column in present]
+    return Traits(
+        nulls=1 - sum(map(len, present)) / size,
+        ties=sum(len(column) - len(set(column)) for column in present) / size,
+        spellings=sum(len(some) - len({text.casefold() for text in some}) for some in texts),
+        shown_nulls=shown_nulls,
+    )

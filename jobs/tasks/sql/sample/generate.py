@@ -1,0 +1,144 @@
+"""Rows of the sample: questions over databases, the test part on databases never seen in training.
+
+Deterministic from the seed. Row i of a part does not depend on how many are asked for, so a smaller
+sample is the beginning of a larger one.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from jobs.tasks.rows import Row
+from jobs.tasks.sql.prompt import make_row
+from jobs.tasks.sql.sample.questions import Kind, turns
+from jobs.tasks.sql.sample.world import Database, Table, Value, databases
+from launcher.outcome import Failure, Reason
+
+PARTS = ("train", "validation", "test")
+DEFAULT_ROWS = {"train": 480, "validation": 60, "test": 150}
+#: How many can be asked for; a test holds that as many can be made.
+MOST_ROWS = {"train": 3000, "validation": 500, "test": 1000}
+#: Databases of the test and the validation part: (with one table, with two); training has the rest.
+_HELD_OUT = {"test": (10, 7), "validation": (4, 3)}
+_TRIES = 400
+#: Share of questions (joins apart) that are asked of a database with one table: their prompts are shorter.
+_SINGLE = 0.7
+
+
+def split(seed: int) -> dict[str, list[Database]]:
+    """The databases of each part; no database is in two parts."""
+    rng = random.Random(f"tuneyard sample split {seed}")
+    single: list[Database] = []
+    double: list[Database] = []
+    for database in databases(seed):
+        (single if len(database.tables) == 1 else double).append(database)
+    rng.shuffle(single)
+    rng.shuffle(double)
+    parts: dict[str, list[Database]] = {}
+    for part, (singles, doubles) in _HELD_OUT.items():
+        parts[part] = single[:singles] + double[:doubles]
+        single, double = single[singles:], double[doubles:]
+    parts["train"] = single + double
+    return parts
+
+
+def generate(
+    part: str,
+    count: int,
+    seed: int,
+    directory: Path | None,
+    beat: Callable[[int, int], None] = lambda _done, _total: None,
+) -> list[Row]:
+    """`count` rows of a part; their databases are written to `directory`/databases (None writes nothing).
+
+    Raises Failure(BAD_DATA) where the sample does not have as many different questions.
+    """
+    found: list[Row] = []
+    asked: set[tuple[str, str]] = set()
+    golds: set[tuple[str, str]] = set()
+    pool = split(seed)[part]
+    connections = {database.name: database.connect() for database in pool}
+    try:
+        while len(found) < count:
+            rng = random.Random(f"tuneyard sample row {seed} {part} {len(found)}")
+            drawn = _draw(pool, connections, rng, len(found), asked, golds)
+            if drawn is None:
+                raise Failure(Reason.BAD_DATA, f"the sample has no more than {len(found)} {part} rows")
+            database, question, gold = drawn
+            asked.add((database.name, question))
+            golds.add((database.name, gold))
+            found.append(
+                make_row(
+                    f"{part}-{len(found) + 1:05}",
+                    question=question,
+                    gold=gold,
+                    context=database.schema,
+                    schema=database.schema,
+                    db_id=database.name,
+                    database=f"databases/{database.name}.sqlite",
+                )
+            )
+            beat(len(found), count)
+    finally:
+        for connection in connections.values():
+            connection.close()
+    if directory is not None:
+        used = {row.fields["db_id"] for row in found}
+        for database in pool:
+            if database.name in used:
+                database.write(directory / "databases" / f"{database.name}.sqlite")
+    return found
+
+
+def _draw(
+    pool: list[Database],
+    connections: dict[str, sqlite3.Connection],
+    rng: random.Random,
+    index: int,
+    asked: set[tuple[str, str]],
+    golds: set[tuple[str, str]],
+) -> tuple[Database, str, str] | None:
+    """A question not asked yet with a gold not given yet, or None. Kinds take turns as far as they last."""
+    kinds = turns()
+    for attempt in range(_TRIES):
+        kind = kinds[index % len(kinds)] if attempt < _TRIES // 2 else rng.choice(kinds)
+        single = not kind.linked and rng.random() < _SINGLE
+        database = rng.choice([d for d in pool if not single or len(d.tables) == 1])
+        tables = [table for table in database.tables if not kind.linked or table.parent is not None]
+        if not tables:
+            continue
+        table = rng.choice(tables)
+        slots = kind.draw(database, table, rng)
+        if slots is None:
+            continue
+        question = rng.choice(kind.phrasings).format(**slots)
+        gold = kind.query.format(**slots)
+        if (database.name, question) in asked or (database.name, gold) in golds:
+            continue
+        if kind.ordered and _has_ties(database, table, slots["m"]):
+            continue
+        if _tells(connections[database.name].execute(gold).fetchall(), database, table, kind):
+            return database, question, gold
+    return None
+
+
+def _has_ties(database: Database, table: Table, column_name: str) -> bool:
+    """Ties would leave the order, and with LIMIT the rows, open."""
+    column = next(column for column in table.columns if column.name == column_name)
+    values = database.column_values(table, column)
+    return len(set(values)) < len(values)
+
+
+def _tells(result: list[tuple[Value | None, ...]], database: Database, table: Table, kind: Kind) -> bool:
+    """Whether a result tells the gold from a careless query: rows, no NULL, no filter without effect."""
+    if not result or any(value is None for row in result for value in row) or result == [(0,)]:
+        return False
+    everything = len(database.rows[table.name])
+    if " WHERE " in kind.query and kind.query.startswith("SELECT {n}"):
+        return len(result) < everything
+    if kind.name in ("count compare", "count equal"):
+        return result != [(everything,)]
+    return True

@@ -1,0 +1,79 @@
+"""Hosted models without asking anybody: default epochs, dollars of tokens, and why a plan is refused."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+from launcher.spec import catalog
+from launcher.spec.catalog import HostedPrice, Prices
+from launcher.spec.plan import Stage
+from launcher.spec.stages import HostedPredictSettings, TuneSettings
+
+_TARGET_EPOCHS = 1
+_LEAST_EXAMPLES, _MOST_EXAMPLES = 100, 25_000
+_LEAST_DEFAULT_EPOCHS, _MOST_DEFAULT_EPOCHS = 3, 25
+
+
+def default_epochs(examples: int) -> int:
+    """Epochs by the study's notebook: one, unless that shows fewer than 100 or more than 25,000 examples."""
+    if examples * _TARGET_EPOCHS < _LEAST_EXAMPLES:
+        return min(_MOST_DEFAULT_EPOCHS, max(1, _LEAST_EXAMPLES // max(examples, 1)))
+    if examples * _TARGET_EPOCHS > _MOST_EXAMPLES:
+        return max(_LEAST_DEFAULT_EPOCHS, _MOST_EXAMPLES // examples)
+    return _TARGET_EPOCHS
+
+
+def hosted_problem(
+    settings: TuneSettings | HostedPredictSettings,
+    *,
+    tuned: bool = True,
+    prices: Prices | None = None,
+    today: date | None = None,
+) -> str | None:
+    """Why this stage is refused: the model is shut down, or its price is not known. None where it is fine.
+
+    A rehearsal asks no service, but its dollars must have a price to be named as well.
+    """
+    prices = prices or catalog.prices()
+    if settings.rehearsal is None and settings.base_url is None:
+        day = prices.shut_down(settings.model)
+        if day is not None and (today or date.today()) >= day:
+            return (
+                f"'{settings.model}' was shut down on {day.isoformat()}: name another model, give base_url of a "
+                "service that has it, or rehearse it (provider: rehearsal)"
+            )
+    if isinstance(settings, TuneSettings):
+        known, what, figure = prices.training(settings.model) is not None, "training", "training"
+    else:
+        rate = prices.answering(settings.model, tuned=tuned, batch=settings.batch)
+        known, what = rate is not None, "tuned answers" if tuned else "answers"
+        figure = "tuned_output" if tuned else "output"
+    if known:
+        return None
+    return (
+        f"no price of {what} for '{settings.model}': known for {', '.join(prices.hosted_models(figure))}; "
+        "add one to the site file under hosted_per_million_tokens_usd (model, prices, source, date)"
+    )
+
+
+def hosted_usd(stage: Stage, measured: dict[str, Any], prices: Prices) -> tuple[float, HostedPrice] | None:
+    """Dollars of the tokens that a tune or hosted predict stage measured, and the price they come from."""
+    settings = stage.typed_settings()
+    if isinstance(settings, TuneSettings):
+        price, tokens = prices.training(settings.model), measured.get("trained_tokens")
+        if price is None or price.training is None or tokens is None:
+            return None
+        return tokens / 1e6 * price.training, price
+    if not isinstance(settings, HostedPredictSettings) or "prompt_tokens" not in measured:
+        return None
+    rate = prices.answering(settings.model, tuned="tuned" in stage.needs, batch=settings.batch)
+    if rate is None:
+        return None
+    return rate.usd(measured["prompt_tokens"], measured["answer_tokens"]), rate.price
+
+
+def is_rehearsed(stage: Stage) -> bool:
+    """Whether a stage asks a rehearsal server in place of a service: its dollars are what it would have cost."""
+    settings = stage.typed_settings()
+    return isinstance(settings, TuneSettings | HostedPredictSettings) and settings.rehearsal is not None

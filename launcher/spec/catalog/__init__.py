@@ -1,0 +1,167 @@
+"""Models, hardware, named data and dated prices: facts kept as data, typed when they are read."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
+
+from launcher.spec.documents import read_yaml
+from launcher.spec.strict import Strict
+
+_HERE = Path(__file__).parent
+
+
+class Shape(Strict):
+    """What an estimate needs to know of a model."""
+
+    parameters: int
+    layers: int
+    hidden_size: int
+    vocabulary: int
+
+
+class CatalogModel(Strict):
+    """A model with a short name. `source` is a ModelSource, except that a hub source may lack its revision."""
+
+    licence: str
+    source: dict[str, Any]
+    shape: Shape
+
+
+class Device(Strict):
+    """A device's usable memory and speed; None where a CPU's says nothing."""
+
+    memory_gib: float | None
+    peak_tflops: float | None
+    utilisation_assumed: float | None
+
+
+class NamedData(Strict):
+    """The files a source reads and, where it can be downloaded, the hub repository that holds them."""
+
+    files: list[str]
+    repository: str | None = None
+
+
+class GpuPrice(Strict):
+    """What an hour of one GPU of a device costs, or of a whole machine where the device is `cpu`."""
+
+    device: str
+    usd: Annotated[float, Field(ge=0)]
+    source: str
+    date: date
+
+
+_Usd = Annotated[float, Field(ge=0)]
+
+
+class HostedPrice(Strict):
+    """Dollars per million tokens of one hosted model, as one source gives them; None: it does not say."""
+
+    model: Annotated[str, Field(min_length=1)]
+    training: _Usd | None = None
+    tuned_input: _Usd | None = None
+    tuned_output: _Usd | None = None
+    input: _Usd | None = None
+    output: _Usd | None = None
+    batch_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    shut_down: date | None = None
+    source: str
+    date: date
+
+
+class Rate(Strict):
+    """What answers cost, dollars per million tokens, and where that stands."""
+
+    input: float
+    output: float
+    price: HostedPrice
+
+    def usd(self, prompt_tokens: float, answer_tokens: float) -> float:
+        return (prompt_tokens * self.input + answer_tokens * self.output) / 1e6
+
+
+class Prices(Strict):
+    gpu_hour_usd: list[GpuPrice]
+    hosted_per_million_tokens_usd: list[HostedPrice]
+
+    def gpu(self, device: str) -> GpuPrice | None:
+        """The newest price of a device, or None where there is none."""
+        known = [price for price in self.gpu_hour_usd if price.device == device]
+        return max(known, key=lambda price: price.date) if known else None
+
+    def extended(self, own: list[dict[str, Any]], own_hosted: list[dict[str, Any]] | None = None) -> Prices:
+        """These and a site's own prices (plain documents), which win over the catalogue's."""
+        named = [GpuPrice.model_validate(price, strict=False) for price in own]
+        devices = {price.device for price in named}
+        kept = [price for price in self.gpu_hour_usd if price.device not in devices]
+        hosted = [HostedPrice.model_validate(price, strict=False) for price in own_hosted or []]
+        models = {price.model for price in hosted}
+        others = [price for price in self.hosted_per_million_tokens_usd if price.model not in models]
+        return self.model_copy(
+            update={"gpu_hour_usd": [*kept, *named], "hosted_per_million_tokens_usd": [*others, *hosted]}
+        )
+
+    def training(self, model: str) -> HostedPrice | None:
+        """The newest price of tuning `model`, or None where none is known: never guessed."""
+        return self._newest(model, "training")
+
+    def answering(self, model: str, *, tuned: bool, batch: bool) -> Rate | None:
+        """The newest price of answers, or None where none is known."""
+        names = ("tuned_input", "tuned_output") if tuned else ("input", "output")
+        price = self._newest(model, *names)
+        if price is None:
+            return None
+        share = price.batch_share if batch else 1.0
+        read, written = (getattr(price, name) * share for name in names)
+        return Rate(input=read, output=written, price=price)
+
+    def shut_down(self, model: str) -> date | None:
+        """The day from which the service does not know `model` any more."""
+        days = [price.shut_down for price in self._of(model) if price.shut_down is not None]
+        return min(days, default=None)
+
+    def hosted_models(self, figure: str) -> list[str]:
+        """Names of the hosted models whose price has this figure."""
+        prices = self.hosted_per_million_tokens_usd
+        return sorted({price.model for price in prices if getattr(price, figure) is not None})
+
+    def _of(self, model: str) -> list[HostedPrice]:
+        """Prices of a name; a dated name without prices of its own has those of its family."""
+        for name in (model, re.sub(r"-\d{4}-\d{2}-\d{2}\Z", "", model)):
+            if found := [p for p in self.hosted_per_million_tokens_usd if p.model == name]:
+                return found
+        return []
+
+    def _newest(self, model: str, *names: str) -> HostedPrice | None:
+        known = [p for p in self._of(model) if all(getattr(p, name) is not None for name in names)]
+        return max(known, key=lambda price: price.date) if known else None
+
+
+def _read(name: str) -> Any:
+    return read_yaml((_HERE / name).read_text(encoding="utf-8"), name)
+
+
+@cache
+def models() -> dict[str, CatalogModel]:
+    return TypeAdapter(dict[str, CatalogModel]).validate_python(_read("models.yaml"))
+
+
+@cache
+def devices() -> dict[str, Device]:
+    return TypeAdapter(dict[str, Device]).validate_python(_read("hardware.yaml"))
+
+
+@cache
+def named_data() -> dict[str, NamedData]:
+    return TypeAdapter(dict[str, NamedData]).validate_python(_read("data.yaml"))
+
+
+@cache
+def prices() -> Prices:
+    return Prices.model_validate(_read("prices.yaml"))

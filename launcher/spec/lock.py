@@ -1,0 +1,42 @@
+"""What the names of an experiment were resolved to: the plan's only view of the outside world.
+
+`resolve.py` makes a Lock, `launcher plan --lock FILE` writes it, and a locked experiment plans
+offline. Nothing in here depends on where a file lies, only on what it contains.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from launcher.outcome import Failure, Reason
+from launcher.spec.stages import HubData, ModelSource
+from launcher.spec.strict import Strict
+
+FORMAT = 1
+
+
+class LockedModel(Strict):
+    """One model name, resolved: where it comes from, and the digests of its files if they are pushed."""
+
+    source: ModelSource
+    files: dict[str, str] = {}
+
+
+class Lock(Strict):
+    """Every outside name of an experiment as digests and revisions."""
+
+    format: Literal[1] = 1
+    models: dict[str, LockedModel] = {}
+    data_source: HubData | None = None
+    data_files: dict[str, str] = {}
+    scorer_files: dict[str, str] = {}
+
+    def model(self, name: str) -> LockedModel:
+        """Raises Failure(MISSING_INPUT) for a name that was not resolved."""
+        if name not in self.models:
+            raise Failure(
+                Reason.MISSING_INPUT,
+                f"the lock has no model '{name}'; it has {', '.join(self.models) or 'none'}",
+                next_step="write the lock anew: --relock",
+            )
+        return self.models[name]

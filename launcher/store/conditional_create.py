@@ -1,0 +1,202 @@
+"""One of several writers creates an object: by the server's condition where it keeps its word, else by claims.
+
+Servers that ignore `If-None-Match` (rclone's) answer 200 to everybody. There a writer first
+leaves a claim of its own, then looks whether it is alone. Alone, it writes. Otherwise the
+smallest claim writes, after everybody who may have found himself alone has had `settle_s` to do
+so, and the others watch. This rests on one assumption, which no protocol of plain reads and
+writes can do without: nobody takes longer than `settle_s` between looking and writing. An
+artifact is safe even where that fails, for each writer's files lie under a prefix of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+import uuid
+
+from launcher.outcome import Failure, Reason
+from launcher.store.s3_client import Absent, Client, Taken, md5
+
+#: Folder beside an object that holds the claims to it; hidden, so that no artifact is called so.
+CLAIMS = ".claims"
+PROBES = ".probes"
+_RACERS = 4
+_ETAG_TRIES = 6
+
+
+def probe(client: Client) -> bool:
+    """Whether exactly one of several conditional writers wins; learns too whether ETags are MD5s.
+
+    Raises Failure where the bucket cannot be written.
+    """
+    client.etag_is_md5 = _tells_md5(client)
+    key = client.address.key(f"{PROBES}/{uuid.uuid4().hex}")
+    try:
+        client.put(key, b"tuneyard")
+        return _second_loses(client, key) and _one_of_many_wins(client)
+    finally:
+        client.delete([key])
+
+
+def _tells_md5(client: Client) -> bool:
+    """Whether the server's ETag is the MD5 of what arrived. One agreement is proof; a disagreement may
+    only mean that this write was spoilt on its way."""
+    key = client.address.key(f"{PROBES}/{uuid.uuid4().hex}")
+    try:
+        for number in range(_ETAG_TRIES):
+            data = b"tuneyard %d" % number
+            if client.put(key, data) == md5(data):
+                return True
+        return False
+    finally:
+        client.delete([key])
+
+
+def _second_loses(client: Client, key: str) -> bool:
+    """Whether a conditional write is refused where an object is."""
+    try:
+        client.put(key, b"second", create=True)
+    except Taken:
+        return True
+    except Failure as failure:
+        if failure.reason is not Reason.UNSUPPORTED:
+            raise
+    return False
+
+
+def _one_of_many_wins(client: Client) -> bool:
+    key = client.address.key(f"{PROBES}/{uuid.uuid4().hex}")
+    won: list[int] = []
+    failed: list[Failure] = []
+
+    def race(number: int) -> None:
+        try:
+            client.put(key, b"%d" % number, writer=str(number), create=True)
+            won.append(number)
+        except Taken:
+            return
+        except Failure as failure:
+            failed.append(failure)
+
+    racers = [threading.Thread(target=race, args=(number,), daemon=True) for number in range(_RACERS)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join()
+    try:
+        # A lost answer can make the winner look like a loser, never the other way round.
+        return len(won) <= 1 and not failed
+    finally:
+        client.delete([key])
+
+
+def create(client: Client, key: str, data: bytes, *, conditional: bool) -> bool:
+    """Write `data` at `key` unless an object is there. True where it is ours that is there now."""
+    writer = uuid.uuid4().hex
+    if not conditional:
+        return _by_claims(client, key, data, writer)
+    for _ in range(client.limits.wrong_answers):
+        try:
+            etag = client.put(key, data, writer=writer, create=True)
+        except Taken:
+            return _is_ours(client, key, data, writer)
+        if client.arrived(etag, md5(data)):
+            return True
+        if _is_ours(client, key, data, writer):
+            return True
+    raise _spoilt(client, key)
+
+
+def _is_ours(client: Client, key: str, data: bytes, writer: str) -> bool:
+    """Who holds `key`? Ours may stand there spoilt, after an answer that never came: then it is put right."""
+    for _ in range(client.limits.wrong_answers):
+        try:
+            got = client.get(key)
+        except Absent:
+            return False
+        if got.data == data:
+            # Equal bytes of another writer are somebody else's, if anybody can tell.
+            return got.writer in (writer, "")
+        if got.writer != writer:
+            return False
+        if hashlib.sha256(client.get(key).data).digest() == hashlib.sha256(data).digest():
+            continue  # it was this reading that was wrong
+        overwrite(client, key, data, writer)
+    raise _spoilt(client, key)
+
+
+def overwrite(client: Client, key: str, data: bytes, writer: str = "") -> None:
+    """Write `data` at `key` whatever is there, until it has arrived right."""
+    for _ in range(client.limits.wrong_answers):
+        if client.arrived(client.put(key, data, writer=writer), md5(data)):
+            return
+    raise _spoilt(client, key)
+
+
+def _spoilt(client: Client, key: str) -> Failure:
+    return Failure(
+        Reason.NETWORK,
+        "what was written arrived wrong, time after time",
+        where=f"s3://{client.address.bucket}/{key}",
+        next_step="check the network and the server, then launcher retry RUN",
+    )
+
+
+def _by_claims(client: Client, key: str, data: bytes, writer: str) -> bool:
+    if _there(client, key):
+        return False
+    folder, _, name = key.rpartition("/")
+    claims = f"{folder}/{CLAIMS}/{name}/" if folder else f"{CLAIMS}/{name}/"
+    own = f"{claims}{writer}"
+    settle_s = client.limits.settle_s
+    overwrite(client, own, b"{}", writer)
+    try:
+        looked_at = time.monotonic()
+        rivals = sorted(stat.key for stat in client.objects(claims))
+        if own not in rivals:
+            raise _spoilt(client, own)
+        if len(rivals) > 1:
+            # The smallest waits for those who may have been alone before it came, the next for it, …
+            deadline = time.monotonic() + settle_s * (1 + rivals.index(own))
+            while time.monotonic() < deadline:
+                if _there(client, key):
+                    return False
+                time.sleep(min(0.2, settle_s / 4))
+            looked_at = time.monotonic()
+        if _there(client, key):
+            return False
+        if time.monotonic() - looked_at > settle_s / 4:
+            raise Failure(
+                Reason.NETWORK,
+                "the server is too slow to decide between writers",
+                where=f"s3://{client.address.bucket}/{key}",
+                next_step="wait until the server has recovered, then launcher retry RUN",
+            )
+        return _write_in_time(client, key, data, writer)
+    finally:
+        client.delete([own])
+
+
+def _write_in_time(client: Client, key: str, data: bytes, writer: str) -> bool:
+    """The write that was decided on: at once or not at all, and with the condition all the same, for
+    others may have found this server to honour it."""
+    try:
+        etag = client.put(key, data, writer=writer, create=True, hasty=True)
+    except Taken:
+        return _is_ours(client, key, data, writer)
+    except Failure as failure:
+        if failure.reason is not Reason.UNSUPPORTED:
+            raise
+        etag = client.put(key, data, writer=writer, hasty=True)
+    if not client.arrived(etag, md5(data)):
+        overwrite(client, key, data, writer)
+    return True
+
+
+def _there(client: Client, key: str) -> bool:
+    try:
+        client.head(key)
+    except Absent:
+        return False
+    return True

@@ -1,0 +1,211 @@
+"""What an S3 server's error, or its silence, means: whether to ask again, and what a person reads.
+
+Only codes and kinds of errors are repeated, never a server's own text, which may hold anything. No next step
+names a run: a store is asked before there is one, and who tells of a failed run adds the retry (launcher why).
+"""
+
+from __future__ import annotations
+
+import http.client
+
+import botocore.exceptions
+import botocore.parsers
+import urllib3.exceptions
+
+from launcher.outcome import Failure, Reason
+from launcher.store.address import S3Address
+
+#: The server's word for it -> (reason, what a person reads, next step).
+_CODES: dict[str, tuple[Reason, str, str]] = {
+    "NoSuchBucket": (Reason.STORE_FAILED, "the bucket does not exist", "create it, or correct --store"),
+    "InvalidAccessKeyId": (
+        Reason.STORE_FAILED,
+        "the server does not know the access key",
+        "check AWS_ACCESS_KEY_ID or the profile",
+    ),
+    "XAdminUserNotFound": (
+        Reason.STORE_FAILED,
+        "the server does not know the access key",
+        "check AWS_ACCESS_KEY_ID or the profile",
+    ),
+    "SignatureDoesNotMatch": (
+        Reason.STORE_FAILED,
+        "the server refuses the signature: the secret key or the region is wrong",
+        "check AWS_SECRET_ACCESS_KEY, or name region= in the address",
+    ),
+    "AuthorizationHeaderMalformed": (
+        Reason.STORE_FAILED,
+        "the server refuses the signature's region",
+        "name region= in the address",
+    ),
+    "RequestTimeTooSkewed": (
+        Reason.STORE_FAILED,
+        "this machine's clock and the server's differ too much",
+        "set this machine's clock",
+    ),
+    "InvalidRange": (Reason.CORRUPT_ARTIFACT, "the object is shorter than what was written", ""),
+    "416": (Reason.CORRUPT_ARTIFACT, "the object is shorter than what was written", ""),
+    "AllAccessDisabled": (Reason.STORE_FAILED, "access to the bucket is disabled", ""),
+    "NotImplemented": (Reason.UNSUPPORTED, "the server does not know this request", "use another server"),
+}
+_DENIED = ("AccessDenied", "403", "Forbidden", "AccountProblem", "UnauthorizedAccess")
+EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired", "InvalidToken")
+#: How a key shows itself that was valid when it was read and has been replaced since.
+REPLACED = ("InvalidAccessKeyId", "XAdminUserNotFound", "SignatureDoesNotMatch", "AccessDenied", "403")
+_FULL = (
+    "InsufficientStorage",
+    "507",
+    "XMinioStorageFull",
+    "XMinioStorageQuotaExceeded",
+    "QuotaExceeded",
+    "InsufficientCapacity",
+    "StorageFull",
+)
+#: Answers to a request that was spoilt on its way: the same request again may well pass.
+SPOILT = (
+    "BadDigest",
+    "XAmzContentSHA256Mismatch",
+    "InvalidDigest",
+    "IncompleteBody",
+    "BadRequest",
+    "400",
+    "MalformedXML",
+    "RequestTimeout",
+    "SignatureDoesNotMatch",
+    "AuthorizationHeaderMalformed",
+    "InvalidRequest",
+    "MethodNotAllowed",
+    "405",
+)
+_BUSY = (
+    "SlowDown",
+    "ServiceUnavailable",
+    "Throttling",
+    "TooManyRequests",
+    "InternalError",
+    "OperationAborted",
+)
+#: Where `launcher.store.conditional_create` tries a server out; its PROBES, which cannot be imported from here.
+_PROBES = "/.probes/"
+#: How a lost or spoilt connection shows itself.
+BROKEN = (
+    botocore.exceptions.BotoCoreError,
+    botocore.parsers.ResponseParserError,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+    ValueError,
+    KeyError,
+)
+
+
+def explain(error: Exception, operation: str, where: str, address: S3Address) -> Failure:
+    """The Failure that stands for what botocore raised in `operation` on `where`."""
+    if _PROBES in where:
+        # A store is tried out when it is opened; at which of its steps that failed tells a user nothing.
+        operation, where = "a trial write", str(address)
+    if isinstance(error, botocore.exceptions.ClientError):
+        return _explain_answer(error, operation, where)
+    return _explain_silence(error, operation, where, address)
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the same request may succeed at once. Botocore has retried lost connections already."""
+    lasting = (
+        botocore.exceptions.NoCredentialsError,
+        botocore.exceptions.PartialCredentialsError,
+        botocore.exceptions.EndpointConnectionError,
+        botocore.exceptions.ConnectTimeoutError,
+        botocore.exceptions.ReadTimeoutError,
+        botocore.exceptions.ParamValidationError,
+        botocore.exceptions.SSLError,
+        botocore.exceptions.ProxyConnectionError,
+        botocore.exceptions.ProfileNotFound,
+    )
+    return not isinstance(error, lasting)
+
+
+def _explain_answer(error: botocore.exceptions.ClientError, operation: str, where: str) -> Failure:
+    answer = error.response
+    code = str(answer.get("Error", {}).get("Code", ""))
+    if "the request time and" in str(answer.get("Error", {}).get("Message", "")):
+        code = "RequestTimeTooSkewed"  # rclone calls a clock that is behind AccessDenied
+    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    tries = int(answer.get("ResponseMetadata", {}).get("RetryAttempts", 0)) + 1
+    if code in _CODES:
+        reason, what, next_step = _CODES[code]
+        return Failure(reason, f"{what} ({operation})", where=where, next_step=next_step)
+    if code in EXPIRED:
+        return Failure(
+            Reason.STORE_FAILED,
+            f"the credentials have expired, and no fresh ones were found ({operation})",
+            where=where,
+            next_step="log in again or renew the session token, then try again",
+        )
+    if code in _FULL or status == 507:
+        return Failure(
+            Reason.DISK_FULL,
+            f"the server has no space left ({operation}: {code})",
+            where=where,
+            next_step="free space on the server (launcher gc), then try again",
+        )
+    if code in _DENIED or status == 403:
+        return Failure(
+            Reason.STORE_FAILED,
+            f"access denied ({operation})",
+            where=where,
+            next_step="check which credentials are in use and what they may do",
+        )
+    if code in _BUSY or status >= 500 or status == 429:
+        return Failure(
+            Reason.NETWORK,
+            f"the server answered {status} {code} to {operation}, {tries} times",
+            where=where,
+            next_step="wait until the server has recovered, then try again",
+        )
+    return Failure(Reason.STORE_FAILED, f"the server answered {status} {code} to {operation}", where=where)
+
+
+def _explain_silence(error: Exception, operation: str, where: str, address: S3Address) -> Failure:
+    endpoint = address.endpoint_url or "the endpoint"
+    if isinstance(
+        error, botocore.exceptions.NoCredentialsError | botocore.exceptions.PartialCredentialsError
+    ):
+        return Failure(
+            Reason.STORE_FAILED,
+            "no credentials were found",
+            where=where,
+            next_step="set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        )
+    if isinstance(error, botocore.exceptions.ProfileNotFound):
+        return Failure(
+            Reason.STORE_FAILED,
+            str(error),
+            where=where,
+            next_step="correct AWS_PROFILE or profile= in --store",
+        )
+    if isinstance(error, botocore.exceptions.SSLError):
+        return Failure(
+            Reason.NETWORK,
+            f"{endpoint}'s certificate is not trusted",
+            where=where,
+            next_step="name the authority: ca_bundle=FILE in the address, or AWS_CA_BUNDLE",
+        )
+    if isinstance(
+        error, botocore.exceptions.CredentialRetrievalError | botocore.exceptions.TokenRetrievalError
+    ):
+        return Failure(
+            Reason.STORE_FAILED,
+            "the credentials could not be renewed",
+            where=where,
+            next_step="log in again, then try again",
+        )
+    kind = type(error).__name__
+    if isinstance(error, botocore.exceptions.HTTPClientError | botocore.exceptions.ConnectionError | OSError):
+        return Failure(
+            Reason.NETWORK,
+            f"the connection to {endpoint} failed during {operation} ({kind})",
+            where=where,
+            next_step="check the network and endpoint_url, then try again",
+        )
+    return Failure(Reason.STORE_FAILED, f"{operation} failed ({kind})", where=where)

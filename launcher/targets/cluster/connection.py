@@ -1,0 +1,303 @@
+"""One HTTP request to the API server: credentials kept fresh, lost connections and busy servers waited out.
+
+Only the official client's configuration and REST layer are used: its model classes would double
+the conductor's memory, and plain dicts are what we render anyway.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import urllib3.exceptions
+from kubernetes.client.exceptions import ApiException
+from kubernetes.client.rest import RESTClientObject
+
+from launcher.outcome import Failure, Reason
+from launcher.targets.cluster import kubeconfig
+from launcher.targets.cluster.api_errors import Refusal, answer_of, is_final, refusal
+
+PATIENCE_S = 60.0
+#: How long a server that has not answered yet is waited for. Its address or the network is wrong sooner than it is
+#: just being started, and somebody sits in front of the terminal.
+CONTACT_PATIENCE_S = 8.0
+#: After so long without an answer whoever waits is told.
+TOLD_AFTER_S = 3.0
+CONNECT_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 40.0  # an admission webhook alone may take 30
+LONGEST_WAIT_S = 8.0
+RENEWED_AT_MOST_EVERY_S = 5.0
+#: An API server that comes back answers before it has read its roles and service accounts: for a
+#: moment it refuses those who have every right (seen for about a second with 1.34).
+SETTLING_S = 30.0
+#: Answers after which the request may nevertheless have been carried out.
+_AMBIGUOUS = (500, 502, 503, 504)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to ask. `doing` is how an error names it: "create Job x"."""
+
+    method: str
+    path: str
+    doing: str
+    query: tuple[tuple[str, str], ...] = ()
+    body: dict[str, Any] | None = None
+    content_type: str = "application/json"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back, read whole. `repeated`: an earlier try of the request may have been carried out."""
+
+    status: int
+    body: bytes
+    warnings: tuple[str, ...]
+    repeated: bool
+
+
+class Connection:
+    """The way to one API server. Threads may share it."""
+
+    def __init__(
+        self,
+        access: kubeconfig.Access,
+        renew: Callable[[], kubeconfig.Access],
+        *,
+        patience_s: float = PATIENCE_S,
+    ):
+        self.access = access
+        self.patience_s = patience_s
+        self.requests = 0
+        #: Is told, once for each time that the server is away, that it is being waited for; nobody by default.
+        self.say: Callable[[str], None] = lambda _text: None
+        self._told = False
+        self._renew = renew
+        self._lock = threading.Lock()
+        self._rest = RESTClientObject(access.configuration)
+        self._renewed_at = time.monotonic()
+        self._troubled_at = float("-inf")
+
+    @property
+    def settling(self) -> bool:
+        """Whether the server was out of reach a moment ago, and a refusal of rights may not be meant."""
+        return time.monotonic() - self._troubled_at < SETTLING_S
+
+    @property
+    def host(self) -> str:
+        return str(self.access.configuration.host)
+
+    def reach(self, *, patience_s: float = CONTACT_PATIENCE_S, where: str = "") -> None:
+        """Return once the server has answered, whatever it says. To be asked first where a person waits.
+
+        Raises Failure(NETWORK) where it does not within about `patience_s`, and for credentials that it does
+        not take. What is asked needs no right: every server tells its version.
+        """
+        request = Request("GET", "/version", "ask the API server for its version")
+        try:
+            self.ask(request, patience_s=patience_s, read_timeout_s=patience_s, where=where)
+        except Refusal as refused:
+            # A gateway's 503 speaks of a server that is away; a server that is busy (429) is there.
+            if refused.cause == "unauthorized" or refused.status >= 500:
+                raise
+
+    def ask(
+        self,
+        request: Request,
+        *,
+        patience_s: float | None = None,
+        read_timeout_s: float = READ_TIMEOUT_S,
+        where: str = "",
+    ) -> Answer:
+        """The answer with a status below 400, or a final refusal as raised by `refusals.refusal`.
+
+        Lost connections, 429 and 5xx are retried for `patience_s`, at growing waits, and so is a missing
+        permission while the server is settling; 401 once, with credentials read anew.
+        """
+        patience_s = self.patience_s if patience_s is None else patience_s
+        attempt, repeated, renewed, began = 0, False, False, time.monotonic()
+        while True:
+            retry_after_s = None
+            try:
+                response = self._send(request, read_timeout_s, where)
+                body = bytes(response.data)
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                ended: Failure = self._lost(error, where)
+                repeated = repeated or not isinstance(error, urllib3.exceptions.NewConnectionError)
+            else:
+                if response.status < 400:
+                    self._told = False
+                    return Answer(response.status, body, _warnings(response), repeated)
+                if response.status == 401 and not renewed and self._renewed():
+                    renewed = True
+                    continue
+                answer = answer_of(body)
+                ended = failure = refusal(
+                    response.status, answer, doing=request.doing, where=where or self.host
+                )
+                if response.status >= 500 and not is_final(response.status, answer):
+                    self._troubled_at = time.monotonic()
+                unsettled = failure.cause in ("forbidden", "unauthorized") and self.settling
+                if is_final(response.status, answer) and not unsettled:
+                    failure.repeated = repeated
+                    raise failure
+                repeated = repeated or response.status in _AMBIGUOUS
+                retry_after_s = _seconds(response.headers.get("Retry-After"))
+            attempt += 1
+            wait_s, waited_s = _wait_s(attempt, retry_after_s), time.monotonic() - began
+            if waited_s + wait_s > patience_s:
+                raise ended
+            if waited_s >= TOLD_AFTER_S:
+                self._tell(ended, patience_s)
+            time.sleep(wait_s)
+
+    def _tell(self, trouble: Failure, patience_s: float) -> None:
+        with self._lock:
+            told, self._told = self._told, True
+        if not told:
+            self.say(
+                f"waiting for the API server {self.host}, up to {patience_s:.0f} s (Ctrl-C to stop): {trouble.what}"
+            )
+
+    def open(self, request: Request, *, read_timeout_s: float, where: str = "") -> Stream:
+        """A streamed answer, tried once. Raises Failure as `ask` does."""
+        try:
+            response = self._send(request, read_timeout_s, where)
+            if response.status == 401 and self._renewed():
+                response.close()
+                response = self._send(request, read_timeout_s, where)
+            if response.status >= 400:
+                answer = answer_of(bytes(response.data))
+                raise refusal(response.status, answer, doing=request.doing, where=where or self.host)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise self._lost(error, where) from None
+        return Stream(response, lambda error: self._lost(error, where))
+
+    def _lost(self, error: Exception, where: str) -> Failure:
+        self._troubled_at = time.monotonic()
+        return _unreachable(error, self.host, where)
+
+    def _send(self, request: Request, read_timeout_s: float, where: str) -> Any:
+        with self._lock:
+            self.requests += 1
+            auth = self.access.configuration.auth_settings()
+            rest = self._rest
+        headers = {"Accept": "application/json, */*", "User-Agent": "tuneyard"}
+        if "BearerToken" in auth:
+            headers["Authorization"] = auth["BearerToken"]["value"]
+        if request.body is not None:
+            headers["Content-Type"] = request.content_type
+        query = f"?{urlencode(request.query, quote_via=quote)}" if request.query else ""
+        try:
+            answer = rest.request(
+                request.method,
+                f"{self.host}{request.path}{query}",
+                headers=headers,
+                body=request.body,
+                # Nobody waits longer for a connection than for the answer.
+                _request_timeout=(min(CONNECT_TIMEOUT_S, read_timeout_s), read_timeout_s),
+            )
+        except ApiException as error:  # how the client reports TLS errors
+            if "CERTIFICATE" in str(error.reason):
+                raise _untrusted(str(error.reason), where or self.host) from None
+            raise urllib3.exceptions.ProtocolError(str(error.reason).replace("\n", ": ")) from None
+        return answer.response
+
+    def _renewed(self) -> bool:
+        """Read the credentials anew (a rotated token, an exec plugin); False where that has just been done."""
+        with self._lock:
+            if time.monotonic() - self._renewed_at < RENEWED_AT_MOST_EVERY_S:
+                return False
+            self._renewed_at = time.monotonic()
+            self.access = self._renew()
+            self._rest = RESTClientObject(self.access.configuration)
+            return True
+
+
+class Stream:
+    """The lines of an answer without an end; another thread may close it."""
+
+    def __init__(self, response: Any, failure: Callable[[Exception], Failure]):
+        self._response = response
+        self._failure = failure
+        self._closed = False
+
+    def lines(self) -> Iterator[bytes]:
+        """Lines with their line feed, as they come; the last may lack it. Raises Failure on a lost connection."""
+        rest = b""
+        try:
+            for chunk in self._response.stream(65536):
+                *whole, rest = (rest + chunk).split(b"\n")
+                for line in whole:
+                    yield line + b"\n"
+        except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:
+            # The two latter are how a response closed by another thread shows itself.
+            if self._closed:
+                return
+            raise self._failure(error) from None
+        finally:
+            self._response.close()
+        if rest and not self._closed:
+            yield rest
+
+    def close(self) -> None:
+        """Wake the thread that reads: it sees the end of the lines."""
+        self._closed = True
+        try:
+            self._response.shutdown()
+        except (ValueError, RuntimeError, OSError):
+            return  # read to its end already
+
+
+def _wait_s(attempt: int, retry_after_s: float | None) -> float:
+    growing = min(LONGEST_WAIT_S, 0.25 * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
+    return max(growing, retry_after_s or 0.0)
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text and text.isdigit() else None
+
+
+def _warnings(response: Any) -> tuple[str, ...]:
+    """The texts of `Warning: 299 - "text"` headers; several may share one."""
+    found: list[str] = []
+    for header in response.headers.getlist("Warning"):
+        found += re.findall(r'\d{3} \S+ "((?:[^"\\]|\\.)*)"', header)
+    return tuple(re.sub(r"\\(.)", r"\1", text) for text in found)
+
+
+def _unreachable(error: Exception, host: str, where: str) -> Failure:
+    if isinstance(error, urllib3.exceptions.NameResolutionError):
+        why = "its name is not known"
+    elif "Connection refused" in str(error):
+        why = "connection refused"
+    elif isinstance(error, urllib3.exceptions.NewConnectionError):
+        why = "no way to it"
+    elif isinstance(error, urllib3.exceptions.ConnectTimeoutError):
+        why = "no connection in time"
+    elif isinstance(error, urllib3.exceptions.TimeoutError):
+        why = "no answer in time"
+    else:
+        why = f"the connection was lost ({type(error).__name__})"
+    return Failure(
+        Reason.NETWORK,
+        f"the API server does not answer: {why}",
+        where=where or host,
+        next_step="check the network and the server's address: kubectl cluster-info",
+    )
+
+
+def _untrusted(text: str, where: str) -> Failure:
+    return Failure(
+        Reason.NETWORK,
+        "the API server's certificate is not trusted",
+        where=where,
+        problems=(" ".join(text.split())[:300],),
+        next_step="correct certificate-authority, or the server's address, in the kubeconfig",
+    )

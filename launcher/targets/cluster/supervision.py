@@ -1,0 +1,193 @@
+"""An eye on a run's conductor in the cluster, from outside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from launcher.manifests.render import ATTEMPT_LABEL, RUN_LABEL
+from launcher.outcome import Failure, Reason
+from launcher.store.runs import Attempt
+from launcher.targets.cluster import pod_status as of
+from launcher.targets.cluster.backend import live_conductors
+from launcher.targets.cluster.client import Cluster
+
+#: How often somebody who waits for a run looks at its conductor's Job.
+_LOOK_INTERVAL_S = 5.0
+
+
+class Supervision:
+    """Whoever waits for an attempt looks at its conductor's Job: nobody shall wait for one that is gone."""
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        cluster: Cluster,
+        job: str,
+        say: Callable[[str], None],
+        *,
+        start_timeout_s: float,
+    ) -> None:
+        self.attempt = attempt
+        self.cluster = cluster
+        self.job = job
+        self.say = say
+        self.start_timeout_s = start_timeout_s
+        self._told: set[str] = set()
+        self._looked_at = 0.0
+
+    def look(self) -> None:
+        """Say why the conductor's pod does not start; raise Failure(KILLED) where its Job is gone or has given up."""
+        if time.monotonic() < self._looked_at + _LOOK_INTERVAL_S:
+            return
+        self._looked_at = time.monotonic()
+        try:
+            self._look()
+        except Failure as failure:
+            if failure.reason is not Reason.NETWORK:
+                raise
+            # The run goes on without us, and the store tells of it.
+            self._say_once("away", f"warning: {failure.what}; the run is looked for in the store alone")
+        else:
+            self._told.discard("away")
+
+    def _look(self) -> None:
+        job = self.cluster.get("Job", self.job)
+        if self.attempt.outcome is not None:
+            return
+        if job is None:
+            others = live_conductors(self.cluster, self.attempt.run_id)
+            failure = _taken_over(self.job, others[0]) if others else _deleted(self.job)
+            raise failure.about(self.attempt.run_id, "")
+        pods = _pods(self.cluster, self.job)
+        if of.condition(job, "Failed"):
+            raise _failed(job, pods, self.attempt.run_id)
+        self._say_ends(pods)
+        self._say_obstacle(job, pods)
+
+    def _say_ends(self, pods: list[of.Object]) -> None:
+        """A conductor that ended is started again by its Job; its reason may be one that only people can cure."""
+        for pod in pods:
+            name = pod["metadata"]["name"]
+            if of.pod_has_ended(pod) and name not in self._told:
+                self._told.add(name)
+                if (of.terminated(pod) or {}).get("exitCode") == 0:
+                    continue
+                _, why = of.failure_of(None, [pod], memory_advice="give it more memory: --overlay")
+                if why.reason is not Reason.TERMINATED:
+                    self.say(f"the conductor's pod {name} has ended, another follows: {why.text()}")
+
+    def _say_once(self, kind: str, text: str) -> None:
+        if kind not in self._told:
+            self._told.add(kind)
+            self.say(text)
+
+    def _say_obstacle(self, job: of.Object, pods: list[of.Object]) -> None:
+        alive = [pod for pod in pods if not of.pod_has_ended(pod)]
+        found = _obstacle(self.cluster, job, alive)
+        if found is None:
+            return
+        # ErrImagePull and ImagePullBackOff take turns: each is said once.
+        self._say_once(
+            found.text.partition(":")[0], f"the conductor's pod {_DOING[found.of_node]}: {found.note}"
+        )
+        waits = alive[0] if alive else job
+        created_at = of.seconds_of(waits["metadata"].get("creationTimestamp")) or time.time()
+        if not found.of_node and time.time() - created_at > self.start_timeout_s:
+            raise Failure(
+                Reason.CANNOT_START,
+                f"the conductor's pod did not start within {self.start_timeout_s:.0f} s: {found.text}",
+                where=self.job,
+                next_step=f"correct that (kubectl describe job {self.job}), then submit again",
+            )
+
+
+def why_silent(attempt: Attempt, cluster: Cluster) -> Failure | None:
+    """Why an open attempt's conductor is not heard of, as the API has it; None where its pod runs or is on its way.
+
+    Asks once, and waits for nothing.
+    """
+    job = _conductor_job(attempt, cluster)
+    if job is None:
+        return _deleted(f"run {attempt.run_id}, {cluster.where}")
+    pods = _pods(cluster, job["metadata"]["name"])
+    if of.condition(job, "Failed"):
+        return _failed(job, pods, attempt.run_id)
+    found = _obstacle(cluster, job, [pod for pod in pods if not of.pod_has_ended(pod)])
+    if found is None:
+        return None
+    return Failure(
+        Reason.KILLED if found.of_node else Reason.CANNOT_START,
+        f"the conductor's pod {_DOING[found.of_node]}: {found.text}",
+        next_step=found.next_step
+        or f"kubectl describe pods -l batch.kubernetes.io/job-name={job['metadata']['name']}",
+    )
+
+
+def end_abandoned(attempt: Attempt, cluster: Cluster) -> bool:
+    """Delete a conductor's Job that has failed for good, and with it the stage Jobs that nobody is left to stop.
+
+    False where there is no such Job: a conductor lives, or may still, or all of it is gone.
+    """
+    job = _conductor_job(attempt, cluster)
+    if job is None or not of.condition(job, "Failed"):
+        return False
+    return cluster.delete("Job", job["metadata"]["name"], uid=job["metadata"]["uid"])
+
+
+def _conductor_job(attempt: Attempt, cluster: Cluster) -> of.Object | None:
+    labels = {RUN_LABEL: attempt.run_id, "app.kubernetes.io/component": "conductor"}
+    jobs = cluster.list("Job", labels={**labels, ATTEMPT_LABEL: str(attempt.number)})
+    return max(jobs, key=lambda one: str(one["metadata"].get("creationTimestamp")), default=None)
+
+
+#: Whether it is the node that does not answer -> how it stands with the conductor's pod.
+_DOING = {True: "does not get on", False: "does not start yet"}
+
+
+def _obstacle(cluster: Cluster, job: of.Object, alive: list[of.Object]) -> of.Obstacle | None:
+    """What the oldest pod that has not ended waits for; where the Job has none, why it makes none."""
+    if not alive:
+        refused = [event for event in _events(cluster, job) if event.get("reason") in of.TELLING_EVENTS]
+        newest = max(refused, key=of.event_time, default=None)
+        return of.Obstacle(of.first_line(str(newest.get("message", "")))) if newest else None
+    pod = alive[0]
+    starting = pod.get("status", {}).get("phase") != "Running"
+    return of.obstacle(pod, _events(cluster, pod) if starting else [], time.time())
+
+
+def _events(cluster: Cluster, about: of.Object) -> list[of.Object]:
+    return cluster.list("Event", fields=f"involvedObject.name={about['metadata']['name']}")
+
+
+def _pods(cluster: Cluster, job: str) -> list[of.Object]:
+    return cluster.list("Pod", labels={"batch.kubernetes.io/job-name": job})
+
+
+def _deleted(job: str) -> Failure:
+    return Failure(
+        Reason.KILLED,
+        "the conductor's Job was deleted",
+        where=job,
+        next_step="submit again: finished stages are kept",
+    )
+
+
+def _taken_over(job: str, other: of.Object) -> Failure:
+    return Failure(
+        Reason.KILLED,
+        f"{other['metadata']['name']} has taken the run over: another attempt, site, placement or overlay",
+        where=job,
+        next_step="launcher status RUN; to submit again as before would end that one",
+    )
+
+
+def _failed(job: of.Object, pods: list[of.Object], run_id: str) -> Failure:
+    name = job["metadata"]["name"]
+    _, why = of.failure_of(job, pods, memory_advice="give it more memory: --overlay")
+    return Failure(
+        why.reason,
+        f"the conductor's Job has failed: {why.what}",
+        where=name,
+        next_step=f"kubectl logs job/{name}; launcher cancel {run_id}, then launcher retry {run_id}",
+    )
