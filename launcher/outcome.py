@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from launcher.system.text import first_of, printable
+
 
 class Retry(Enum):
     """Which budget a further try is taken from; NEVER means the reason is permanent."""
@@ -189,7 +191,7 @@ class Failure(Exception):
         lines = [head, *(f"  {problem}" for problem in self.problems)]
         if self.next_step:
             lines.append(f"next: {self.next_step}")
-        return "".join(c if c.isprintable() or c == "\n" else " " for c in "\n".join(lines))
+        return printable("\n".join(lines), keep="\n")
 
     def about(self, run_id: str, stage: str) -> Failure:
         """The same failure with RUN and STAGE in its next step filled in, ready to be copied to a shell."""
@@ -222,7 +224,7 @@ class Failure(Exception):
         kept = len(self.problems)
         while len(encoded := json.dumps(value)) > limit_bytes and kept:
             kept //= 2
-            value["problems"] = [*self.problems[:kept], f"… and {len(self.problems) - kept} more"]
+            value["problems"] = first_of(self.problems, kept)
         # One character takes up to twelve bytes of JSON.
         limit_characters = limit_bytes // 4
         while len(encoded) > limit_bytes:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import openai
 
 from launcher.outcome import Failure, Reason
+from launcher.system.text import printable
 
 Result = TypeVar("Result")
 OPENAI_URL = "https://api.openai.com/v1"
@@ -165,7 +166,7 @@ class Service:
     def clean(self, text: str) -> str:
         """Text of the service, printable, short and without the key."""
         shown = text.replace(self._key, "[the key]")
-        return "".join(c if c.isprintable() else " " for c in shown)[:_SHOWN_CHARACTERS]
+        return printable(shown)[:_SHOWN_CHARACTERS]
 
     def failure(self, what: str, error: openai.APIError) -> Failure:
         """The one reason that `error` is."""

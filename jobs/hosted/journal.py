@@ -7,11 +7,11 @@ the notes lie beside the server's state, so that both are saved and restored tog
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Protocol
 
 from jobs.stage import StageContext
+from launcher.system.files import write_atomic
 
 
 class Notes(Protocol):
@@ -59,10 +59,7 @@ class DirectoryNotes:
 
     def put(self, name: str, value: Any) -> None:
         path = self._root / f"{name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staged = path.with_name(f".{path.name}")
-        staged.write_text(json.dumps(value), encoding="utf-8")
-        os.replace(staged, path)
+        write_atomic(path, json.dumps(value).encode())
 
     def names(self, folder: str) -> list[str]:
         directory = self._root / folder

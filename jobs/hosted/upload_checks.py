@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.data import tokens
+from launcher.system.text import printable
 
 ROLES = ("system", "user", "assistant", "developer", "function", "tool")
 _KEYS = ("role", "content", "name", "function_call", "tool_calls", "tool_call_id", "weight", "refusal")
@@ -223,5 +224,5 @@ def _kind(value: Any) -> str:
 
 def _short(text: str) -> str:
     """What a client wrote, printable and short enough for a message."""
-    flat = "".join(c if c.isprintable() else "?" for c in text[:40])
+    flat = printable(text[:40], replacement="?")
     return flat if len(text) <= 40 else f"{flat}…"

@@ -10,7 +10,6 @@ The first worker says what happens as JSON lines on a pipe; only the stage's pro
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import selectors
@@ -26,9 +25,9 @@ from jobs.methods.sft import Job, Reporter, StoppedAtStep
 from jobs.stage import StageContext
 from launcher.outcome import Failure, Reason, from_exit_code
 from launcher.spec.stages import TrainSettings
+from launcher.system.processes import killed_with_parent
 
 _POLL_S = 0.2
-_PR_SET_PDEATHSIG = 1
 #: Exit code of a worker that was asked to stop and did, as of any stage.
 STOPPED = 143
 
@@ -67,20 +66,13 @@ def train_with_workers(
 
 
 def _start(description: Path, rank: int, local_rank: int, write_end: int) -> subprocess.Popen[bytes]:
-    parent = os.getpid()
-
-    def die_with_parent() -> None:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before this was asked for
-            os._exit(STOPPED)
-
     numbers = (str(rank), str(local_rank), str(write_end))
     command = [sys.executable, "-m", "jobs.methods.worker", str(description), *numbers]
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         pass_fds=(write_end,),
-        preexec_fn=die_with_parent if sys.platform == "linux" else None,
+        preexec_fn=killed_with_parent(),
         # A group of its own: a signal to the stage's group must not hit workers in the middle of a step.
         process_group=0,
     )

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import os
-import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-_PR_SET_PDEATHSIG = 1
+from launcher.system.processes import killed_with_parent
+
 _LINE_LIMIT_BYTES = 64 << 20
 #: What a child that computes needs of the environment; no key is among it.
 _KEPT = (
@@ -48,7 +47,7 @@ class Child:
                 stderr=stderr,
                 env={name: os.environ[name] for name in _KEPT if name in os.environ},
                 limit=_LINE_LIMIT_BYTES,
-                preexec_fn=_die_with_parent(),
+                preexec_fn=killed_with_parent(),
                 process_group=0,
             )
         return cls(process)
@@ -79,17 +78,3 @@ class Child:
     async def ended(self) -> int:
         """Its exit code; negative for a signal."""
         return await self._process.wait()
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    if not sys.platform.startswith("linux"):
-        return None
-    libc = ctypes.CDLL(None)
-    parent = os.getpid()
-
-    def prepare() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(137)
-
-    return prepare

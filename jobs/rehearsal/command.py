@@ -15,6 +15,7 @@ from jobs.rehearsal.faults import Faults, read
 from jobs.rehearsal.recipe import Recipe
 from launcher.outcome import Failure, Reason
 from launcher.spec.strict import describe
+from launcher.system.processes import die_with_parent
 
 #: Keys of a server that a stage starts: JSON of key -> tenant, in the environment, never on a command line.
 KEYS_VARIABLE = "TUNEYARD_REHEARSAL_KEYS"
@@ -103,7 +104,7 @@ def _keys(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> int:
-    from jobs.rehearsal.server import die_with_parent, serve
+    from jobs.rehearsal.server import serve
 
     options = parser().parse_args(arguments)
     if options.die_with_parent:

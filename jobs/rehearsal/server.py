@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -83,15 +81,3 @@ class _Server(uvicorn.Server):
             with suppress(OSError):
                 transport.abort()
         super().handle_exit(sig, frame)
-
-
-def die_with_parent() -> None:
-    """Have the kernel end this process when its parent is gone (Linux)."""
-    import ctypes
-    import sys
-
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(137)

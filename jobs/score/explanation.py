@@ -9,6 +9,7 @@ from jobs.score.scoring import Scoring, score_rows
 from jobs.tasks.registry import question_of
 from jobs.tasks.rows import Row
 from launcher.outcome import Failure, Reason
+from launcher.system.text import printable
 
 _MAX_CELL_CHARACTERS = 40
 
@@ -92,7 +93,5 @@ def _table(title: str, table: dict[str, Any]) -> list[str]:
 
 def _cell(value: Any) -> str:
     plain = "NULL" if value is None else str(value)
-    printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in plain)
-    return (
-        printable if len(printable) <= _MAX_CELL_CHARACTERS else printable[: _MAX_CELL_CHARACTERS - 1] + "…"
-    )
+    cell = printable(plain, replacement="\N{REPLACEMENT CHARACTER}")
+    return cell if len(cell) <= _MAX_CELL_CHARACTERS else cell[: _MAX_CELL_CHARACTERS - 1] + "…"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.outcome import Failure, Reason
+from launcher.system.text import first_of
 
 #: Problems listed one by one; a file in another format has one on every line.
 _MAX_LISTED = 50
@@ -47,8 +48,7 @@ def read_answers(path: Path, ids: Sequence[str]) -> list[str]:
             given, asked = _count(len(texts), "answer"), _count(len(ids), "question")
             problems.insert(0, f"{given} for {asked}, and no ids to tell which")
     if problems:
-        rest = len(problems) - _MAX_LISTED
-        listed = [*problems[:_MAX_LISTED], f"… and {rest} more"] if rest > 0 else problems
+        listed = first_of(problems, _MAX_LISTED)
         raise Failure(
             Reason.BAD_DATA,
             _count(len(problems), "problem"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.outcome import Failure, Reason
+from launcher.system.text import first_of
 
 #: Problems shown of one directory; the count of the rest is said.
 PROBLEMS_SHOWN = 50
@@ -27,9 +28,7 @@ class Problems:
         if not self.lines:
             return
         count = len(self.lines)
-        shown = self.lines[:PROBLEMS_SHOWN]
-        if count > PROBLEMS_SHOWN:
-            shown.append(f"… and {count - PROBLEMS_SHOWN} more")
+        shown = first_of(self.lines, PROBLEMS_SHOWN)
         what = "1 problem in the data" if count == 1 else f"{count} problems in the data"
         raise Failure(Reason.BAD_DATA, what, where=str(directory), problems=tuple(shown))
 

@@ -25,6 +25,7 @@ from jobs.stage import StageContext, Stopped, write_jsonl
 from jobs.tune.follow import end_of, follow
 from launcher.outcome import Failure, Reason
 from launcher.spec.stages import TuneSettings
+from launcher.system.text import first_of
 
 _SAVE_EVERY_S = 10.0
 _PROBLEMS_SHOWN = 200
@@ -58,9 +59,7 @@ def _validate(settings: TuneSettings, training: bytes, validation: bytes) -> dic
     found = upload_checks.check(training, validation, limit=upload_checks.limit_tokens(settings.model))
     problems = [problem for upload in found for problem in upload.errors]
     if problems:
-        shown = [problem.text() for problem in problems[:_PROBLEMS_SHOWN]]
-        if len(problems) > _PROBLEMS_SHOWN:
-            shown.append(f"… and {len(problems) - _PROBLEMS_SHOWN} more")
+        shown = first_of([problem.text() for problem in problems], _PROBLEMS_SHOWN)
         raise Failure(Reason.BAD_DATA, "the upload would be refused", problems=tuple(shown))
     warnings = [problem for upload in found for problem in upload.problems]
     for warning in warnings[:_PROBLEMS_SHOWN]:

@@ -9,6 +9,8 @@ from typing import Any
 import click
 import yaml
 
+from launcher.system.text import printable
+
 
 def emit(value: Any, output: str) -> None:
     """Print plain data as JSON or YAML on stdout."""
@@ -28,7 +30,7 @@ def table(header: list[str], rows: list[list[str]]) -> None:
 
 def one_line(text: str) -> str:
     """Text that may quote data or a model: on one line, and unable to move a terminal's cursor."""
-    return "".join(c if c.isprintable() else " " for c in text)
+    return printable(text)
 
 
 def duration(seconds: float | None) -> str:

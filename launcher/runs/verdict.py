@@ -12,6 +12,7 @@ from launcher.spec.plan import Plan
 from launcher.spec.results import Comparison, ContenderResult, Measure, Results
 from launcher.spec.strict import Strict, describe
 from launcher.store import Store
+from launcher.system.text import printable
 
 FORMAT = 1
 
@@ -279,7 +280,7 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|&~])")
 def _line(text: str) -> str:
     """One line of printable characters, cut where it is long: model output and data are hostile."""
     cut = text[: _SHOWN_CHARACTERS + 1]
-    flat = "".join(c if c.isprintable() else " " for c in cut)
+    flat = printable(cut)
     return flat if len(flat) <= _SHOWN_CHARACTERS else flat[: _SHOWN_CHARACTERS - 1] + "…"
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from launcher.outcome import Failure, Reason
+from launcher.system.files import write_atomic
 
 
 def state_home() -> Path:
@@ -56,13 +56,4 @@ def explained(path: Path) -> Iterator[None]:
 def write_whole(path: Path, data: bytes | memoryview, mode: int = 0o644) -> None:
     """Write a file so that nobody ever sees half of it. Raises Failure(DISK_FULL | STORE_FAILED)."""
     with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, staged = tempfile.mkstemp(prefix=".uncommitted-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(data)
-                os.fchmod(stream.fileno(), mode)
-            os.replace(staged, path)
-        except BaseException:
-            Path(staged).unlink(missing_ok=True)
-            raise
+        write_atomic(path, data, mode=mode)

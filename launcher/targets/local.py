@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -17,7 +16,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from launcher.outcome import Failure, Reason, from_exit_code
@@ -26,28 +25,14 @@ from launcher.runs.conductor import Conductor, Ended
 from launcher.spec.plan import Plan, Stage
 from launcher.store import Store, open_store
 from launcher.store.runs import Attempt, conducted_attempt, conductor_alive, lock_path, read_plan
+from launcher.system.files import write_atomic
+from launcher.system.processes import killed_with_parent
 
 #: How long a stage has to save its progress after SIGTERM.
 GRACE_S = 60.0
 _START_TIMEOUT_S = 15.0
 #: A conductor that is killed while somebody waits for it is started again this often.
 _REPLACEMENTS = 3
-_PR_SET_PDEATHSIG = 1
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """For subprocess's preexec_fn: the kernel kills the child when its parent is gone (Linux only)."""
-    if not sys.platform.startswith("linux"):
-        return None
-    libc = ctypes.CDLL(None, use_errno=True)
-    parent = os.getpid()
-
-    def prepare() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(137)
-
-    return prepare
 
 
 class LocalBackend:
@@ -61,7 +46,7 @@ class LocalBackend:
         self._processes: dict[str, tuple[subprocess.Popen[bytes], int]] = {}
         self._started_at: dict[str, float] = {}
         self._stopped_at: float | None = None
-        self._prepare_child = _die_with_parent()
+        self._prepare_child = killed_with_parent()
         self._plan_path = _plan_on_this_machine(plan, attempt)
 
     @property
@@ -173,10 +158,7 @@ def _plan_on_this_machine(plan: Plan, attempt: Attempt) -> Path:
     """A file with the plan for the stages to read: the store's own, or a copy where the store is elsewhere."""
     path = attempt.store.local_path(attempt.path("plan.json"))
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staged = path.with_name(f".{path.name}-{os.getpid()}")
-        staged.write_bytes(plan.to_bytes())
-        staged.replace(path)
+        write_atomic(path, plan.to_bytes())
     return path
 
 

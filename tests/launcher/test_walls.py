@@ -1,4 +1,4 @@
-"""The launcher starts fast: what each command line loads. Import rules between rooms are contracts in pyproject.toml."""
+"""The launcher starts fast: what each command line loads. Contracts in pyproject.toml hold the rooms."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ HEAVY = (
     "apsw",
     "huggingface_hub",
 )
+
 
 def module_name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from launcher.outcome import Failure, Reason
+from launcher.system.text import printable
 
 _LONGEST_CHARACTERS = 600
 #: Server-side apply's answers (status 500) to a manifest that is not valid: a field that the schema does not
@@ -184,7 +185,7 @@ def _causes(answer: dict[str, Any]) -> tuple[str, ...]:
 def _short(text: str) -> str:
     """One line of what can be printed; an immutable field's message repeats the whole object, which is left out."""
     line = re.sub(r"Invalid value: .*: field is immutable", "field is immutable", " ".join(text.split()))
-    line = "".join(c if c.isprintable() else " " for c in line)
+    line = printable(line)
     if len(line) <= _LONGEST_CHARACTERS:
         return line
     return f"{line[: _LONGEST_CHARACTERS // 2]} … {line[-_LONGEST_CHARACTERS // 2 :]}"

@@ -11,6 +11,8 @@ from typing import Any
 
 from kubernetes.utils.quantity import parse_quantity
 
+from launcher.system.text import listed
+
 GPU = "nvidia.com/gpu"
 _NAMED_NODES = 6
 
@@ -81,6 +83,4 @@ def _readable(name: str, amount: Decimal) -> str:
 
 
 def _names(names: list[str]) -> str:
-    shown = ", ".join(names[:_NAMED_NODES])
-    more = f" and {len(names) - _NAMED_NODES} more" if len(names) > _NAMED_NODES else ""
-    return f"node{'s' if len(names) > 1 else ''} {shown}{more}"
+    return f"node{'s' if len(names) > 1 else ''} {listed(names, _NAMED_NODES)}"

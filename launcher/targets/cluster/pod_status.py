@@ -12,6 +12,7 @@ from typing import Any
 
 from launcher.outcome import DISPOSITIONS, Failure, Reason, Retry, from_exit_code
 from launcher.store.runs import NEXT
+from launcher.system.text import printable
 
 Object = dict[str, Any]
 
@@ -290,4 +291,4 @@ def event_time(event: Object) -> str:
 
 def first_line(text: str) -> str:
     """A message of the cluster as a line for people, unable to move a terminal's cursor."""
-    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))[:500]
+    return printable(" ".join(text.split()))[:500]

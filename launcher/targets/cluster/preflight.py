@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.outcome import Failure, Reason
 from launcher.spec.site import Site
+from launcher.system.text import listed
 from launcher.targets.cluster import node_fit, pod_references
 from launcher.targets.cluster.api_errors import Refusal
 from launcher.targets.cluster.client import Applied, Cluster, Conflict
@@ -251,8 +252,7 @@ def _keys(keys: set[str]) -> str:
     names = sorted(keys)
     if not names:
         return "no keys"
-    more = f" and {len(names) - _SHOWN_KEYS} more" if len(names) > _SHOWN_KEYS else ""
-    return f"key{'s' if len(names) > 1 else ''} {', '.join(names[:_SHOWN_KEYS])}{more}"
+    return f"key{'s' if len(names) > 1 else ''} {listed(names, _SHOWN_KEYS)}"
 
 
 def _without_name(message: str) -> str:

@@ -24,6 +24,8 @@ from collections.abc import Callable
 from typing import Any
 
 from jobs.tasks.sql.execution.cpu_limit import allow_cpu
+from launcher.system.processes import die_with_parent
+from launcher.system.text import printable
 
 #: What a process may hold. A job says itself how much CPU it may use before the kernel ends the process.
 MEMORY_BYTES = 1 << 30
@@ -32,17 +34,16 @@ _DESCRIPTORS = 64
 LENGTH = struct.Struct("=Q")
 OUT_OF_MEMORY_EXIT = 9
 _MAX_ERROR_CHARACTERS = 300
-_PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 
 
 def enter_sandbox(parent: int, memory_bytes: int) -> None:
     """Give up everything a job does not need. Cannot be undone."""
+    die_with_parent(parent)
     if sys.platform.startswith("linux"):
         libc = ctypes.CDLL(None, use_errno=True)
-        for option, value in ((_PR_SET_PDEATHSIG, signal.SIGKILL), (_PR_SET_NO_NEW_PRIVS, 1)):
-            if libc.prctl(option, value, 0, 0, 0) != 0:
-                raise OSError(ctypes.get_errno(), "prctl")
+        if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_NO_NEW_PRIVS)")
     if os.getppid() != parent:
         os._exit(0)
     os.environ.clear()
@@ -83,7 +84,7 @@ def answered(handle: Callable[[dict[str, Any]], Any], job: dict[str, Any]) -> An
         if job["task"] != "explain":
             raise
         text = f"{type(error).__name__}: {error}"[:_MAX_ERROR_CHARACTERS]
-        return {"error": "".join(c if c.isprintable() else " " for c in text)}
+        return {"error": printable(text)}
 
 
 def main(parent: int, memory_bytes: int) -> None:
