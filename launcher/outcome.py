@@ -160,7 +160,11 @@ def from_exit_code(code: int) -> Reason:
 
 
 class Failure(Exception):
-    """An expected end: says what failed, where, why and what to do next; never shown with a stack trace."""
+    """An expected error: what failed, where, why and the next step. Never shown with a stack trace.
+
+    Code decides by `reason` and `cause`, never by the texts. `cause` is one word of a list that the raising
+    module keeps ("quota", "no-room"); it is empty if nothing needs to be told apart within a reason.
+    """
 
     def __init__(
         self,
@@ -170,6 +174,7 @@ class Failure(Exception):
         where: str = "",
         problems: tuple[str, ...] = (),
         next_step: str = "",
+        cause: str = "",
     ):
         super().__init__(what)
         self.reason = reason
@@ -177,6 +182,7 @@ class Failure(Exception):
         self.where = where
         self.problems = problems
         self.next_step = next_step or DISPOSITIONS[reason].advice
+        self.cause = cause
 
     @property
     def exit_code(self) -> int:
@@ -197,16 +203,24 @@ class Failure(Exception):
         """The same failure with RUN and STAGE in its next step filled in, ready to be copied to a shell."""
         step = re.sub(r"\bRUN\b", run_id, self.next_step)
         step = re.sub(r"\bSTAGE\b", stage, step)
-        return Failure(self.reason, self.what, where=self.where, problems=self.problems, next_step=step)
+        return Failure(
+            self.reason,
+            self.what,
+            where=self.where,
+            problems=self.problems,
+            next_step=step,
+            cause=self.cause,
+        )
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        value = {
             "reason": self.reason.value,
             "what": self.what,
             "where": self.where,
             "problems": list(self.problems),
             "next": self.next_step,
         }
+        return value | ({"cause": self.cause} if self.cause else {})
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Failure:
@@ -216,6 +230,7 @@ class Failure(Exception):
             where=value.get("where", ""),
             problems=tuple(value.get("problems", ())),
             next_step=value.get("next", ""),
+            cause=value.get("cause", ""),
         )
 
     def termination_message(self, limit_bytes: int = 4000) -> str:

@@ -149,7 +149,7 @@ def detail(status: StageStatus) -> str:
     if status.state == "blocked":
         return f"by {status.blocked_by}"
     if status.note:
-        return one_line(status.note)
+        return one_line(str(status.note))
     beat = status.heartbeat
     if status.state == "running" and beat:
         measures = " ".join(f"{name} {value:.4g}" for name, value in beat["measures"].items())

@@ -12,7 +12,7 @@ from launcher.cli.options import CLUSTER_PATIENCE_S, context_option, store_optio
 from launcher.cli.show import one_line
 from launcher.outcome import Failure, Reason
 from launcher.spec import site
-from launcher.store.runs import NEXT, RunView, StageStatus, find, view
+from launcher.store.runs import RunView, StageStatus, find, view
 from launcher.store.selection import open_named_store
 
 _LOG_LINES_SHOWN = 12
@@ -81,14 +81,13 @@ def _explain(seen: RunView) -> tuple[str, str]:
             f"{ended.next_step}; then launcher retry {run_id}",
         )
     running = [status for status in seen.stages if status.state == "running"]
-    stuck = [status for status in running if status.note]
+    stuck = [(status.stage.name, status.note) for status in running if status.note]
     if stuck:
         # What comes with a cure is the cause; a pod that finds no room may only be its consequence.
-        stuck.sort(key=lambda status: NEXT not in (status.note or ""))
-        name, (what, _, step) = stuck[0].stage.name, (stuck[0].note or "").partition(NEXT)
+        name, note = min(stuck, key=lambda one: not one[1].next_step)
         return (
-            one_line(f"{name} does not get on: {what}"),
-            step or f"kubectl describe pods -l tuneyard.dev/run={run_id},tuneyard.dev/stage={name}",
+            one_line(f"{name} does not get on: {note.what}"),
+            note.next_step or f"kubectl describe pods -l tuneyard.dev/run={run_id},tuneyard.dev/stage={name}",
         )
     if running:
         shown = ", ".join(f"{status.stage.name} ({detail(status) or 'starting'})" for status in running)

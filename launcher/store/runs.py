@@ -15,13 +15,12 @@ from typing import Any, Literal
 from launcher.outcome import Failure, Reason
 from launcher.spec.plan import Plan, Stage, parse
 from launcher.store import Store, encode
+from launcher.store.records import Note
 
 State = Literal["waiting", "running", "finished", "failed", "blocked", "stopped"]
 
 #: In a cluster a conductor says this often that it lives.
 BEAT_INTERVAL_S = 15.0
-#: In a note, between what is in the way and what to do about it.
-NEXT = "; next: "
 #: A conductor that has said nothing for so long is taken for lost.
 _BEAT_LOST_S = 120.0
 
@@ -56,7 +55,7 @@ class StageStatus:
     seconds: float | None = None
     reused: bool = False
     #: Why it does not get on, where its conductor knows ("0/1 nodes are available: …").
-    note: str | None = None
+    note: Note | None = None
 
 
 @dataclass
@@ -108,13 +107,15 @@ class Attempt:
         return str((self.get("request.json") or {}).get("target", "local"))
 
     def beat(
-        self, notes: dict[str, str], measured: dict[str, Any] | None = None, *, left: bool = False
+        self, notes: dict[str, Note], measured: dict[str, Any] | None = None, *, left: bool = False
     ) -> None:
         """A conductor in a cluster says that it lives, or that it has `left`, and why which stage does not get on.
 
         `measured` is for the next conductor: what it knows of pods that may be gone by then.
         """
-        said = {"at": time.time(), "notes": notes, "measured": measured or {}, "left": left}
+        said = {"at": time.time(), "measured": measured or {}, "left": left}
+        said |= {"notes": {stage: note.what for stage, note in notes.items()}}
+        said |= {"next_steps": {stage: note.next_step for stage, note in notes.items() if note.next_step}}
         self.put("conductor.json", said, create_once=False)
 
     def measured(self) -> dict[str, Any]:
@@ -122,10 +123,11 @@ class Attempt:
         found = (self.get("conductor.json") or {}).get("measured", {})
         return found if isinstance(found, dict) else {}
 
-    def notes(self) -> dict[str, str]:
+    def notes(self) -> dict[str, Note]:
         """What the conductor last said of stages that do not get on, by name."""
-        found = (self.get("conductor.json") or {}).get("notes", {})
-        return found if isinstance(found, dict) else {}
+        beat = self.get("conductor.json") or {}
+        steps = beat.get("next_steps", {})
+        return {stage: Note(what, steps.get(stage, "")) for stage, what in beat.get("notes", {}).items()}
 
     @property
     def conducted(self) -> bool:

@@ -22,6 +22,7 @@ from launcher.cli.main import VERBS, main
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.runs import finalize
 from launcher.store import DirectoryStore
+from launcher.store.records import Note
 from launcher.store.runs import Attempt, attempts
 
 ALL_VERBS = [verb for verbs in VERBS.values() for verb in verbs]
@@ -409,7 +410,10 @@ def test_why_names_what_comes_with_a_cure_before_what_only_waits(run: Run, store
     first, second = (stage.name for stage in plan.stages[:2])
     for name in (first, second):
         attempt.begin_try(name, 1, 10.0)
-    waits, lost = "Unschedulable: 0/1 nodes", "node lost: it does not answer; next: kubectl delete node n"
+    waits, lost = (
+        Note("Unschedulable: 0/1 nodes"),
+        Note("node lost: it does not answer", "kubectl delete node n"),
+    )
     attempt.beat({first: waits, second: lost})
     said = run("why", plan.run_id, "--store", str(store.root))
     assert said.out == (
@@ -417,7 +421,7 @@ def test_why_names_what_comes_with_a_cure_before_what_only_waits(run: Run, store
     )
     attempt.beat({first: waits})
     assert run("why", plan.run_id, "--store", str(store.root)).out.startswith(
-        f"{first} does not get on: {waits}"
+        f"{first} does not get on: {waits.what}"
     )
 
 

@@ -48,7 +48,7 @@ def test_what_a_pod_waits_for_is_noted_while_it_waits(scene: Scene) -> None:
                             "message": "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
                         }
                     ]
-            seen.extend(scene.backend.notes.values())
+            seen.extend(map(str, scene.backend.notes.values()))
         else:
             scene.finish_all()
 
@@ -94,7 +94,7 @@ def test_a_job_that_waits_for_its_queue_is_never_given_up(scene: Scene) -> None:
                 made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "gpus"
                 for pod in scene.cluster.pods_of(job):
                     del scene.cluster.things["Pod"][pod["metadata"]["name"]]
-                seen.update(scene.backend.notes.values())
+                seen.update(map(str, scene.backend.notes.values()))
             elif made["spec"].pop("suspend", None):
                 scene.cluster.add_pod(made)
             else:
@@ -113,7 +113,7 @@ def test_a_quota_that_the_run_itself_uses_up_is_waited_for(scene: Scene, at_crea
     noted: set[str] = set()
 
     def act(scene: Scene) -> None:
-        noted.update(scene.backend.notes.values())
+        noted.update(map(str, scene.backend.notes.values()))
         full = scene.tick < patient_until
         trains = any(scene.stage_of(job) == "train-lora-s1" for job in scene.live())
         if at_create:
@@ -160,7 +160,7 @@ def test_a_deleted_job_whose_pod_is_on_a_lost_node_says_what_to_do(scene: Scene)
             for pod in scene.cluster.pods_of("prepare-aaaaa-t1"):
                 pod["metadata"]["deletionTimestamp"] = scene.cluster.stamp()
         if scene.tick < 100:
-            seen.update(scene.backend.notes.values())
+            seen.update(map(str, scene.backend.notes.values()))
             return
         for pod in scene.cluster.pods_of("prepare-aaaaa-t1"):
             del scene.cluster.things["Pod"][pod["metadata"]["name"]]
@@ -186,7 +186,7 @@ def test_a_pod_on_a_silent_then_lost_node_is_waited_for_and_the_advice_says_what
                     pod["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
                     if scene.tick > 2 * START_TIMEOUT_S:
                         pod["metadata"].setdefault("deletionTimestamp", scene.cluster.stamp())
-                seen.extend(scene.backend.notes.values())
+                seen.extend(map(str, scene.backend.notes.values()))
             else:
                 scene.finish(job)
 

@@ -17,6 +17,7 @@ from launcher.manifests.render import RUN_LABEL, STAGE_LABEL, of_try
 from launcher.outcome import Failure, Reason
 from launcher.runs.conductor import Ended
 from launcher.spec.plan import Plan, Stage
+from launcher.store.records import Note
 from launcher.targets.cluster import pod_status as of
 from launcher.targets.cluster.api_errors import is_about_quota, is_disowned
 from launcher.targets.cluster.client import Cluster, Conflict
@@ -96,7 +97,7 @@ class ClusterBackend:
         run = {RUN_LABEL: plan.run_id}
         self._jobs_seen = cluster.watch("Job", labels=run)
         self._pods_seen = cluster.watch("Pod", labels=run)
-        self.notes: dict[str, str] = {}
+        self.notes: dict[str, Note] = {}
 
     def close(self) -> None:
         """End the watches."""
@@ -131,7 +132,7 @@ class ClusterBackend:
         one = _Running(stage, number, name, not_before=self.clock() + pause_s)
         self._running[stage.name] = one
         if pause_s:
-            self.notes[stage.name] = f"its node did not run it; another try in {pause_s:.0f} s"
+            self.notes[stage.name] = Note(f"its node did not run it; another try in {pause_s:.0f} s")
         else:
             self._create_if_alone(one)
 
@@ -214,7 +215,7 @@ class ClusterBackend:
         one.stuck_since = None
         queue = job["metadata"].get("labels", {}).get(_QUEUE_LABEL)
         waits = f"its Job waits for queue {queue}" if queue else "somebody has suspended its Job"
-        self.notes[one.stage.name] = of.Obstacle(waits, next_step=f"kubectl describe job {one.job}").note
+        self.notes[one.stage.name] = Note(waits, f"kubectl describe job {one.job}")
 
     def _gone(self, one: _Running) -> Ended | None:
         """The Job was deleted, by us or somebody: its end comes when its pods have gone as well."""
@@ -303,7 +304,7 @@ class ClusterBackend:
         ]
         if busy:
             if not self._note_lost_node(one.stage, busy, self.clock()):
-                self.notes[one.stage.name] = f"waiting for {busy[0]['metadata']['name']} to end"
+                self.notes[one.stage.name] = Note(f"waiting for {busy[0]['metadata']['name']} to end")
             return
         manifest = of_try(self.jobs[one.stage.name], one.number)
         manifest = {**manifest, "metadata": {**manifest["metadata"], "ownerReferences": [self.owner]}}
@@ -317,7 +318,7 @@ class ClusterBackend:
                 raise  # the manifest was not refused: the conductor waits for the API, and begins anew
             if is_about_quota(failure) and self._others_run(one):
                 # What the run itself takes of it comes back.
-                self.notes[one.stage.name] = of.first_line("; ".join((failure.what, *failure.problems)))
+                self.notes[one.stage.name] = Note(of.first_line("; ".join((failure.what, *failure.problems))))
                 one.not_before = self.clock() + _EVENTS_INTERVAL_S
                 return
             one.refusal = failure

@@ -23,6 +23,7 @@ from launcher.runs import finalize
 from launcher.runs.conductor import Conductor
 from launcher.spec.plan import Plan, parse
 from launcher.store import Store, open_store
+from launcher.store.records import Note
 from launcher.store.runs import BEAT_INTERVAL_S, Attempt
 from launcher.targets.cluster import pod_status as of
 from launcher.targets.cluster.api_errors import is_disowned
@@ -167,7 +168,7 @@ class _Beat:
     def __init__(self, attempt: Attempt, backend: ClusterBackend) -> None:
         self._attempt = attempt
         self._backend = backend
-        self._notes: dict[str, str] = {}
+        self._notes: dict[str, Note] = {}
         self._pods: set[str] = set()
         self._at = 0.0
 
@@ -181,7 +182,7 @@ class _Beat:
         self._at = 0.0
         self.if_due()
 
-    def _say(self, notes: dict[str, str], pods: set[str], measured: dict[str, Any]) -> None:
+    def _say(self, notes: dict[str, Note], pods: set[str], measured: dict[str, Any]) -> None:
         if notes != self._notes:
             for stage, note in notes.items():
                 print(f"{stage}: {note}", flush=True)

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from launcher.outcome import DISPOSITIONS, Failure, Reason, Retry, from_exit_code
-from launcher.store.runs import NEXT
+from launcher.store.records import Note
 from launcher.system.text import printable
 
 Object = dict[str, Any]
@@ -48,9 +48,9 @@ class Obstacle:
     of_node: bool = False
 
     @property
-    def note(self) -> str:
-        """Both, as a conductor leaves them for `status` and `why`."""
-        return f"{self.text}{NEXT}{self.next_step}" if self.next_step else self.text
+    def note(self) -> Note:
+        """Both, as the conductor stores them for `status` and `why`."""
+        return Note(self.text, self.next_step)
 
 
 def seconds_of(timestamp: str | None) -> float | None:
