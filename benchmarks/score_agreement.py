@@ -18,7 +18,7 @@ from jobs.data.sources import read_part
 from jobs.measures.cache import Cache, default_path
 from jobs.tasks.rows import Row
 from jobs.tasks.sql.execution import syntax
-from jobs.tasks.sql.execution.mutate import mutants
+from jobs.tasks.sql.execution.mutants import generate_mutants
 from jobs.tasks.sql.execution.schema import SchemaError, from_text
 from jobs.tasks.sql.scorer import score, workers_here
 
@@ -63,7 +63,10 @@ def _alterations(row: Row) -> list[tuple[str, str]]:
         return []
     if tree is None:
         return []
-    return [*((mutant.kind, mutant.sql) for mutant in mutants(tree, schema)), *_rewritings(tree, row.gold)]
+    return [
+        *((mutant.kind, mutant.sql) for mutant in generate_mutants(tree, schema)),
+        *_rewritings(tree, row.gold),
+    ]
 
 
 def _rewritings(tree: exp.Expression, gold: str) -> list[tuple[str, str]]:

@@ -30,7 +30,7 @@ from jobs.data.sources import read_part
 from jobs.measures.cache import Cache, default_path
 from jobs.tasks.rows import Row
 from jobs.tasks.sql.execution import engine
-from jobs.tasks.sql.execution.pool import Lost, Pool
+from jobs.tasks.sql.execution.worker_pool import LostJob, WorkerPool
 from jobs.tasks.sql.scorer import gold_jobs, gold_key, judge_job, ready_golds, score
 
 #: Gold queries made ready without the cache, to say what the first scoring costs.
@@ -53,7 +53,7 @@ def main() -> None:
     prepared = gold_jobs(rows, options.data)
     _measure_cold(prepared)
     cache = Cache(default_path())
-    with Pool(2) as pool:
+    with WorkerPool(2) as pool:
         golds = ready_golds(prepared, pool, cache)
     cache.close()
     jobs = [
@@ -98,7 +98,7 @@ def main() -> None:
 
 def _measure_cold(jobs: Sequence[dict[str, Any]]) -> None:
     sample = jobs[:: max(1, len(jobs) // COLD_ROWS)][:COLD_ROWS]
-    with Pool(2) as pool:
+    with WorkerPool(2) as pool:
         started = time.perf_counter()
         pool.map(sample, batch=2)
         seconds = time.perf_counter() - started
@@ -108,7 +108,7 @@ def _measure_cold(jobs: Sequence[dict[str, Any]]) -> None:
 
 
 def _measure(name: str, jobs: Sequence[dict[str, Any]], workers: int, repeat: int) -> None:
-    with Pool(workers) as pool:
+    with WorkerPool(workers) as pool:
         pool.map(jobs[:200])  # workers started, their modules loaded
         _show(name, len(jobs), repeat, lambda: _timed(pool, jobs))
 
@@ -121,11 +121,11 @@ def _show(name: str, answers: int, repeat: int, timed: Callable[[], float]) -> N
     )
 
 
-def _timed(pool: Pool, jobs: Sequence[dict[str, Any]]) -> float:
+def _timed(pool: WorkerPool, jobs: Sequence[dict[str, Any]]) -> float:
     started = time.perf_counter()
     results = pool.map(jobs)
     seconds = time.perf_counter() - started
-    wrong = [result for result in results if isinstance(result, Lost) or not result["strict"]]
+    wrong = [result for result in results if isinstance(result, LostJob) or not result["strict"]]
     if wrong:
         raise SystemExit(f"{len(wrong)} gold answers were not right: {wrong[0]}")
     return seconds

@@ -50,7 +50,7 @@ def _sql(
     try:
         # Here, because it is the only task that needs sqlglot.
         from jobs.tasks.sql import scorer
-        from jobs.tasks.sql.execution import kills
+        from jobs.tasks.sql.execution import kill_rate
     except ModuleNotFoundError as error:
         raise Failure(
             Reason.UNSUPPORTED,
@@ -69,4 +69,4 @@ def _sql(
         )
     finally:
         cache.close()
-    return found.rows, {**summarise("sql", "strict", found.rows), "mutants": kills.kill_rate(found.golds)}
+    return found.rows, {**summarise("sql", "strict", found.rows), "mutants": kill_rate.kill_rate(found.golds)}

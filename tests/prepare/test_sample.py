@@ -12,9 +12,9 @@ import pytest
 from jobs.data import tokens
 from jobs.data.splits import collect
 from jobs.tasks.rows import Row
+from jobs.tasks.sql.sample.databases import databases, schemas
 from jobs.tasks.sql.sample.generate import DEFAULT_ROWS, MOST_ROWS, PARTS, generate, split
-from jobs.tasks.sql.sample.questions import KINDS, turns
-from jobs.tasks.sql.sample.world import databases, schemas
+from jobs.tasks.sql.sample.question_kinds import KINDS, kind_schedule
 from launcher.outcome import Failure, Reason
 from launcher.spec.experiment import Data
 
@@ -106,7 +106,7 @@ def test_no_question_has_two_golds(made: tuple[Path, dict[str, list[Row]]]) -> N
 
 
 def test_every_kind_of_question_comes_up(made: tuple[Path, dict[str, list[Row]]]) -> None:
-    order = turns()
+    order = kind_schedule()
     assert set(order) == set(KINDS)
     assert len(made[1]["test"]) > len(order)
     for word in (" LIKE ", "GROUP BY", "HAVING", "DISTINCT", " JOIN ", "BETWEEN", "LIMIT", "(SELECT", " OR "):

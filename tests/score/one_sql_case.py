@@ -8,8 +8,8 @@ from typing import Any
 
 import apsw
 
-from jobs.tasks.sql.execution.pool import Pool
 from jobs.tasks.sql.execution.schema import statements
+from jobs.tasks.sql.execution.worker_pool import WorkerPool
 from jobs.tasks.sql.scorer import judge_job
 
 
@@ -24,7 +24,7 @@ def real_database(path: Path, script: str) -> str:
 def prepared(gold: str, schema: str, database: str | None = None) -> dict[str, Any]:
     """The gold query's entry."""
     job = {"task": "prepare", "cpu_s": 300, "seed": 0, "sql": gold, "database": database}
-    with Pool(1) as pool:
+    with WorkerPool(1) as pool:
         (entry,) = pool.map([{**job, "schema": schema, "context": schema}])
     assert isinstance(entry, dict), entry
     return entry
@@ -33,7 +33,7 @@ def prepared(gold: str, schema: str, database: str | None = None) -> dict[str, A
 def judged(entry: dict[str, Any], answer: str, database: str | None = None) -> dict[str, Any]:
     """The verdict on one answer."""
     assert entry["valid"], entry["problem"]
-    with Pool(1) as pool:
+    with WorkerPool(1) as pool:
         (verdict,) = pool.map([judge_job(entry, answer, database)])
     assert isinstance(verdict, dict), verdict
     return verdict

@@ -9,7 +9,7 @@ from small_sql_data import QUESTIONS, SqlData
 from jobs.measures.cache import Cache, key
 from jobs.score import command
 from jobs.score.explanation import find_row
-from jobs.tasks.sql.execution import pool
+from jobs.tasks.sql.execution import worker_pool
 from jobs.tasks.sql.scorer import score
 from launcher.outcome import Failure, Reason
 
@@ -37,7 +37,7 @@ def test_a_second_scoring_starts_no_worker(
             cache.close()
 
     first = scored()
-    monkeypatch.setattr(pool, "_Worker", None)
+    monkeypatch.setattr(worker_pool, "_Worker", None)
     assert scored() == first
 
 

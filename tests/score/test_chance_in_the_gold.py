@@ -8,13 +8,13 @@ import pytest
 from small_sql_data import SqlData
 
 from jobs.measures.row_score import RowScore
-from jobs.tasks.sql.execution import engine, gold
-from jobs.tasks.sql.execution.chance import decided
-from jobs.tasks.sql.execution.engine import Limits
+from jobs.tasks.sql.execution import engine, gold_results
+from jobs.tasks.sql.execution.engine import QueryLimits
+from jobs.tasks.sql.execution.nondeterminism import resolved_variants
 from jobs.tasks.sql.execution.syntax import gold_plan, parse
 from jobs.tasks.sql.scorer import score
 
-LIMITS = Limits()
+LIMITS = QueryLimits()
 #: Two singers are 30 years old, and two countries have two singers each.
 OF_AN_AGE = (
     "SELECT country, weight FROM singer WHERE id = (SELECT id FROM singer ORDER BY abs(age - 30) LIMIT 1)"
@@ -110,8 +110,8 @@ def test_a_generated_database_is_stable_where_all_choices_are_one(sql: str, ties
         connection.execute("INSERT INTO t VALUES (1, 5, 'x'), (2, ?, NULL), (3, 7, 'x')", (5 if ties else 6,))
         image = connection.serialize("main")
     with closing(engine.open_image(image)) as connection:
-        expected = gold.allowed(connection, plan, LIMITS)
-    assert gold.is_stable(image, plan, expected, LIMITS) is stable
+        expected = gold_results.allowed_results(connection, plan, LIMITS)
+    assert gold_results.is_deterministic(image, plan, expected, LIMITS) is stable
 
 
 @pytest.mark.parametrize(
@@ -124,4 +124,4 @@ def test_a_generated_database_is_stable_where_all_choices_are_one(sql: str, ties
     ],
 )
 def test_a_gold_without_such_a_clause_is_not_run_again(sql: str) -> None:
-    assert decided(sql) == ()
+    assert resolved_variants(sql) == ()

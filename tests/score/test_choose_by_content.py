@@ -3,8 +3,8 @@
 from contextlib import closing
 
 from jobs.tasks.sql.execution import engine
-from jobs.tasks.sql.execution.choose import LEAST_KEPT, choose
-from jobs.tasks.sql.execution.engine import Limits, open_image, run
+from jobs.tasks.sql.execution.database_selection import MIN_KEPT, select_databases
+from jobs.tasks.sql.execution.engine import QueryLimits, open_image, run
 from jobs.tasks.sql.execution.syntax import GoldPlan
 
 PLAIN = "('x'), ('y'), ('z')"
@@ -22,7 +22,7 @@ def build(number: int, fill_all: bool) -> bytes:
 
 
 def test_those_with_nulls_ties_and_other_spellings_are_kept_with_all_tables_filled() -> None:
-    found = choose(GoldPlan("SELECT a FROM t", "bag"), [], None, build, [], {"t"})
-    kept = [run(open_image(image), "SELECT n FROM other", Limits()).rows[0][0] for image in found.images]
+    found = select_databases(GoldPlan("SELECT a FROM t", "bag"), [], None, build, [], {"t"})
+    kept = [run(open_image(image), "SELECT n FROM other", QueryLimits()).rows[0][0] for image in found.images]
     assert set(SPECIAL) <= set(kept)
-    assert len(kept) == len(set(kept)) == LEAST_KEPT
+    assert len(kept) == len(set(kept)) == MIN_KEPT

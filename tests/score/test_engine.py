@@ -6,11 +6,11 @@ import apsw
 import pytest
 from small_sql_data import QUESTIONS, SqlData
 
-from jobs.tasks.sql.execution import engine, gold
-from jobs.tasks.sql.execution.engine import Limits, QueryError
+from jobs.tasks.sql.execution import engine, gold_results
+from jobs.tasks.sql.execution.engine import QueryError, QueryLimits
 from jobs.tasks.sql.execution.syntax import GoldPlan
 
-LIMITS = Limits()
+LIMITS = QueryLimits()
 #: Two texts that are no UTF-8, with a number and a blob beside them.
 UNDECODABLE = (
     "SELECT CAST(x'ff41' AS TEXT) AS a, 2 AS b, x'ff41' AS c UNION ALL SELECT 'z', 1, NULL ORDER BY b DESC"
@@ -66,7 +66,7 @@ def test_a_query_on_text_that_is_not_utf8_keeps_its_limits() -> None:
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT CAST(x'ff' AS TEXT), i FROM n"
     )
     with pytest.raises(QueryError) as caught:
-        engine.run(empty(), many, Limits(steps=1_000_000))
+        engine.run(empty(), many, QueryLimits(steps=1_000_000))
     assert caught.value.kind == "too slow"
 
 
@@ -109,10 +109,10 @@ def test_a_file_is_opened_read_only(sql_data: SqlData) -> None:
 
 @pytest.mark.parametrize("values", ["1, 'a', NULL, 2.5", "1, x'00ff', '00ff', NULL", "x'', '', 0, x'ff'"])
 def test_a_gold_result_that_was_kept_is_what_it_was(values: str) -> None:
-    expected = gold.allowed(
+    expected = gold_results.allowed_results(
         empty(), GoldPlan(f"SELECT {values} UNION ALL SELECT 1, 2, 3, 4", "exact"), LIMITS
     )
-    kept = gold.from_json(json.loads(json.dumps(gold.to_json(expected))))
+    kept = gold_results.from_json(json.loads(json.dumps(gold_results.to_json(expected))))
     assert [(list(one.rows), one.take) for one in kept.segments] == [
         (list(one.rows), one.take) for one in expected.segments
     ]

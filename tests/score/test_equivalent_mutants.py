@@ -11,12 +11,12 @@ import pytest
 from one_sql_case import judged, prepared, real_database
 
 from jobs.tasks.sql.execution import compare, engine
-from jobs.tasks.sql.execution.engine import Limits
-from jobs.tasks.sql.execution.equivalent import rule
-from jobs.tasks.sql.execution.facts import facts_of
-from jobs.tasks.sql.execution.generate import build
-from jobs.tasks.sql.execution.gold import allowed
-from jobs.tasks.sql.execution.mutate import Mutant, mutants
+from jobs.tasks.sql.execution.database_generator import generate_database
+from jobs.tasks.sql.execution.engine import QueryLimits
+from jobs.tasks.sql.execution.equivalent_mutants import equivalence_rule
+from jobs.tasks.sql.execution.gold_results import allowed_results
+from jobs.tasks.sql.execution.mutants import Mutant, generate_mutants
+from jobs.tasks.sql.execution.query_constraints import constraints_of
 from jobs.tasks.sql.execution.schema import from_text
 from jobs.tasks.sql.execution.syntax import gold_plan, parse
 
@@ -27,7 +27,7 @@ SCHEMA = (
 )
 TABLES = from_text(SCHEMA)
 DATABASES = 24
-LIMITS = Limits(steps=3_000_000)
+LIMITS = QueryLimits(steps=3_000_000)
 
 ONE_ROW = "the result has one row"
 VALUE = "a value is the first row's"
@@ -136,13 +136,13 @@ GOLDS = list(dict.fromkeys([gold for gold, *_ in EQUIVALENT] + [gold for gold, _
 def made(gold: str) -> list[Mutant]:
     tree = parse(gold)
     assert tree is not None
-    return mutants(tree, TABLES)
+    return generate_mutants(tree, TABLES)
 
 
 def rule_of(gold: str, mutant: Mutant) -> str | None:
     tree = parse(gold)
     assert tree is not None
-    return rule(mutant, tree, TABLES)
+    return equivalence_rule(mutant, tree, TABLES)
 
 
 def databases(gold: str) -> Iterator[bytes]:
@@ -150,7 +150,9 @@ def databases(gold: str) -> Iterator[bytes]:
     tree = parse(gold)
     assert tree is not None
     for variant in range(DATABASES):
-        image = build(TABLES, frozenset({"t", "u", "v"}), facts_of(tree, TABLES), 7, variant)
+        image = generate_database(
+            TABLES, frozenset({"t", "u", "v"}), constraints_of(tree, TABLES), 7, variant
+        )
         with closing(engine.unguarded_image(image)) as connection:
             connection.execute("DELETE FROM u WHERE t_id IS NULL OR t_id NOT IN (SELECT id FROM t)")
             yield connection.serialize("main")
@@ -158,7 +160,7 @@ def databases(gold: str) -> Iterator[bytes]:
 
 def told_apart(gold: str, mutant: str, image: bytes) -> bool:
     with closing(engine.open_image(image)) as connection:
-        expected = allowed(connection, gold_plan(gold, parse(gold), TABLES), LIMITS)
+        expected = allowed_results(connection, gold_plan(gold, parse(gold), TABLES), LIMITS)
         return not compare.same([expected], [engine.run(connection, mutant, LIMITS)])
 
 

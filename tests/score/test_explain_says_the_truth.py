@@ -11,8 +11,8 @@ from small_sql_data import SqlData
 
 from jobs.score import command
 from jobs.tasks.sql.execution import engine, explain, syntax, worker
-from jobs.tasks.sql.execution.engine import Limits
-from jobs.tasks.sql.execution.pool import Lost, Pool
+from jobs.tasks.sql.execution.engine import QueryLimits
+from jobs.tasks.sql.execution.worker_pool import LostJob, WorkerPool
 
 SINGER = "CREATE TABLE singer (id INTEGER PRIMARY KEY, name TEXT, country TEXT);"
 ROWS = SINGER + "INSERT INTO singer VALUES (1, 'Ann', 'Chad'), (2, 'Bob', 'France'), (3, 'Eve', 'France');"
@@ -41,7 +41,7 @@ def test_text_that_is_not_utf8_is_kept_while_rows_are_taken_away() -> None:
 
 
 def test_a_gold_query_that_is_too_slow_leaves_the_rest_of_the_proof(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explain, "_LIMITS", Limits(steps=10_000, cpu_s=60.0))
+    monkeypatch.setattr(explain, "_LIMITS", QueryLimits(steps=10_000, cpu_s=60.0))
     many = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 100000) SELECT count(*) FROM n, singer"
     found = proof(many, "SELECT name FROM singer")
     assert "too slow" in found["gold"]["error"]
@@ -106,7 +106,7 @@ def test_the_terminal_says_that_the_gold_is_chance(
 
 
 def test_a_proof_that_fails_says_how_and_its_process_lives() -> None:
-    with Pool(1) as pool:
+    with WorkerPool(1) as pool:
         pool.map([{"task": "explain", "cpu_s": 5}])
         (before,) = pool.pids()
         (found,) = pool.map([{"task": "explain", "cpu_s": 5}])
@@ -115,9 +115,9 @@ def test_a_proof_that_fails_says_how_and_its_process_lives() -> None:
 
 
 def test_a_verdict_that_fails_is_lost_and_never_kept() -> None:
-    with Pool(1) as pool:
+    with WorkerPool(1) as pool:
         (found,) = pool.map([{"task": "judge", "cpu_s": 5}])
-    assert isinstance(found, Lost)
+    assert isinstance(found, LostJob)
 
 
 def test_the_message_of_a_failed_proof_is_one_short_line() -> None:

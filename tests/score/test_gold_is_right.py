@@ -8,10 +8,10 @@ import pytest
 from one_sql_case import judged, prepared, real_database
 
 from jobs.tasks.sql.execution import syntax
-from jobs.tasks.sql.execution.engine import Limits
-from jobs.tasks.sql.execution.pool import Pool
-from jobs.tasks.sql.execution.prepare import prepare
+from jobs.tasks.sql.execution.engine import QueryLimits
+from jobs.tasks.sql.execution.prepare_gold import prepare_gold
 from jobs.tasks.sql.execution.syntax import GoldPlan
+from jobs.tasks.sql.execution.worker_pool import WorkerPool
 from jobs.tasks.sql.scorer import judge_job
 
 SCHEMA = "CREATE TABLE t (id INTEGER PRIMARY KEY, day TEXT, age INTEGER)"
@@ -38,7 +38,7 @@ def test_where_the_plan_is_not_the_gold_its_own_order_counts(
 ) -> None:
     monkeypatch.setattr(syntax, "gold_plan", lambda *_: GoldPlan(broken, "choice", 1, (-1,)))
     gold = "SELECT id FROM t ORDER BY id"
-    entry = prepare({"sql": gold, "database": None, "schema": SCHEMA, "context": SCHEMA, "seed": 0})
+    entry = prepare_gold({"sql": gold, "database": None, "schema": SCHEMA, "context": SCHEMA, "seed": 0})
     assert entry["valid"], entry["problem"]
     assert entry["plan"]["mode"] == "exact"
     assert judged(entry, gold)["strict"]
@@ -56,7 +56,7 @@ def test_a_gold_without_a_database_says_why() -> None:
 
 
 HEAVY = "SELECT max(a.age + b.age * c.age - d.age) FROM t AS a, t AS b, t AS c, t AS d WHERE d.id < 8"
-FEW = Limits(steps=1_000_000)
+FEW = QueryLimits(steps=1_000_000)
 
 
 def test_an_answer_to_a_heavy_gold_may_take_as_long(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_an_answer_to_a_heavy_gold_may_take_as_long(tmp_path: Path) -> None:
     entry = prepared(HEAVY, SCHEMA, real)
     assert entry["heavy"]
     answers = [HEAVY, HEAVY.replace("b.age * c.age", "c.age * b.age"), HEAVY.replace("d.age", "d.id")]
-    with Pool(1) as pool:
+    with WorkerPool(1) as pool:
         verdicts = pool.map([judge_job(entry, answer, real, FEW) for answer in answers])
     assert [verdict["strict"] for verdict in verdicts] == [True, True, False]  # type: ignore[index]
 
@@ -73,7 +73,7 @@ def test_an_answer_to_another_gold_may_not(tmp_path: Path) -> None:
     real = real_database(tmp_path / "real.sqlite", f"{SCHEMA};{ROWS}")
     entry = prepared("SELECT 42 FROM t WHERE id = 1", SCHEMA, real)
     assert not entry["heavy"]
-    with Pool(1) as pool:
+    with WorkerPool(1) as pool:
         (verdict,) = pool.map([judge_job(entry, HEAVY, real, FEW)])
     assert verdict["reason"].startswith("too slow")  # type: ignore[index]
 

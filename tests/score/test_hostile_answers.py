@@ -17,13 +17,13 @@ from hostile_answers import HOSTILE
 from small_sql_data import QUESTIONS, SqlData
 
 from jobs.measures.cache import Cache
-from jobs.tasks.sql.execution.engine import Limits
-from jobs.tasks.sql.execution.pool import Lost, Pool
+from jobs.tasks.sql.execution.engine import QueryLimits
 from jobs.tasks.sql.execution.worker import MEMORY_BYTES
+from jobs.tasks.sql.execution.worker_pool import LostJob, WorkerPool
 from jobs.tasks.sql.scorer import explain, gold_jobs, judge_job, score
 
 #: What an answer may use here: a twentieth of the usual, or the suite would take the time it bounds.
-LIMITS = Limits(steps=500_000, cpu_s=0.1, rows=20_000, content_bytes=4 << 20)
+LIMITS = QueryLimits(steps=500_000, cpu_s=0.1, rows=20_000, content_bytes=4 << 20)
 
 
 def contents(directory: Path) -> dict[str, str]:
@@ -149,33 +149,33 @@ UNSTOPPABLE = (
 
 def spinning(sql_data: SqlData, cpu_s: float) -> tuple[dict[str, object], dict[str, object]]:
     """A job that SQLite's own limits do not stop, and an ordinary one."""
-    with Pool(1) as pool:
+    with WorkerPool(1) as pool:
         (job,) = gold_jobs([sql_data.rows[0]], sql_data.directory)
         (gold,) = pool.map([job])
-    bomb = judge_job(gold, UNSTOPPABLE, job["database"], Limits(cpu_s=cpu_s))
+    bomb = judge_job(gold, UNSTOPPABLE, job["database"], QueryLimits(cpu_s=cpu_s))
     return bomb, judge_job(gold, QUESTIONS[0][1], job["database"])
 
 
 def test_a_process_that_does_not_stop_is_killed_and_its_neighbours_are_judged(sql_data: SqlData) -> None:
     bomb, ordinary = spinning(sql_data, cpu_s=0.1)
-    with Pool(2) as pool:
+    with WorkerPool(2) as pool:
         results = pool.map([ordinary, bomb, ordinary, ordinary], batch=4)
-    assert [isinstance(result, Lost) for result in results] == [False, True, False, False]
+    assert [isinstance(result, LostJob) for result in results] == [False, True, False, False]
     assert results[1].reason == "too slow: killed at the CPU limit"
-    assert all(result["strict"] for result in results if not isinstance(result, Lost))
+    assert all(result["strict"] for result in results if not isinstance(result, LostJob))
 
 
 def test_a_process_that_sleeps_is_killed_too(sql_data: SqlData) -> None:
     bomb, ordinary = spinning(sql_data, cpu_s=10_000.0)
-    with Pool(1, wall_s=15.0) as pool:  # starting one counts too, on a busy machine
+    with WorkerPool(1, wall_s=15.0) as pool:  # starting one counts too, on a busy machine
         results = pool.map([bomb, ordinary])
-    assert results[0] == Lost("too slow: killed at the time limit")
+    assert results[0] == LostJob("too slow: killed at the time limit")
     assert results[1]["strict"]
 
 
 def test_jobs_and_results_that_fill_the_pipes_are_exchanged(sql_data: SqlData) -> None:
     (job,) = gold_jobs([sql_data.rows[0]], sql_data.directory)
-    with Pool(1) as pool:
+    with WorkerPool(1) as pool:
         (gold,) = pool.map([job])
         # Batches of 500 kilobytes one way and of 100 the other, where a pipe holds 64.
         columns = ", ".join(f'{number} AS "{"n" * 50}{number}"' for number in range(30))
@@ -190,7 +190,7 @@ def test_a_worker_has_no_environment_writes_no_file_and_dies_with_its_parent(
     sql_data: SqlData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("A_SECRET", "hush")
-    with Pool(1) as pool:
+    with WorkerPool(1) as pool:
         pool.map(gold_jobs([sql_data.rows[0]], sql_data.directory))
         pid = pool.pids()[0]
         proc = Path(f"/proc/{pid}")
@@ -204,9 +204,9 @@ def test_a_worker_has_no_environment_writes_no_file_and_dies_with_its_parent(
 
 def test_workers_die_with_a_killed_parent(wait_until) -> None:  # type: ignore[no-untyped-def]
     program = (
-        "import time\nfrom jobs.tasks.sql.execution.pool import Pool\n"
+        "import time\nfrom jobs.tasks.sql.execution.worker_pool import WorkerPool\n"
         "job = dict(task='prepare', cpu_s=9, sql='SELECT 1', database=None, schema='', context='', seed=0)\n"
-        "pool = Pool(1)\npool.map([job])\nprint(pool.pids()[0], flush=True)\ntime.sleep(60)\n"
+        "pool = WorkerPool(1)\npool.map([job])\nprint(pool.pids()[0], flush=True)\ntime.sleep(60)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None

@@ -2,10 +2,10 @@
 
 import pytest
 
-from jobs.tasks.sql.execution.equivalent import rule
-from jobs.tasks.sql.execution.kills import kill_rate
-from jobs.tasks.sql.execution.mutate import KINDS, mutants
-from jobs.tasks.sql.execution.prepare import prepare
+from jobs.tasks.sql.execution.equivalent_mutants import equivalence_rule
+from jobs.tasks.sql.execution.kill_rate import kill_rate
+from jobs.tasks.sql.execution.mutants import MUTANT_KINDS, generate_mutants
+from jobs.tasks.sql.execution.prepare_gold import prepare_gold
 from jobs.tasks.sql.execution.schema import from_text
 from jobs.tasks.sql.execution.syntax import parse
 
@@ -28,20 +28,20 @@ GOLDS = [
 
 
 def made(gold: str) -> dict[str, object]:
-    return prepare({"sql": gold, "database": None, "schema": SCHEMA, "context": SCHEMA, "seed": 0})
+    return prepare_gold({"sql": gold, "database": None, "schema": SCHEMA, "context": SCHEMA, "seed": 0})
 
 
 def test_there_are_mutants_of_every_kind() -> None:
     schema = from_text(SCHEMA)
-    found = {m.kind for gold in GOLDS for m in mutants(parse(gold), schema)}  # type: ignore[arg-type]
-    assert found == set(KINDS)
+    found = {m.kind for gold in GOLDS for m in generate_mutants(parse(gold), schema)}  # type: ignore[arg-type]
+    assert found == set(MUTANT_KINDS)
 
 
 @pytest.mark.parametrize("gold", GOLDS)
 def test_mutants_differ_from_the_query_and_from_each_other(gold: str) -> None:
     tree = parse(gold)
     assert tree is not None
-    texts = [m.sql for m in mutants(tree, from_text(SCHEMA))]
+    texts = [m.sql for m in generate_mutants(tree, from_text(SCHEMA))]
     assert len(texts) == len(set(texts)) > 3
     assert tree.sql(dialect="sqlite") not in texts
     assert tree == parse(gold)
@@ -88,7 +88,7 @@ def test_the_same_query_gives_the_same_databases() -> None:
 def test_equivalent_mutants_have_a_rule(gold: str, change: str, expected: str | None) -> None:
     schema, tree = from_text(SCHEMA), parse(gold)
     assert tree is not None
-    found = {m.change: rule(m, tree, schema) for m in mutants(tree, schema)}
+    found = {m.change: equivalence_rule(m, tree, schema) for m in generate_mutants(tree, schema)}
     if change in found:
         assert found[change] == expected
     else:
@@ -106,7 +106,9 @@ def test_the_kill_rate_counts_each_query_once() -> None:
 def test_the_same_query_on_two_schemas_counts_twice() -> None:
     wide = made("SELECT name FROM singer WHERE id > 3")
     schema = "CREATE TABLE singer (id INTEGER PRIMARY KEY, name TEXT)"
-    narrow = prepare({"sql": wide["sql"], "database": None, "schema": schema, "context": schema, "seed": 0})
+    narrow = prepare_gold(
+        {"sql": wide["sql"], "database": None, "schema": schema, "context": schema, "seed": 0}
+    )
     one, other = kill_rate([wide])["mutants"], kill_rate([narrow])["mutants"]  # type: ignore[list-item]
     assert one != other
     for entries in ([wide, narrow], [narrow, wide, narrow]):

@@ -3,7 +3,7 @@
 import pytest
 from small_sql_data import SqlData
 
-from jobs.tasks.sql.execution import agreement, official
+from jobs.tasks.sql.execution import disagreement, official_spider_eval
 from jobs.tasks.sql.execution.compare import Table
 from jobs.tasks.sql.execution.hardness import hardness
 from jobs.tasks.sql.execution.syntax import parse
@@ -24,7 +24,7 @@ from jobs.tasks.sql.execution.syntax import parse
     ],
 )
 def test_official_equality(gold: Table, answer: Table, ordered: bool, equal: bool) -> None:
-    assert official.equal(gold, answer, ordered) is equal
+    assert official_spider_eval.equal(gold, answer, ordered) is equal
 
 
 @pytest.mark.parametrize(
@@ -38,17 +38,17 @@ def test_official_equality(gold: Table, answer: Table, ordered: bool, equal: boo
     ],
 )
 def test_official_rewriting(sql: str, text: str) -> None:
-    assert official.rewritten(sql) == text
+    assert official_spider_eval.rewritten(sql) == text
 
 
 @pytest.mark.parametrize(
     ("question", "answer", "rule"),
     [
-        (2, "SELECT name, 'France' FROM singer WHERE country = 'France' AND id < 3", agreement.GENERATED),
-        (3, "SELECT name FROM singer JOIN concert ON singer.id = singer_id WHERE year = 2014", agreement.GENERATED),
-        (7, "SELECT name, age FROM singer WHERE age > 100", agreement.EMPTY),
-        (1, "SELECT name FROM singer ORDER BY age DESC, id DESC", agreement.TIES),
-        (5, "SELECT name FROM singer ORDER BY age DESC, id DESC LIMIT 2", agreement.LIMIT),
+        (2, "SELECT name, 'France' FROM singer WHERE country = 'France' AND id < 3", disagreement.GENERATED),
+        (3, "SELECT name FROM singer JOIN concert ON singer.id = singer_id WHERE year = 2014", disagreement.GENERATED),
+        (7, "SELECT name, age FROM singer WHERE age > 100", disagreement.EMPTY),
+        (1, "SELECT name FROM singer ORDER BY age DESC, id DESC", disagreement.TIES),
+        (5, "SELECT name FROM singer ORDER BY age DESC, id DESC LIMIT 2", disagreement.LIMIT),
     ],
 )  # fmt: skip
 def test_a_disagreement_has_a_name(sql_data: SqlData, question: int, answer: str, rule: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs.data.sources import read_part
-from jobs.tasks.sql.execution.kills import kill_rate
+from jobs.tasks.sql.execution.kill_rate import kill_rate
 from jobs.tasks.sql.scorer import score
 from jobs.tasks.viggo import scorer
 

@@ -9,8 +9,8 @@ import pytest
 from one_sql_case import judged, prepared, real_database
 
 from jobs.tasks.sql.execution import compare, engine
-from jobs.tasks.sql.execution.engine import Limits
-from jobs.tasks.sql.execution.gold import allowed
+from jobs.tasks.sql.execution.engine import QueryLimits
+from jobs.tasks.sql.execution.gold_results import allowed_results
 from jobs.tasks.sql.execution.schema import from_text
 from jobs.tasks.sql.execution.syntax import gold_plan, parse
 
@@ -69,8 +69,8 @@ def test_the_sort_keys_are_those_of_sqlite(gold: str, keys: tuple[int, ...] | No
     assert (plan.keys if plan.mode == "choice" else None) == keys
     with closing(engine.unguarded_image()) as connection:
         connection.execute(f"{SCHEMA};{ROWS}")
-        expected = allowed(connection, plan, Limits())
-        assert compare.as_is(expected, engine.run(connection, gold, Limits()))
+        expected = allowed_results(connection, plan, QueryLimits())
+        assert compare.as_is(expected, engine.run(connection, gold, QueryLimits()))
 
 
 def test_where_it_is_not_known_what_is_a_column_the_golds_own_order_counts() -> None:

@@ -17,17 +17,17 @@ import sqlglot
 from jobs.measures.cache import Cache, key
 from jobs.measures.row_score import RowScore
 from jobs.tasks.rows import Row
-from jobs.tasks.sql.execution.engine import Limits
+from jobs.tasks.sql.execution.engine import QueryLimits
 from jobs.tasks.sql.execution.extract import MAX_ANSWER_CHARACTERS, extract_sql
-from jobs.tasks.sql.execution.pool import Lost, Pool
+from jobs.tasks.sql.execution.worker_pool import LostJob, WorkerPool
 from launcher.outcome import Failure, Reason
 
 SEED = 0
 #: Less than a gold query may use: nobody's answer needs as much, and a thousand bombs are a thousand waits. The steps
 #: decide, the same on any machine; the seconds are for functions that take long in one step.
-ANSWER_LIMITS = Limits(steps=40_000_000, cpu_s=8.0)
+ANSWER_LIMITS = QueryLimits(steps=40_000_000, cpu_s=8.0)
 #: Of a gold query that itself needs more than most (see prepare.py), what an answer that does the same may use.
-HEAVY_LIMITS = Limits()
+HEAVY_LIMITS = QueryLimits()
 #: CPU seconds after which the kernel ends a worker: for judging (an answer has less, see judge.py), and for making
 #: a gold query ready.
 _JUDGE_CPU_S = 60
@@ -62,7 +62,7 @@ def score(
     workers: int,
     cache: Cache | None = None,
     progress: Progress | None = None,
-    limits: Limits = ANSWER_LIMITS,
+    limits: QueryLimits = ANSWER_LIMITS,
 ) -> SqlScores:
     """A verdict per row, in order. The verdicts depend neither on `workers` nor on the cache.
 
@@ -71,7 +71,7 @@ def score(
     """
     told = progress or (lambda _done, _of: None)
     extracted = [extract_sql(answer[:MAX_ANSWER_CHARACTERS]) for answer in answers]
-    with Pool(workers) as pool:
+    with WorkerPool(workers) as pool:
         scorer = _Scorer(pool, cache or Cache(None), told, 2 * len(rows))
         jobs = gold_jobs(rows, directory)
         golds = scorer.golds(jobs)
@@ -96,13 +96,13 @@ def explain(row: Row, answer: str, directory: Path, cache: Cache) -> dict[str, A
     proof = None
     if gold["valid"] and one.answer:
         (job,) = gold_jobs([row], directory)
-        with Pool(1) as pool:
+        with WorkerPool(1) as pool:
             (result,) = pool.map([{**judge_job(gold, one.answer, job["database"]), "task": "explain"}])
-        proof = {"error": result.reason} if isinstance(result, Lost) else result
+        proof = {"error": result.reason} if isinstance(result, LostJob) else result
     return {"score": one.to_json(), "proof": proof}
 
 
-def ready_golds(jobs: Sequence[dict[str, Any]], pool: Pool, cache: Cache) -> list[dict[str, Any]]:
+def ready_golds(jobs: Sequence[dict[str, Any]], pool: WorkerPool, cache: Cache) -> list[dict[str, Any]]:
     """The entry of every gold query (see prepare.py), from the cache where it is there."""
     return _Scorer(pool, cache, lambda _done, _of: None, len(jobs)).golds(jobs)
 
@@ -110,7 +110,7 @@ def ready_golds(jobs: Sequence[dict[str, Any]], pool: Pool, cache: Cache) -> lis
 class _Scorer:
     """Jobs through the cache and the pool."""
 
-    def __init__(self, pool: Pool, cache: Cache, told: Progress, total: int) -> None:
+    def __init__(self, pool: WorkerPool, cache: Cache, told: Progress, total: int) -> None:
         self._pool, self._cache, self._told, self._total = pool, cache, told, total
         self._done = 0
 
@@ -119,7 +119,9 @@ class _Scorer:
         keys = [gold_key(job) for job in jobs]
         entries = self._ask(keys, jobs, len(jobs), _GOLD_BATCH_JOBS)
         return [
-            {"sql": job["sql"], "valid": False, "problem": entry.reason} if isinstance(entry, Lost) else entry
+            {"sql": job["sql"], "valid": False, "problem": entry.reason}
+            if isinstance(entry, LostJob)
+            else entry
             for job, entry in zip(jobs, entries, strict=True)
         ]
 
@@ -129,9 +131,9 @@ class _Scorer:
         golds: Sequence[dict[str, Any]],
         queries: Sequence[str],
         jobs: Sequence[dict[str, Any]],
-        limits: Limits,
+        limits: QueryLimits,
     ) -> list[Any]:
-        """The verdict on each asked row's query, or Lost."""
+        """The verdict on each asked row's query, or LostJob."""
         keys = [
             key(code_digest(), "answer", gold_key(jobs[i]).hex(), queries[i], asdict(limits)) for i in asked
         ]
@@ -145,7 +147,7 @@ class _Scorer:
     def _ask(
         self, keys: Sequence[bytes], jobs: Sequence[dict[str, Any]], share: int, batch: int | None
     ) -> list[Any]:
-        """A result per job: from the cache, or from the pool and then kept. Lost jobs are not kept."""
+        """A result per job: from the cache, or from the pool and then kept. LostJob jobs are not kept."""
         known: dict[bytes, Any] = self._cache.get(keys)
         missing = {name: job for name, job in zip(keys, jobs, strict=True) if name not in known}
         # Questions of one database one after another, however the data is shuffled: workers keep few of them open.
@@ -162,7 +164,7 @@ class _Scorer:
                 zip(part, self._pool.map([missing[name] for name in part], told, **options), strict=True)
             )
             self._cache.put(
-                {name: result for name, result in results.items() if not isinstance(result, Lost)}
+                {name: result for name, result in results.items() if not isinstance(result, LostJob)}
             )
             known |= results
         self._done += share
@@ -191,7 +193,7 @@ def gold_key(job: dict[str, Any]) -> bytes:
 
 
 def judge_job(
-    gold: dict[str, Any], query: str, database: str | None, limits: Limits = ANSWER_LIMITS
+    gold: dict[str, Any], query: str, database: str | None, limits: QueryLimits = ANSWER_LIMITS
 ) -> dict[str, Any]:
     """The sandbox job that judges one answer; of the gold's entry it carries what judging needs.
 
@@ -263,7 +265,7 @@ def _row_score(row: Row, answer: str, query: str, gold: dict[str, Any], verdict:
         reason = f"too large: the answer has more than {MAX_ANSWER_CHARACTERS} characters"
     elif not query:
         reason = "empty: the answer holds no query"
-    elif isinstance(verdict, Lost):
+    elif isinstance(verdict, LostJob):
         reason = verdict.reason
     else:
         scores |= {name: verdict[name] for name in MEASURES if name != "exact"}

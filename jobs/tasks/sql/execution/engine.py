@@ -17,12 +17,12 @@ from urllib.parse import quote
 
 import apsw
 
-from jobs.tasks.sql.execution import functions
+from jobs.tasks.sql.execution import sql_functions
 from jobs.tasks.sql.execution.compare import Row, Table
 
 
 @dataclass(frozen=True)
-class Limits:
+class QueryLimits:
     """What one query may use on one database."""
 
     steps: int = 100_000_000  # of SQLite's virtual machine: the same on a fast and on a slow machine
@@ -127,7 +127,7 @@ def _guarded(connection: apsw.Connection, reverse: bool) -> apsw.Connection:
         connection.execute("PRAGMA reverse_unordered_selects=ON")
     for limit, value in _SQLITE_LIMITS.items():
         connection.limit(limit, value)
-    functions.install(connection)
+    sql_functions.install(connection)
     connection.authorizer = _authorize
     return connection
 
@@ -142,7 +142,9 @@ def _authorize(
     return apsw.SQLITE_OK
 
 
-def run(connection: apsw.Connection, sql: str, limits: Limits, *, drop_undecodable: bool = False) -> Table:
+def run(
+    connection: apsw.Connection, sql: str, limits: QueryLimits, *, drop_undecodable: bool = False
+) -> Table:
     """The result of one query. Raises QueryError, never anything of apsw.
 
     Bytes of text that are not UTF-8 are kept as lone surrogates, or left out with `drop_undecodable`.
@@ -187,7 +189,7 @@ def column_names(connection: apsw.Connection, sql: str) -> list[str]:
     return names
 
 
-def _fetch(connection: apsw.Connection, sql: str, limits: Limits) -> Table:
+def _fetch(connection: apsw.Connection, sql: str, limits: QueryLimits) -> Table:
     # So few values cannot exceed the limit, however long they are: counting bytes costs a tenth of most queries.
     few = limits.content_bytes // _SQLITE_LIMITS[apsw.SQLITE_LIMIT_LENGTH]
     statement = _Statement(sql)
@@ -241,7 +243,7 @@ class _Statement:
 _BLANK = re.compile(r"(?:[\s;]|--[^\n]*|/\*.*?(?:\*/|\Z))*+", re.DOTALL)
 
 
-def _fetch_undecodable(connection: apsw.Connection, sql: str, limits: Limits, errors: str) -> Table:
+def _fetch_undecodable(connection: apsw.Connection, sql: str, limits: QueryLimits, errors: str) -> Table:
     """Once more, text as bytes, decoded here; `errors` says what becomes of bytes that are not UTF-8."""
     statement = _Statement(sql)
     cursor = connection.cursor()
@@ -277,7 +279,7 @@ def _decoded(row: Row, errors: str) -> Row:
 class _Meter:
     """Counts a query's steps; a true value from `check` interrupts it."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: QueryLimits) -> None:
         self.left = limits.steps // _STEPS_PER_CHECK
         self.deadline = time.process_time() + limits.cpu_s
         self.stopped = False

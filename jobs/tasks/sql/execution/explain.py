@@ -13,15 +13,15 @@ from typing import Any
 
 import apsw
 
-from jobs.tasks.sql.execution import compare, engine, gold, schema, syntax
+from jobs.tasks.sql.execution import compare, engine, gold_results, schema, syntax
 from jobs.tasks.sql.execution.compare import Expected, Row
-from jobs.tasks.sql.execution.engine import Limits, QueryError
+from jobs.tasks.sql.execution.engine import QueryError, QueryLimits
 from jobs.tasks.sql.execution.schema import Schema, create_table, quoted
 from jobs.tasks.sql.execution.syntax import GoldPlan
 
 #: A database as it is gets what an answer may use; of those made smaller there are many.
-_LIMITS = Limits(steps=40_000_000, cpu_s=4.0, rows=50_000, content_bytes=16 << 20)
-_SHRINKING_LIMITS = Limits(steps=5_000_000, cpu_s=1.0, rows=50_000, content_bytes=16 << 20)
+_LIMITS = QueryLimits(steps=40_000_000, cpu_s=4.0, rows=50_000, content_bytes=16 << 20)
+_SHRINKING_LIMITS = QueryLimits(steps=5_000_000, cpu_s=1.0, rows=50_000, content_bytes=16 << 20)
 #: Bigger databases are shown as they are: copying them to take rows away would take longer than anybody waits.
 _MAX_SHRUNK_ROWS = 3_000
 _MAX_TRIALS = 1_500
@@ -122,7 +122,7 @@ def _chosen(databases: Sequence[Database], plan: GoldPlan, answer: str) -> tuple
     return next((pair for pair in seen if pair[1].note()), seen[0])
 
 
-def _finding(connection: apsw.Connection, plan: GoldPlan, answer: str, limits: Limits) -> _Finding:
+def _finding(connection: apsw.Connection, plan: GoldPlan, answer: str, limits: QueryLimits) -> _Finding:
     try:
         choices = _choices(connection, plan, limits)
     except QueryError as error:
@@ -136,13 +136,13 @@ def _finding(connection: apsw.Connection, plan: GoldPlan, answer: str, limits: L
     return _Finding(differ, answered=True, chance=chance)
 
 
-def _choices(connection: apsw.Connection, plan: GoldPlan, limits: Limits) -> list[Expected]:
+def _choices(connection: apsw.Connection, plan: GoldPlan, limits: QueryLimits) -> list[Expected]:
     """What the gold query allows; several where chance has a part in it. Raises QueryError."""
-    forwards = gold.allowed(connection, plan, limits)
+    forwards = gold_results.allowed_results(connection, plan, limits)
     with _backwards(connection):
-        backwards = gold.allowed(connection, plan, limits)
-    others = gold.by_chance(connection, plan, limits)
-    if not others and gold.same_choice(forwards, backwards):
+        backwards = gold_results.allowed_results(connection, plan, limits)
+    others = gold_results.alternative_results(connection, plan, limits)
+    if not others and gold_results.same_results(forwards, backwards):
         return [forwards]
     return [forwards, backwards, *others]
 

@@ -19,16 +19,24 @@ from typing import Any
 
 import apsw
 
-from jobs.tasks.sql.execution import agreement, compare, engine, explain, official, prepare, syntax
+from jobs.tasks.sql.execution import (
+    compare,
+    disagreement,
+    engine,
+    explain,
+    official_spider_eval,
+    prepare_gold,
+    syntax,
+)
 from jobs.tasks.sql.execution.compare import Expected, Table
 from jobs.tasks.sql.execution.cpu_limit import allow_cpu
-from jobs.tasks.sql.execution.engine import Limits, QueryError
-from jobs.tasks.sql.execution.gold import allowed, by_chance, digest, from_json
+from jobs.tasks.sql.execution.engine import QueryError, QueryLimits
+from jobs.tasks.sql.execution.gold_results import allowed_results, alternative_results, digest, from_json
 from jobs.tasks.sql.execution.schema import Schema
 
 #: Few enough descriptors (see worker.py).
 _OPEN_FILES = 40
-_LIMITS = Limits()
+_LIMITS = QueryLimits()
 #: CPU seconds after which the kernel ends a worker that is busy with a gold query.
 GOLD_CPU_S = 60
 #: Comparing more than these may take longer than what is left of the answer's own time.
@@ -39,10 +47,10 @@ _files: OrderedDict[str, apsw.Connection] = OrderedDict()
 _images: list[tuple[str, apsw.Connection]] = []
 
 
-def handle(job: dict[str, Any]) -> Any:
+def handle_job(job: dict[str, Any]) -> Any:
     """Answer one job; its "task" says which."""
     tasks: dict[str, Callable[[dict[str, Any]], Any]] = {
-        "prepare": prepare.prepare,
+        "prepare": prepare_gold.prepare_gold,
         "judge": judge,
         "explain": explain_job,
     }
@@ -112,7 +120,7 @@ def judge(job: dict[str, Any]) -> dict[str, Any]:
     failed, fitting = verdict.pop("failed"), set(verdict.pop("fitting"))
     if job.get("official", True):
         # What failed and stays as it is fails again: a query that ran amok is not run twice.
-        hopeless = failed and official.rewritten_answer(answer) == answer
+        hopeless = failed and official_spider_eval.rewritten_answer(answer) == answer
         verdict["official"] = not hopeless and case.official()
         differ = verdict["official"] != verdict["strict"]
         verdict["disagreement"] = (
@@ -128,7 +136,7 @@ class _Case:
 
     def __init__(self, job: dict[str, Any]) -> None:
         self._job, self._gold, self._answer = job, job["gold"], job["answer"]
-        self._limits = Limits(**job["limits"])
+        self._limits = QueryLimits(**job["limits"])
         self._plan = _plan(self._gold)
         self.databases = _databases(job)
         self._tables: dict[tuple[str, str], Table] = {}
@@ -166,9 +174,12 @@ class _Case:
 
     def official(self) -> bool:
         """The official verdict: on the real database alone where there is one, as published numbers are."""
-        gold, answer = official.rewritten(self._gold["sql"]), official.rewritten_answer(self._answer)
-        ordered = official.order_matters(gold)
-        for name, connection in official.databases(self.databases):
+        gold, answer = (
+            official_spider_eval.rewritten(self._gold["sql"]),
+            official_spider_eval.rewritten_answer(self._answer),
+        )
+        ordered = official_spider_eval.order_matters(gold)
+        for name, connection in official_spider_eval.databases(self.databases):
             try:
                 table = self._answered(name, connection, answer, drop_undecodable=True)
                 if gold == answer:
@@ -177,7 +188,7 @@ class _Case:
                 wanted = engine.run(connection, gold, _LIMITS, drop_undecodable=True)
             except QueryError:
                 return False
-            if not official.equal(wanted, table, ordered):
+            if not official_spider_eval.equal(wanted, table, ordered):
                 return False
         return True
 
@@ -211,12 +222,12 @@ class _Case:
             return [from_json(kept)]
         name, connection = self.databases[place]
         allow_cpu(GOLD_CPU_S)
-        found = [allowed(connection, self._plan, _LIMITS)]
+        found = [allowed_results(connection, self._plan, _LIMITS)]
         if kept["chance"]:
             if name == "real":
                 with closing(engine.open_file(Path(self._job["database"]), reverse=True)) as reverse:
-                    found.append(allowed(reverse, self._plan, _LIMITS))
-            found += by_chance(connection, self._plan, _LIMITS)
+                    found.append(allowed_results(reverse, self._plan, _LIMITS))
+            found += alternative_results(connection, self._plan, _LIMITS)
         return found
 
 
@@ -248,7 +259,9 @@ def _disagreement(
 ) -> str:
     gold = job["gold"]
     allow_cpu(GOLD_CPU_S)
-    return agreement.rule(gold["sql"], job["answer"], _plan(gold), strict, fitting, databases, _LIMITS)
+    return disagreement.disagreement_rule(
+        gold["sql"], job["answer"], _plan(gold), strict, fitting, databases, _LIMITS
+    )
 
 
 def _normalised_match(gold: dict[str, Any], answer: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import apsw
 
-Kind = Literal["integer", "real", "text", "time", "boolean"]
+ColumnKind = Literal["integer", "real", "text", "time", "boolean"]
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def create_table(table: TableSchema) -> str:
     return f"CREATE TABLE {quoted(table.name)} ({', '.join(columns)})"
 
 
-def kind_of(column: Column) -> Kind:
+def kind_of(column: Column) -> ColumnKind:
     """What values a column is for, by SQLite's affinity rules and the words schemas use."""
     declared, name = column.declared.lower(), column.name.lower()
     if "bool" in declared or declared == "bit":

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from sqlglot import exp
 
-from jobs.tasks.sql.execution.generate import key_like
+from jobs.tasks.sql.execution.database_generator import is_key_like
 from jobs.tasks.sql.execution.schema import Column, Schema, TableSchema
 
 #: A column of one table of a SELECT: (the table's alias there, the column), both in lower case.
@@ -83,7 +83,7 @@ class Scope:
             key.table.lower() == table.name.lower() and column.name.lower() in map(str.lower, key.columns)
             for key in table.foreign
         )
-        return column.required or (key_like(column) and not inward)
+        return column.required or (is_key_like(column) and not inward)
 
     @cached_property
     def padded(self) -> frozenset[str]:

@@ -89,11 +89,11 @@ def answered(handle: Callable[[dict[str, Any]], Any], job: dict[str, Any]) -> An
 
 def main(parent: int, memory_bytes: int) -> None:
     """What the parent starts. Imports come first: afterwards few descriptors are left."""
-    from jobs.tasks.sql.execution.judge import handle
+    from jobs.tasks.sql.execution.judge import handle_job
 
     enter_sandbox(parent, memory_bytes)
     try:
-        serve(handle)
+        serve(handle_job)
     except (MemoryError, RecursionError):
         # State after either is not to be trusted; a fresh process is cheap.
         os._exit(OUT_OF_MEMORY_EXIT)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from jobs.tasks.rows import Row
 from jobs.tasks.sql.prompt import make_row
-from jobs.tasks.sql.sample.questions import Kind, turns
-from jobs.tasks.sql.sample.world import Database, Table, Value, databases
+from jobs.tasks.sql.sample.databases import Database, Table, Value, databases
+from jobs.tasks.sql.sample.question_kinds import QuestionKind, kind_schedule
 from launcher.outcome import Failure, Reason
 
 PARTS = ("train", "validation", "test")
@@ -102,7 +102,7 @@ def _draw(
     golds: set[tuple[str, str]],
 ) -> tuple[Database, str, str] | None:
     """A question not asked yet with a gold not given yet, or None. Kinds take turns as far as they last."""
-    kinds = turns()
+    kinds = kind_schedule()
     for attempt in range(_TRIES):
         kind = kinds[index % len(kinds)] if attempt < _TRIES // 2 else rng.choice(kinds)
         single = not kind.linked and rng.random() < _SINGLE
@@ -132,7 +132,9 @@ def _has_ties(database: Database, table: Table, column_name: str) -> bool:
     return len(set(values)) < len(values)
 
 
-def _tells(result: list[tuple[Value | None, ...]], database: Database, table: Table, kind: Kind) -> bool:
+def _tells(
+    result: list[tuple[Value | None, ...]], database: Database, table: Table, kind: QuestionKind
+) -> bool:
     """Whether a result tells the gold from a careless query: rows, no NULL, no filter without effect."""
     if not result or any(value is None for row in result for value in row) or result == [(0,)]:
         return False

@@ -13,7 +13,7 @@ from itertools import islice
 
 from sqlglot import exp
 
-from jobs.tasks.sql.execution.facts import resolve, visible
+from jobs.tasks.sql.execution.query_constraints import resolve, visible
 from jobs.tasks.sql.execution.schema import Schema
 from jobs.tasks.sql.execution.syntax import DIALECT, unwrapped
 
@@ -35,7 +35,7 @@ _Changes = Generator[str, bool | None, None]
 _Maker = Callable[[exp.Expression, Schema], _Changes]
 
 
-def mutants(tree: exp.Expression, schema: Schema) -> list[Mutant]:
+def generate_mutants(tree: exp.Expression, schema: Schema) -> list[Mutant]:
     """The mutants of a query, in a fixed order, no two alike and none like the query."""
     root = unwrapped(tree)
     original = root.sql(dialect=DIALECT)
@@ -305,4 +305,4 @@ _MAKERS: dict[str, _Maker] = {
     "set operation": _set_operation,
 }
 
-KINDS: tuple[str, ...] = tuple(_MAKERS)
+MUTANT_KINDS: tuple[str, ...] = tuple(_MAKERS)

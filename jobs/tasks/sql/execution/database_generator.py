@@ -12,10 +12,18 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 
-from jobs.tasks.sql.execution import engine, values
+from jobs.tasks.sql.execution import column_values, engine
 from jobs.tasks.sql.execution.compare import Value
-from jobs.tasks.sql.execution.facts import ColumnKey, Facts
-from jobs.tasks.sql.execution.schema import Column, Kind, Schema, TableSchema, create_table, kind_of, quoted
+from jobs.tasks.sql.execution.query_constraints import ColumnKey, QueryConstraints
+from jobs.tasks.sql.execution.schema import (
+    Column,
+    ColumnKind,
+    Schema,
+    TableSchema,
+    create_table,
+    kind_of,
+    quoted,
+)
 
 
 @dataclass(frozen=True)
@@ -48,8 +56,14 @@ _REFERRING_ROWS, _OTHER_ROWS = 8, 3
 _MAX_ROWS = 150
 
 
-def build(
-    schema: Schema, used: frozenset[str], facts: Facts, seed: int, variant: int, *, fill_all: bool = False
+def generate_database(
+    schema: Schema,
+    used: frozenset[str],
+    facts: QueryConstraints,
+    seed: int,
+    variant: int,
+    *,
+    fill_all: bool = False,
 ) -> bytes:
     """The file image of one database: every table of `schema`, rows in those of `used` and what they refer to.
 
@@ -125,10 +139,10 @@ def _parents_first(schema: Schema, wanted: set[str]) -> list[TableSchema]:
 class _Filler:
     """Rows table by table; remembers what was filled, so that children can refer to it."""
 
-    def __init__(self, schema: Schema, facts: Facts, rng: random.Random, shape: Shape) -> None:
+    def __init__(self, schema: Schema, facts: QueryConstraints, rng: random.Random, shape: Shape) -> None:
         self._schema, self._facts, self._rng, self._shape = schema, facts, rng, shape
         self._group = _groups(facts)
-        self._pools: dict[ColumnKey, values.Pool] = {}
+        self._pools: dict[ColumnKey, column_values.ColumnValues] = {}
         self._filled: dict[ColumnKey, list[Value]] = {}
         self._asked = {key for key, hits in {**facts.hits, **facts.patterns}.items() if hits}
 
@@ -149,7 +163,7 @@ class _Filler:
     def _met_column(self, table: TableSchema, column: Column, count: int) -> list[Value]:
         """As `_column`, in which every other value is one of a column of the same name that is filled already."""
         found = self._column(table, column, [_no_column] * count)
-        if column.key or names_its_table(table, column) or self._parent_values(table, column) is not None:
+        if column.key or is_implicit_key(table, column) or self._parent_values(table, column) is not None:
             return found
         name = column.name.lower()
         met = [value for key, values in self._filled.items() if key[1] == name for value in values]
@@ -186,7 +200,7 @@ class _Filler:
         self, table: TableSchema, column: Column, modes: Sequence[Callable[[str], bool]]
     ) -> list[Value]:
         name, rng = column.name.lower(), self._rng
-        unique = column.key or names_its_table(table, column)
+        unique = column.key or is_implicit_key(table, column)
         parents = self._parent_values(table, column)
         if parents is not None:
             present = [value for value in parents if value is not None]
@@ -194,7 +208,7 @@ class _Filler:
         pool = self._pool((table.name.lower(), name), kind_of(column))
         if unique:
             return pool.distinct(rng, len(modes))
-        share = 0.0 if column.required or key_like(column) else self._shape.null_share
+        share = 0.0 if column.required or is_key_like(column) else self._shape.null_share
         return [
             pool.hit(rng) if mode(name) else None if rng.random() < share else pool.draw(rng)
             for mode in modes
@@ -224,11 +238,11 @@ class _Filler:
             for _ in range(count)
         ]
 
-    def _pool(self, key: ColumnKey, kind: Kind) -> values.Pool:
+    def _pool(self, key: ColumnKey, kind: ColumnKind) -> column_values.ColumnValues:
         group = self._group.get(key, key)
         if group not in self._pools:
             members = [k for k, g in self._group.items() if g == group] or [key]
-            self._pools[group] = values.pool(
+            self._pools[group] = column_values.column_values(
                 kind,
                 [v for member in sorted(members) for v in self._facts.literals.get(member, ())],
                 [v for member in sorted(members) for v in self._facts.hits.get(member, ())],
@@ -244,13 +258,13 @@ def _no_column(_column: str) -> bool:
     return False
 
 
-def key_like(column: Column) -> bool:
+def is_key_like(column: Column) -> bool:
     """Whether a column's name says that it identifies something: such columns are not NULL in real data."""
     name = column.name.lower()
     return column.key or name == "id" or name.endswith(("_id", "_code")) or column.name.endswith(("ID", "Id"))
 
 
-def names_its_table(table: TableSchema, column: Column) -> bool:
+def is_implicit_key(table: TableSchema, column: Column) -> bool:
     """Whether a column without declared key is the table's own (`singer.Singer_ID`): contexts declare none."""
     if table.primary:
         return False
@@ -258,7 +272,7 @@ def names_its_table(table: TableSchema, column: Column) -> bool:
     return name == "id" or name in (f"{own}id", f"{own.removesuffix('s')}id")
 
 
-def _groups(facts: Facts) -> dict[ColumnKey, ColumnKey]:
+def _groups(facts: QueryConstraints) -> dict[ColumnKey, ColumnKey]:
     """Column -> representative of the columns it is compared with: they draw from one pool, so that rows meet."""
     leader: dict[ColumnKey, ColumnKey] = {}
 

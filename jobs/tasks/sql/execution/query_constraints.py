@@ -17,7 +17,7 @@ _COMPARISONS = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Is)
 
 
 @dataclass
-class Facts:
+class QueryConstraints:
     """Read from one query. `patterns` are LIKE patterns, `meeting` pairs of columns compared with each other."""
 
     literals: dict[ColumnKey, list[Literal]] = field(default_factory=dict)
@@ -30,9 +30,9 @@ class Facts:
     columns: set[ColumnKey] = field(default_factory=set)
 
 
-def facts_of(tree: exp.Expression, schema: Schema) -> Facts:
+def constraints_of(tree: exp.Expression, schema: Schema) -> QueryConstraints:
     """Literals, patterns and meeting columns of a query on `schema`."""
-    facts = Facts()
+    facts = QueryConstraints()
     for column in tree.find_all(exp.Column):
         facts.columns.update(resolve(column, schema)[:1])
     for node in tree.find_all(*_COMPARISONS):
@@ -61,7 +61,7 @@ def facts_of(tree: exp.Expression, schema: Schema) -> Facts:
     return facts
 
 
-def _comparison(node: exp.Expression, schema: Schema, facts: Facts) -> None:
+def _comparison(node: exp.Expression, schema: Schema, facts: QueryConstraints) -> None:
     for side, other in ((node.this, node.expression), (node.expression, node.this)):
         if side is None or other is None or isinstance(side, exp.Subquery):
             continue

@@ -16,33 +16,39 @@ from sqlglot import exp
 
 from jobs.tasks.sql.execution import (
     compare,
+    database_generator,
     engine,
-    equivalent,
-    facts,
-    generate,
     hardness,
-    mutate,
+    mutants,
+    query_constraints,
     schema,
     syntax,
 )
-from jobs.tasks.sql.execution.choose import CANDIDATES, MUTANT_LIMITS, Choice, choose
-from jobs.tasks.sql.execution.engine import Limits, QueryError
-from jobs.tasks.sql.execution.gold import allowed, by_chance, digest, same_choice, to_json
+from jobs.tasks.sql.execution.database_selection import CANDIDATES, MUTANT_LIMITS, Selection, select_databases
+from jobs.tasks.sql.execution.engine import QueryError, QueryLimits
+from jobs.tasks.sql.execution.equivalent_mutants import equivalence_rule
+from jobs.tasks.sql.execution.gold_results import (
+    allowed_results,
+    alternative_results,
+    digest,
+    same_results,
+    to_json,
+)
 from jobs.tasks.sql.execution.schema import Schema, SchemaError
 from jobs.tasks.sql.execution.syntax import GoldPlan
 
 #: Longer gold queries are run but not parsed.
 _MAX_PARSED_CHARACTERS = 20_000
-_LIMITS = Limits()
+_LIMITS = QueryLimits()
 #: Makes a candidate of that number, on demand with rows in tables too that the gold query does not read.
 _Builder = Callable[[int, bool], bytes]
 #: Candidates looked at for some without ties.
 _MOST_TRIED = 200
 #: A gold query that needs more on the real database is heavy: answers that do the same need as much.
-_LIGHT_LIMITS = Limits(steps=10_000_000)
+_LIGHT_LIMITS = QueryLimits(steps=10_000_000)
 
 
-def prepare(job: dict[str, Any]) -> dict[str, Any]:
+def prepare_gold(job: dict[str, Any]) -> dict[str, Any]:
     """The entry of one gold query.
 
     `job`: {"sql", "database": path or None, "schema": text, "context": text, "seed"}. The entry:
@@ -91,7 +97,7 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
                 m.kind,
                 m.change,
                 m.sql,
-                equivalent.rule(m, tree, found) if tree is not None and found is not None else None,
+                equivalence_rule(m, tree, found) if tree is not None and found is not None else None,
             ]
             for m in choice.survivors
         ],
@@ -104,7 +110,7 @@ def _planned(
     found: Schema | None,
     used: frozenset[str],
     real: apsw.Connection | None,
-) -> tuple[GoldPlan, Choice]:
+) -> tuple[GoldPlan, Selection]:
     """The plan, and the generated databases to judge on: on all of them the plan allows what the gold returns.
 
     A plan's text is sqlglot's, and not always the same query: then the gold's own rows in their order have to do.
@@ -114,7 +120,7 @@ def _planned(
     if real is not None and not _holds(plan, gold, real):
         plan = exact
     if found is None:
-        return plan, Choice()
+        return plan, Selection()
     choice = _chosen(job, tree, plan, found, used, real)
     usable = bool(choice.images) or real is not None
     if plan.mode == "choice" and not (usable and _holds_on(choice.images, plan, gold)):
@@ -129,25 +135,27 @@ def _chosen(
     found: Schema,
     used: frozenset[str],
     real: apsw.Connection | None,
-) -> Choice:
+) -> Selection:
     """The generated databases to judge on, and what became of the mutants."""
-    mutants = mutate.mutants(tree, found) if tree is not None else []
-    spared = (
-        [equivalent.rule(mutant, tree, found) is not None for mutant in mutants] if tree is not None else []
-    )
+    candidates = mutants.generate_mutants(tree, found) if tree is not None else []
+    spared = [tree is not None and equivalence_rule(mutant, tree, found) is not None for mutant in candidates]
     build = _builder(tree, found, used, job["seed"])
     if real is not None and plan.limit is not None and not _cuts_a_tie(real, plan, _LIMITS):
         build = _Untied(build, plan, _without_rows(found))
-    return choose(plan, mutants, real, build, spared, _read(found, used))
+    return select_databases(plan, candidates, real, build, spared, _read(found, used))
 
 
 def _builder(tree: exp.Expression | None, found: Schema, used: frozenset[str], seed: int) -> _Builder:
     """What makes candidates for a gold query."""
-    known = facts.facts_of(tree, found) if tree is not None else facts.Facts()
+    known = (
+        query_constraints.constraints_of(tree, found)
+        if tree is not None
+        else query_constraints.QueryConstraints()
+    )
     tables = _read(found, used)
 
     def build(variant: int, fill_all: bool) -> bytes:
-        return generate.build(found, tables, known, seed, variant, fill_all=fill_all)
+        return database_generator.generate_database(found, tables, known, seed, variant, fill_all=fill_all)
 
     return build
 
@@ -173,9 +181,11 @@ class _Untied:
             return not _cuts_a_tie(connection, self._plan, MUTANT_LIMITS)
 
 
-def _cuts_a_tie(connection: apsw.Connection, plan: GoldPlan, limits: Limits) -> bool:
+def _cuts_a_tie(connection: apsw.Connection, plan: GoldPlan, limits: QueryLimits) -> bool:
     try:
-        return any(segment.take < len(segment.rows) for segment in allowed(connection, plan, limits).segments)
+        return any(
+            segment.take < len(segment.rows) for segment in allowed_results(connection, plan, limits).segments
+        )
     except QueryError:
         return False
 
@@ -206,7 +216,7 @@ def _expected(
     """What the gold query allows on each database, the real one first; digests where that is not kept."""
     kept = []
     if real is not None:
-        found = None if ambiguous else to_json(allowed(real, plan, _LIMITS))
+        found = None if ambiguous else to_json(allowed_results(real, plan, _LIMITS))
         if found is None:
             digests = _digests(job["sql"], [real])
             if ambiguous:
@@ -216,8 +226,8 @@ def _expected(
         kept.append(found)
     for image in images:
         with closing(engine.open_image(image)) as connection:
-            chance = bool(by_chance(connection, plan, _LIMITS))
-            found = None if chance else to_json(allowed(connection, plan, _LIMITS))
+            chance = bool(alternative_results(connection, plan, _LIMITS))
+            found = None if chance else to_json(allowed_results(connection, plan, _LIMITS))
             kept.append(found or {"digests": _digests(job["sql"], [connection]), "chance": chance})
     return kept
 
@@ -279,7 +289,9 @@ def _schema(job: dict[str, Any], gold: str, problems: list[str]) -> Schema | Non
 
 
 def _without_rows(found: Schema) -> bytes:
-    return generate.build(found, frozenset(), facts.Facts(), 0, 0)
+    return database_generator.generate_database(
+        found, frozenset(), query_constraints.QueryConstraints(), 0, 0
+    )
 
 
 def _runs(gold: str, found: Schema, problems: list[str]) -> bool:
@@ -299,7 +311,9 @@ def _holds(plan: GoldPlan, gold: str, connection: apsw.Connection) -> bool:
     if plan.mode != "choice":
         return True
     try:
-        return compare.same([allowed(connection, plan, _LIMITS)], [engine.run(connection, gold, _LIMITS)])
+        return compare.same(
+            [allowed_results(connection, plan, _LIMITS)], [engine.run(connection, gold, _LIMITS)]
+        )
     except QueryError:
         # Without its LIMIT the query is too much, or the plan's text is no query.
         return False
@@ -325,8 +339,10 @@ def _is_heavy(real: apsw.Connection, gold: str) -> bool:
 def _is_ambiguous(path: str, real: apsw.Connection, plan: GoldPlan) -> bool:
     try:
         with closing(engine.open_file(Path(path), reverse=True)) as reverse:
-            if not same_choice(allowed(real, plan, _LIMITS), allowed(reverse, plan, _LIMITS)):
+            if not same_results(
+                allowed_results(real, plan, _LIMITS), allowed_results(reverse, plan, _LIMITS)
+            ):
                 return True
-            return bool(by_chance(real, plan, _LIMITS))
+            return bool(alternative_results(real, plan, _LIMITS))
     except QueryError:
         return True

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs.tasks.sql.execution.compare import Value
-from jobs.tasks.sql.execution.facts import Literal
-from jobs.tasks.sql.execution.schema import Kind
+from jobs.tasks.sql.execution.query_constraints import Literal
+from jobs.tasks.sql.execution.schema import ColumnKind
 
 _WORDS = re.findall(
     r"\w+",
@@ -19,14 +19,14 @@ _WORDS = re.findall(
 
 
 @dataclass(frozen=True)
-class Pool:
+class ColumnValues:
     """What a column draws from.
 
     `special` are literals and their neighbours, chosen with `special_share`; `hits` satisfy the
     query's condition on the column.
     """
 
-    kind: Kind
+    kind: ColumnKind
     special: tuple[Value, ...]
     hits: tuple[Value, ...]
     ordinary: tuple[Value, ...]
@@ -57,15 +57,15 @@ class Pool:
         return rng.sample(known[:count], count)
 
 
-def pool(
-    kind: Kind,
+def column_values(
+    kind: ColumnKind,
     literals: Sequence[Literal],
     hits: Sequence[Literal],
     patterns: Sequence[str],
     rng: random.Random,
     distinct: int,
     special_share: float,
-) -> Pool:
+) -> ColumnValues:
     """A pool for columns of `kind` that the query compares with `literals` and LIKE `patterns`."""
     wanted: list[Value] = [hit for hit in hits if not isinstance(hit, int) or -(2**63) <= hit < 2**63]
     special: list[Value] = []
@@ -75,7 +75,9 @@ def pool(
         special += like_matches(pattern, rng)
         wanted += like_matches(pattern, rng)[:2]
     numbers = [literal for literal in literals if not isinstance(literal, str)]
-    return Pool(kind, tuple(special), tuple(wanted), _ordinary(kind, numbers, rng, distinct), special_share)
+    return ColumnValues(
+        kind, tuple(special), tuple(wanted), _ordinary(kind, numbers, rng, distinct), special_share
+    )
 
 
 def neighbours(literal: Literal) -> list[Value]:
@@ -130,7 +132,7 @@ def like_matches(pattern: str, rng: random.Random) -> list[Value]:
 
 
 def _ordinary(
-    kind: Kind, numbers: Sequence[int | float], rng: random.Random, distinct: int
+    kind: ColumnKind, numbers: Sequence[int | float], rng: random.Random, distinct: int
 ) -> tuple[Value, ...]:
     if kind == "boolean":
         return (0, 1)

@@ -10,16 +10,16 @@ from typing import Any
 
 import apsw
 
-from jobs.tasks.sql.execution import chance, compare, engine
+from jobs.tasks.sql.execution import compare, engine, nondeterminism
 from jobs.tasks.sql.execution.compare import Expected, Row, Segment, Table, Value
-from jobs.tasks.sql.execution.engine import Limits, QueryError
+from jobs.tasks.sql.execution.engine import QueryError, QueryLimits
 from jobs.tasks.sql.execution.syntax import GoldPlan
 
 #: Values of a result that are kept with the gold query; of a bigger one its digest is.
 _MAX_KEPT_VALUES = 1_000
 
 
-def allowed(connection: apsw.Connection, plan: GoldPlan, limits: Limits) -> Expected:
+def allowed_results(connection: apsw.Connection, plan: GoldPlan, limits: QueryLimits) -> Expected:
     """Every result that the gold query allows on this database. Raises QueryError."""
     table = engine.run(connection, plan.sql, limits)
     if plan.mode == "bag":
@@ -32,30 +32,33 @@ def allowed(connection: apsw.Connection, plan: GoldPlan, limits: Limits) -> Expe
     return compare.grouped(Table(width, rows), keys, plan.offset, plan.limit)
 
 
-def is_stable(image: bytes, plan: GoldPlan, expected: Expected, limits: Limits) -> bool:
+def is_deterministic(image: bytes, plan: GoldPlan, expected: Expected, limits: QueryLimits) -> bool:
     """Whether chance has no part in what the gold query returns on a generated database.
 
     It has where a LIMIT in a subquery, or a column outside GROUP BY, picks one of several: no
     answer can be held against such a result. Seen by letting SQLite visit rows the other way
-    round, and by `by_chance`. Raises QueryError.
+    round, and by `alternative_results`. Raises QueryError.
     """
     with closing(engine.open_image(image, reverse=True)) as connection:
-        return same_choice(expected, allowed(connection, plan, limits)) and not by_chance(
+        return same_results(expected, allowed_results(connection, plan, limits)) and not alternative_results(
             connection, plan, limits
         )
 
 
-def by_chance(connection: apsw.Connection, plan: GoldPlan, limits: Limits) -> list[Expected]:
-    """What the gold query allows with chance decided in two ways (see chance.py), where that differs; else nothing."""
+def alternative_results(connection: apsw.Connection, plan: GoldPlan, limits: QueryLimits) -> list[Expected]:
+    """The results of the gold query's resolved variants (see nondeterminism.py); empty if they agree."""
     try:
-        found = [allowed(connection, replace(plan, sql=sql), limits) for sql in chance.decided(plan.sql)]
+        found = [
+            allowed_results(connection, replace(plan, sql=sql), limits)
+            for sql in nondeterminism.resolved_variants(plan.sql)
+        ]
     except QueryError:
         # Of an odd query the changed one may be none, and then nothing is known.
         return []
-    return found if found and not same_choice(*found) else []
+    return found if found and not same_results(*found) else []
 
 
-def same_choice(first: Expected, second: Expected) -> bool:
+def same_results(first: Expected, second: Expected) -> bool:
     """Whether two sets of allowed results are the same set."""
     if [s.take for s in first.segments] != [s.take for s in second.segments]:
         return False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 
-from jobs.tasks.sql.sample.world import Column, Database, Table
+from jobs.tasks.sql.sample.databases import Column, Database, Table
 
 #: Slot name -> the text that stands there.
 Slots = dict[str, str]

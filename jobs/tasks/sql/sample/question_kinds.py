@@ -10,7 +10,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jobs.tasks.sql.sample.slots import (
+from jobs.tasks.sql.sample.databases import Database, Table
+from jobs.tasks.sql.sample.template_slots import (
     Slots,
     draw_aggregate,
     draw_both,
@@ -25,13 +26,12 @@ from jobs.tasks.sql.sample.slots import (
     draw_range,
     draw_two_columns,
 )
-from jobs.tasks.sql.sample.world import Database, Table
 
 Draw = Callable[[Database, Table, random.Random], Slots | None]
 
 
 @dataclass(frozen=True)
-class Kind:
+class QuestionKind:
     """One kind of question. Slots in braces; `draw` returns None where the table does not allow it.
 
     `ordered` names the slot of the column by which the answer is ordered: it must have no ties.
@@ -51,7 +51,7 @@ class Kind:
 _JOIN = "FROM {t} JOIN {p} ON {t}.{key} = {p}.id"
 
 KINDS = (
-    Kind(
+    QuestionKind(
         "count",
         (
             "How many {things} are there?",
@@ -60,7 +60,7 @@ KINDS = (
         "SELECT COUNT(*) FROM {t}",
         draw_plain,
     ),
-    Kind(
+    QuestionKind(
         "columns",
         (
             "List the {name} and {b_said} of all {things}.",
@@ -69,7 +69,7 @@ KINDS = (
         "SELECT {n}, {b} FROM {t}",
         draw_two_columns,
     ),
-    Kind(
+    QuestionKind(
         "compare",
         (
             "List the {name} of {things} with {m_said} {op_said} {v}.",
@@ -78,7 +78,7 @@ KINDS = (
         "SELECT {n} FROM {t} WHERE {m} {op} {v}",
         draw_compared,
     ),
-    Kind(
+    QuestionKind(
         "bound",
         (
             "List the {name} of {things} with {m_said} {op_said} {v}.",
@@ -88,7 +88,7 @@ KINDS = (
         draw_bounded,
         rare=True,
     ),
-    Kind(
+    QuestionKind(
         "equal",
         (
             "List the {name} of {things} with {c_said} {w_said}.",
@@ -97,7 +97,7 @@ KINDS = (
         "SELECT {n} FROM {t} WHERE {c} = {w}",
         draw_equal,
     ),
-    Kind(
+    QuestionKind(
         "not equal",
         (
             "List the {name} of {things} whose {c_said} is not {w_said}.",
@@ -107,7 +107,7 @@ KINDS = (
         draw_equal,
         rare=True,
     ),
-    Kind(
+    QuestionKind(
         "both",
         (
             "List the {name} of {things} with {c_said} {w_said} and {m_said} {op_said} {v}.",
@@ -117,7 +117,7 @@ KINDS = (
         draw_both,
         rare=True,
     ),
-    Kind(
+    QuestionKind(
         "either",
         (
             "List the {name} of {things} with {c_said} {w_said} or {m_said} {op_said} {v}.",
@@ -127,7 +127,7 @@ KINDS = (
         draw_both,
         rare=True,
     ),
-    Kind(
+    QuestionKind(
         "count compare",
         (
             "How many {things} have {m_said} {op_said} {v}?",
@@ -137,7 +137,7 @@ KINDS = (
         draw_compared,
         rare=True,
     ),
-    Kind(
+    QuestionKind(
         "count equal",
         (
             "How many {things} have {c_said} {w_said}?",
@@ -146,7 +146,7 @@ KINDS = (
         "SELECT COUNT(*) FROM {t} WHERE {c} = {w}",
         draw_equal,
     ),
-    Kind(
+    QuestionKind(
         "aggregate",
         (
             "What is the {f_said} of {m_said} over all {things}?",
@@ -155,7 +155,7 @@ KINDS = (
         "SELECT {f}({m}) FROM {t}",
         draw_aggregate,
     ),
-    Kind(
+    QuestionKind(
         "aggregate equal",
         (
             "What is the {f_said} of {m_said} over the {things} whose {c_said} is {w_said}?",
@@ -165,7 +165,7 @@ KINDS = (
         draw_aggregate,
         rare=True,
     ),
-    Kind(
+    QuestionKind(
         "extreme",
         (
             "What is the {name} of the {thing} with the {d_said} {m_said}?",
@@ -175,7 +175,7 @@ KINDS = (
         draw_extreme,
         ordered=True,
     ),
-    Kind(
+    QuestionKind(
         "top",
         (
             "List the {name} of the {k} {things} with the {d_said} {m_said}.",
@@ -186,7 +186,7 @@ KINDS = (
         ordered=True,
         rare=True,
     ),
-    Kind(
+    QuestionKind(
         "sort",
         (
             "List the {name} of all {things} in {order} order of {m_said}.",
@@ -196,7 +196,7 @@ KINDS = (
         draw_extreme,
         ordered=True,
     ),
-    Kind(
+    QuestionKind(
         "between",
         (
             "List the {name} of {things} with {m_said} between {low} and {high}.",
@@ -205,7 +205,7 @@ KINDS = (
         "SELECT {n} FROM {t} WHERE {m} BETWEEN {low} AND {high}",
         draw_range,
     ),
-    Kind(
+    QuestionKind(
         "like",
         (
             "List the {name} of {things} whose {name} starts with {letter}.",
@@ -215,7 +215,7 @@ KINDS = (
         draw_first_letter,
         rare=True,
     ),
-    Kind(
+    QuestionKind(
         "distinct",
         (
             "List the different {c_said} values of the {things}.",
@@ -224,7 +224,7 @@ KINDS = (
         "SELECT DISTINCT {c} FROM {t}",
         draw_equal,
     ),
-    Kind(
+    QuestionKind(
         "count distinct",
         (
             "How many different {c_said} values do the {things} have?",
@@ -234,7 +234,7 @@ KINDS = (
         draw_equal,
         rare=True,
     ),
-    Kind(
+    QuestionKind(
         "group count",
         (
             "Show each {c_said} and its number of {things}.",
@@ -243,7 +243,7 @@ KINDS = (
         "SELECT {c}, COUNT(*) FROM {t} GROUP BY {c}",
         draw_grouped,
     ),
-    Kind(
+    QuestionKind(
         "group aggregate",
         (
             "List each {c_said} and the {f_said} of {m_said} of its {things}.",
@@ -253,7 +253,7 @@ KINDS = (
         draw_grouped,
         rare=True,
     ),
-    Kind(
+    QuestionKind(
         "having",
         (
             "Which {c_said} values have more than {k} {things}?",
@@ -263,7 +263,7 @@ KINDS = (
         draw_grouped,
         rare=True,
     ),
-    Kind(
+    QuestionKind(
         "above average",
         (
             "List the {name} of {things} with {m_said} above the average.",
@@ -273,7 +273,7 @@ KINDS = (
         draw_grouped,
         rare=True,
     ),
-    Kind(
+    QuestionKind(
         "join pairs",
         (
             "Show the {name} of each {thing} with the {parent_name} of its {parent}.",
@@ -284,7 +284,7 @@ KINDS = (
         linked=True,
         rare=True,
     ),
-    Kind(
+    QuestionKind(
         "join where",
         (
             "List the {name} of the {things} of the {parent} {v_said}.",
@@ -295,7 +295,7 @@ KINDS = (
         linked=True,
         rare=True,
     ),
-    Kind(
+    QuestionKind(
         "join count",
         (
             "How many {things} belong to the {parent} {v_said}?",
@@ -306,7 +306,7 @@ KINDS = (
         linked=True,
         rare=True,
     ),
-    Kind(
+    QuestionKind(
         "without",
         (
             "List the {parent_name} of the {parents} that have no {things}.",
@@ -323,7 +323,7 @@ KINDS = (
 _COMMON = 10
 
 
-def turns() -> tuple[Kind, ...]:
+def kind_schedule() -> tuple[QuestionKind, ...]:
     """The kinds in the order in which they take turns, mixed the same way always."""
     mixed = [kind for kind in KINDS for _ in range(1 if kind.rare else _COMMON)]
     random.Random("tuneyard sample turns").shuffle(mixed)

@@ -8,7 +8,7 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.tasks.sql.sample import words
+from jobs.tasks.sql.sample import vocabulary
 from jobs.tasks.sql.sample.domains import DOMAINS
 
 Value = str | int | float
@@ -179,7 +179,7 @@ def _values(kind: str, count: int, rng: random.Random) -> list[Value]:
     if "|" in kind:
         return [rng.choice(kind.split("|")) for _ in range(count)]
     if kind == "town":
-        towns = rng.sample(words.TOWNS, 6)
+        towns = rng.sample(vocabulary.TOWNS, 6)
         return [rng.choice(towns) for _ in range(count)]
     return [*rng.sample(_names(kind), count)]
 
@@ -192,14 +192,19 @@ def _rounded(value: int, high: int) -> int:
 
 def _names(kind: str) -> list[str]:
     if kind == "person":
-        return [f"{first} {last}" for first in words.FIRST_NAMES for last in words.LAST_NAMES]
+        return [f"{first} {last}" for first in vocabulary.FIRST_NAMES for last in vocabulary.LAST_NAMES]
     if kind == "place":
-        return [f"{first}{ending}" for first in words.PLACES for ending in words.PLACE_ENDINGS]
+        return [f"{first}{ending}" for first in vocabulary.PLACES for ending in vocabulary.PLACE_ENDINGS]
     if kind == "title":
-        return [f"{first} {second}" for first in words.TITLE_FIRST for second in words.TITLE_SECOND]
+        return [f"{first} {second}" for first in vocabulary.TITLE_FIRST for second in vocabulary.TITLE_SECOND]
     if kind == "brand":
-        return [f"{brand} {number}" for brand in words.BRANDS for number in (2, 5, 7)]
+        return [f"{brand} {number}" for brand in vocabulary.BRANDS for number in (2, 5, 7)]
     if kind == "thing":
-        return [f"{first} {second}" for first in words.THINGS for second in words.THINGS if first != second]
+        return [
+            f"{first} {second}"
+            for first in vocabulary.THINGS
+            for second in vocabulary.THINGS
+            if first != second
+        ]
     assert kind == "code", kind
     return [f"{letter}{number}" for letter in "ABCDEFGHKLMNPRSTVW" for number in range(10, 100, 3)]

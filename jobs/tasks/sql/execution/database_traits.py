@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from jobs.tasks.sql.execution import engine
 from jobs.tasks.sql.execution.compare import Expected
-from jobs.tasks.sql.execution.engine import Limits
+from jobs.tasks.sql.execution.engine import QueryLimits
 from jobs.tasks.sql.execution.schema import quoted
 
-_LIMITS = Limits()
+_LIMITS = QueryLimits()
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Traits:
     shown_nulls: int = 0  # in the rows that the gold query takes from
 
 
-def traits_of(image: bytes, tables: Set[str], expected: Expected) -> Traits:
+def database_traits(image: bytes, tables: Set[str], expected: Expected) -> Traits:
     """The traits of a generated database in these tables (lower-case names), and of what the gold allows on it."""
     with closing(engine.open_image(image)) as connection:
         names = engine.run(connection, "SELECT name FROM sqlite_schema WHERE type = 'table'", _LIMITS)

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from sqlglot import exp
 
-from jobs.tasks.sql.execution.mutate import Mutant
+from jobs.tasks.sql.execution.mutants import Mutant
 from jobs.tasks.sql.execution.schema import Schema
 from jobs.tasks.sql.execution.scope import Scope, Source, joins
 from jobs.tasks.sql.execution.syntax import DIALECT, parse, unwrapped
@@ -26,7 +26,7 @@ _AGGREGATES = (exp.Count, exp.Sum, exp.Avg, exp.Min, exp.Max)
 _ONE_ROW = "the result has one row"
 
 
-def rule(mutant: Mutant, tree: exp.Expression, schema: Schema) -> str | None:
+def equivalence_rule(mutant: Mutant, tree: exp.Expression, schema: Schema) -> str | None:
     """The rule by which the mutant means what the query means, or None where none is known."""
     prover = _PROVERS.get(mutant.change) or _PROVERS.get(mutant.kind)
     if mutant.change.startswith("count(*) to count("):

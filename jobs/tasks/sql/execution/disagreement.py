@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import apsw
 
-from jobs.tasks.sql.execution import compare, engine, official
+from jobs.tasks.sql.execution import compare, engine, official_spider_eval
 from jobs.tasks.sql.execution.compare import Table
-from jobs.tasks.sql.execution.engine import Limits, QueryError
+from jobs.tasks.sql.execution.engine import QueryError, QueryLimits
 from jobs.tasks.sql.execution.syntax import GoldPlan
 
 GENERATED = "a generated database tells them apart, the real one does not"
@@ -28,17 +28,17 @@ UNEXPLAINED = "unexplained"
 _Database = tuple[str, apsw.Connection]
 
 
-def rule(
+def disagreement_rule(
     gold: str,
     answer: str,
     plan: GoldPlan,
     strict: bool,
     fitting: set[str],
     databases: Sequence[_Database],
-    limits: Limits,
+    limits: QueryLimits,
 ) -> str:
     """The rule behind a disagreement. `fitting` names the databases on which the strict comparison finds no fault."""
-    asked = official.databases(databases)
+    asked = official_spider_eval.databases(databases)
     if not strict and all(name in fitting for name, _ in asked):
         return GENERATED if len(asked) < len(databases) else COLUMNS
     found = (
@@ -50,20 +50,20 @@ def rule(
 
 
 def _on(
-    gold: str, answer: str, plan: GoldPlan, strict: bool, connection: apsw.Connection, limits: Limits
+    gold: str, answer: str, plan: GoldPlan, strict: bool, connection: apsw.Connection, limits: QueryLimits
 ) -> str | None:
     """The rule that shows on one database, or None where the two verdicts agree there."""
     own = [_table(connection, sql, limits) for sql in (gold, answer)]
     changed = [
         _table(connection, sql, limits)
-        for sql in (official.rewritten(gold), official.rewritten_answer(answer))
+        for sql in (official_spider_eval.rewritten(gold), official_spider_eval.rewritten_answer(answer))
     ]
-    ordered = official.order_matters(official.rewritten(gold))
+    ordered = official_spider_eval.order_matters(official_spider_eval.rewritten(gold))
     if own[0] is None or own[1] is None or changed[0] is None or changed[1] is None:
         return None if own == changed == [None, None] else REWRITTEN
-    if official.equal(changed[0], changed[1], ordered) == strict:
+    if official_spider_eval.equal(changed[0], changed[1], ordered) == strict:
         return None
-    if official.equal(own[0], own[1], ordered) == strict:
+    if official_spider_eval.equal(own[0], own[1], ordered) == strict:
         return DISTINCT if "distinct" in (gold + answer).lower() else REWRITTEN
     if not strict:
         return _too_lenient(own[0], own[1], plan, ordered)
@@ -77,7 +77,7 @@ def _too_lenient(gold: Table, answer: Table, plan: GoldPlan, ordered: bool) -> s
 
 
 def _too_strict(gold: Table, answer: Table, plan: GoldPlan, ordered: bool) -> str:
-    if ordered and official.equal(gold, answer, False):
+    if ordered and official_spider_eval.equal(gold, answer, False):
         return SUBQUERY if plan.mode == "bag" else TIES
     loose = compare.same([compare.unordered(gold)], [answer])
     exact = compare.assignable([(compare.unordered(gold), answer)]) if loose and gold.rows else False
@@ -86,7 +86,7 @@ def _too_strict(gold: Table, answer: Table, plan: GoldPlan, ordered: bool) -> st
     return LIMIT if plan.limit is not None else CHANCE
 
 
-def _table(connection: apsw.Connection, sql: str, limits: Limits) -> Table | None:
+def _table(connection: apsw.Connection, sql: str, limits: QueryLimits) -> Table | None:
     try:
         return engine.run(connection, sql, limits, drop_undecodable=True)
     except QueryError:

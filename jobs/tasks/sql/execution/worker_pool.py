@@ -37,13 +37,13 @@ _START = (
 
 
 @dataclass(frozen=True)
-class Lost:
+class LostJob:
     """What a job gets whose worker died or was killed."""
 
     reason: str
 
 
-Result = Any | Lost
+Result = Any | LostJob
 
 
 class _Worker:
@@ -111,7 +111,7 @@ class _Worker:
         return code
 
 
-class Pool:
+class WorkerPool:
     """Sandboxed workers; a context manager that leaves none behind.
 
     A job is a JSON object with its "task" and "cpu_s", the CPU seconds after which the kernel ends
@@ -132,7 +132,7 @@ class Pool:
         self._wall_s, self._memory_bytes = wall_s, memory_bytes
         self._alive: list[_Worker] = []
 
-    def __enter__(self) -> Pool:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -196,7 +196,7 @@ class Pool:
             waiting.appendleft(list(process.owed))
         if culprit is None:
             return 0
-        results[culprit] = Lost(reason or _cause(code))
+        results[culprit] = LostJob(reason or _cause(code))
         return 1
 
 

@@ -1,7 +1,7 @@
 """Which generated databases a gold query is judged on: the few that kill most of its mutants.
 
 Mutants that the real database kills need no other. For the rest, candidates are made and the
-smallest set found greedily; where mutants still survive, a longer hunt is made for those alone.
+smallest set found greedily; where mutants still survive, a longer runs is made for those alone.
 
 Mutants are not all mistakes there are. Where no real database stands beside the generated ones,
 more are kept than mutants need, among them those with the most NULLs, ties and other spellings.
@@ -19,28 +19,28 @@ import apsw
 
 from jobs.tasks.sql.execution import compare, engine
 from jobs.tasks.sql.execution.compare import Expected
-from jobs.tasks.sql.execution.engine import Limits, QueryError
-from jobs.tasks.sql.execution.gold import allowed, by_chance, is_stable
-from jobs.tasks.sql.execution.mutate import Mutant
+from jobs.tasks.sql.execution.database_traits import Traits, database_traits
+from jobs.tasks.sql.execution.engine import QueryError, QueryLimits
+from jobs.tasks.sql.execution.gold_results import allowed_results, alternative_results, is_deterministic
+from jobs.tasks.sql.execution.mutants import Mutant
 from jobs.tasks.sql.execution.syntax import GoldPlan
-from jobs.tasks.sql.execution.traits import Traits, traits_of
 
-#: Candidates made for a query; beyond them, the hunt for survivors ends when this many in a row kill nothing.
+#: Candidates made for a query; beyond them, the runs for survivors ends when this many in a row kill nothing.
 CANDIDATES = 20
 PATIENCE = 40
 #: Where a real database has done most of the work.
 PATIENCE_BESIDE_REAL = 15
 #: Databases kept for their mutants at most; and where there is no real one, in all at least.
-MOST_KEPT = 8
-LEAST_KEPT = 6
+MAX_KEPT = 8
+MIN_KEPT = 6
 #: Of databases on which the gold's result is chance, where on no other it has rows: the fewer, the less harm.
 UNSTABLE_KEPT = 2
 #: Mutants run amok more often than gold queries do, and are worth less.
-MUTANT_LIMITS = Limits(steps=3_000_000, cpu_s=3.0, rows=50_000, content_bytes=16 << 20)
+MUTANT_LIMITS = QueryLimits(steps=3_000_000, cpu_s=3.0, rows=50_000, content_bytes=16 << 20)
 
 
 @dataclass
-class Choice:
+class Selection:
     """The images of the databases kept and what became of the mutants."""
 
     images: list[bytes] = field(default_factory=list)
@@ -60,56 +60,59 @@ class _Candidate:
         return bool(self.expected.length)
 
 
-def choose(
+def select_databases(
     plan: GoldPlan,
     mutants: Sequence[Mutant],
     real: apsw.Connection | None,
     build: Callable[[int, bool], bytes],
     spared: Sequence[bool],
     tables: Set[str],
-) -> Choice:
+) -> Selection:
     """Run the mutants and keep databases.
 
     `build(n, fill_all)` makes candidate n, with `fill_all` also with rows in tables that the gold does
     not read. `spared[i]` says that mutant i is known to be no mistake at all; `tables` are those that
     the gold reads, in lower case.
     """
-    hunt = _Hunt(plan, mutants)
+    runs = _MutantRuns(plan, mutants)
     if real is not None:
         # A mutant that returns what the gold may return by chance is not told apart there.
-        hunt.strike(real, [allowed(real, plan, Limits()), *by_chance(real, plan, Limits())])
-    asked = set(hunt.alive)
+        runs.strike(
+            real,
+            [allowed_results(real, plan, QueryLimits()), *alternative_results(real, plan, QueryLimits())],
+        )
+    asked = set(runs.alive)
     patience, least = (PATIENCE, CANDIDATES) if real is None else (PATIENCE_BESIDE_REAL, PATIENCE_BESIDE_REAL)
     fruitless = 0
     for number in count():
-        wanted = {index for index in hunt.alive if not spared[index]}
+        wanted = {index for index in runs.alive if not spared[index]}
         if not wanted and (real is not None or number >= CANDIDATES):
             break
         if number >= least and fruitless >= patience:
             break
         before = len(wanted)
-        hunt.consider(number, build(number, False), asked if number < CANDIDATES else wanted)
-        fruitless = 0 if len(wanted & hunt.alive) < before else fruitless + 1
-    wanted = asked - hunt.alive - hunt.broken
-    kept = _cover(hunt.pool, wanted)
-    survivors = (hunt.alive | _uncovered(kept, wanted)) - hunt.broken
+        runs.consider(number, build(number, False), asked if number < CANDIDATES else wanted)
+        fruitless = 0 if len(wanted & runs.alive) < before else fruitless + 1
+    wanted = asked - runs.alive - runs.broken
+    kept = _cover(runs.pool, wanted)
+    survivors = (runs.alive | _uncovered(kept, wanted)) - runs.broken
     images = [candidate.image for candidate in kept]
     if real is None:
         # An answer may read any table. Filling them all takes long, and mutants do not read them.
-        chosen = _with_spare(hunt.pool, kept, tables)
+        chosen = _with_spare(runs.pool, kept, tables)
         numbers = [candidate.number for candidate in chosen]
         if not any(candidate.shows_rows for candidate in chosen):
             # An answer that returns nothing must not be right for want of a database that is not chance.
-            numbers += hunt.unstable[:UNSTABLE_KEPT]
+            numbers += runs.unstable[:UNSTABLE_KEPT]
         images = [build(number, True) for number in numbers]
-    return Choice(
+    return Selection(
         images,
-        Counter(mutant.kind for index, mutant in enumerate(mutants) if index not in hunt.broken),
+        Counter(mutant.kind for index, mutant in enumerate(mutants) if index not in runs.broken),
         [mutants[index] for index in sorted(survivors)],
     )
 
 
-class _Hunt:
+class _MutantRuns:
     """Candidates and what they kill. `broken` are mutants that are no queries: they measure nothing."""
 
     def __init__(self, plan: GoldPlan, mutants: Sequence[Mutant]) -> None:
@@ -123,8 +126,8 @@ class _Hunt:
         """Try a candidate; one on which the gold query's own result is a matter of chance is put aside."""
         with closing(engine.open_image(image)) as connection:
             try:
-                expected = allowed(connection, self._plan, MUTANT_LIMITS)
-                if not is_stable(image, self._plan, expected, MUTANT_LIMITS):
+                expected = allowed_results(connection, self._plan, MUTANT_LIMITS)
+                if not is_deterministic(image, self._plan, expected, MUTANT_LIMITS):
                     self.unstable.append(number)
                     return
             except QueryError:
@@ -155,7 +158,7 @@ def _cover(pool: Sequence[_Candidate], wanted: set[int]) -> list[_Candidate]:
     """Greedy set cover; of equals those that show rows at all, then the earliest."""
     kept: list[_Candidate] = []
     left = set(wanted)
-    while left and len(kept) < MOST_KEPT:
+    while left and len(kept) < MAX_KEPT:
         best = max(pool, key=lambda one: (len(one.killed & left), one.shows_rows, -one.number))
         if not best.killed & left:
             break
@@ -165,9 +168,9 @@ def _cover(pool: Sequence[_Candidate], wanted: set[int]) -> list[_Candidate]:
 
 
 def _with_spare(pool: Sequence[_Candidate], kept: Sequence[_Candidate], tables: Set[str]) -> list[_Candidate]:
-    """`kept`, the database with the most of each trait, and then those that kill most, up to LEAST_KEPT."""
+    """`kept`, the database with the most of each trait, and then those that kill most, up to MIN_KEPT."""
     found = {candidate.number: candidate for candidate in kept}
-    traits = {one.number: traits_of(one.image, tables, one.expected) for one in pool}
+    traits = {one.number: database_traits(one.image, tables, one.expected) for one in pool}
     for trait in fields(Traits) if pool else ():
         # Where the gold shows no row, an answer's further conditions take none away: such databases come last.
         amounts = {one.number: (one.shows_rows, getattr(traits[one.number], trait.name)) for one in pool}
@@ -175,7 +178,7 @@ def _with_spare(pool: Sequence[_Candidate], kept: Sequence[_Candidate], tables: 
         if getattr(traits[best.number], trait.name):
             found[best.number] = best
     for one in sorted(pool, key=lambda one: (not one.shows_rows, -len(one.killed), one.number)):
-        if len(found) >= LEAST_KEPT:
+        if len(found) >= MIN_KEPT:
             break
         found[one.number] = one
     return list(found.values())

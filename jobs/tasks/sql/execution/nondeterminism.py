@@ -27,7 +27,7 @@ _MAX_PARSED_CHARACTERS = 20_000
 
 
 @lru_cache(maxsize=64)
-def decided(sql: str) -> tuple[str, ...]:
+def resolved_variants(sql: str) -> tuple[str, ...]:
     """The query with chance decided in two ways, or nothing where there is nothing to decide.
 
     A LIMIT at the top level is left alone: see compare.py. The texts may be no queries where the
