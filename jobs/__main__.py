@@ -77,7 +77,6 @@ def main() -> int:
     except Failure as failure:
         if verb in ("rehearse", "verify"):
             return told.tell(failure, verb)
-        # A stage's log, and what `plan` reads of `count`.
         print(failure.text(), file=sys.stderr)
         return failure.exit_code
 
