@@ -10,6 +10,7 @@ from typing import Any
 from jobs.report.compare import compare, mean_measure
 from jobs.stage import StageContext, read_jsonl
 from jobs.tasks.rows import Row, read_rows
+from launcher.spec.plan import stage_name
 from launcher.spec.results import (
     ContenderResult,
     DataResult,
@@ -21,10 +22,11 @@ from launcher.spec.results import (
     SeedResult,
     Tokens,
 )
-from launcher.spec.stages import ReportContender, ReportSettings
+from launcher.spec.stages import ReportContender, ReportSettings, StageKind
 
 #: Questions shown side by side; chosen by disagreement first, then in the data's order.
 SAMPLES_SHOWN = 8
+_TRAINING_KINDS: tuple[StageKind, ...] = ("train", "tune")
 
 
 class _Answers:
@@ -33,27 +35,24 @@ class _Answers:
     def __init__(self, context: StageContext, contender: ReportContender) -> None:
         self.contender = contender
         self.seeds: tuple[int | None, ...] = contender.seeds or (None,)
-        suffixes = [contender.name if seed is None else f"{contender.name}-s{seed}" for seed in self.seeds]
         self.summaries: list[dict[str, Any]] = []
         self.scores: list[list[dict[str, Any]]] = []
         self.predictions: list[dict[str, Any]] = []
         self.trainings: list[dict[str, Any] | None] = []
         self.curves: list[list[LossPoint]] = []
-        for suffix in suffixes:
-            score = context.input(f"score-{suffix}")
+        for seed in self.seeds:
+            score = context.input(stage_name("score", contender.name, seed))
             self.summaries.append(json.loads(score.path("summary.json").read_bytes()))
             self.scores.append(read_jsonl(score.path("scores.jsonl")))
             self.predictions.append(
-                json.loads(context.input(f"predict-{suffix}").path("prediction.json").read_bytes())
+                json.loads(
+                    context.input(stage_name("predict", contender.name, seed))
+                    .path("prediction.json")
+                    .read_bytes()
+                )
             )
-            trained = next(
-                (
-                    context.input(role)
-                    for kind in ("train", "tune")
-                    if context.has_input(role := f"{kind}-{suffix}")
-                ),
-                None,
-            )
+            roles = [stage_name(kind, contender.name, seed) for kind in _TRAINING_KINDS]
+            trained = next((context.input(role) for role in roles if context.has_input(role)), None)
             self.trainings.append(json.loads(trained.path("training.json").read_bytes()) if trained else None)
             self.curves.append(
                 [_loss_point(point) for point in read_jsonl(trained.path("curve.jsonl"))] if trained else []

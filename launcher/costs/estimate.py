@@ -101,7 +101,7 @@ def another_way(plan: Plan, estimates: list[StageEstimate]) -> str:
     """What to change for the first problem of `estimates`, as options of the same command."""
     one = next(one for one in estimates if one.problem)
     stage = plan.stage(one.stage)
-    contender = f"--set contenders[{_contender(stage)}]"
+    contender = f"--set contenders[{stage.contender}]"
     if isinstance(stage.typed_settings(), TuneSettings | HostedPredictSettings):
         return (
             f"rehearse it: {contender}.provider=rehearsal; or name a model whose prices are known or stand in the "
@@ -249,7 +249,7 @@ def _weights_gib(source: ModelSource) -> float:
 def _shape(plan: Plan, stage: Stage) -> catalog.Shape | None:
     """The shape of a stage's model: by its short name, or by where its weights come from; None where unknown."""
     names = {contender["name"]: contender["model"] for contender in plan.experiment["contenders"]}
-    model = catalog.models().get(names.get(_contender(stage), ""))
+    model = catalog.models().get(names.get(stage.contender or "", ""))
     if model is None:
         fetch = plan.stage(stage.needs["model"]).typed_settings()
         # A revision of one's own changes the weights' values, not their shape.
@@ -265,12 +265,6 @@ def _catalogued(source: ModelSource | HubData) -> catalog.CatalogModel | None:
         if wanted == [model.source["kind"], *(model.source.get(name) for name in named)]:
             return model
     return None
-
-
-def _contender(stage: Stage) -> str:
-    name = stage.name.partition("-")[2]
-    head, dash, seed = name.rpartition("-s")
-    return head if dash and seed.isdigit() else name
 
 
 def _fit(needed_gib: float, available_gib: float | None, kind: str) -> str | None:

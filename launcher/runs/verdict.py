@@ -52,7 +52,7 @@ def build(plan: Plan, store: Store, receipt: dict[str, Any]) -> dict[str, Any]:
         results = Results.model_validate_json(path.read_bytes())
     except ValueError as error:
         raise Failure(Reason.CORRUPT_ARTIFACT, f"not results: {error}", where=str(path)) from None
-    costs = [_cost(contender, results, receipt) for contender in results.contenders]
+    costs = [_cost(plan, contender, results, receipt) for contender in results.contenders]
     verdict = Verdict(
         run_id=plan.run_id,
         summary=_summary(results),
@@ -64,13 +64,12 @@ def build(plan: Plan, store: Store, receipt: dict[str, Any]) -> dict[str, Any]:
     return verdict.model_dump(mode="json")
 
 
-def _cost(contender: ContenderResult, results: Results, receipt: dict[str, Any]) -> ContenderCost:
-    suffixes = {contender.name, *(f"{contender.name}-s{seed.seed}" for seed in contender.seeds)}
+def _cost(plan: Plan, contender: ContenderResult, results: Results, receipt: dict[str, Any]) -> ContenderCost:
     rehearsed = contender.rehearsed_by is not None
     figure = "would_have_cost_usd" if rehearsed else "usd"
 
     def lines(*kinds: str) -> list[dict[str, Any]]:
-        names = {f"{kind}-{suffix}" for kind in kinds for suffix in suffixes}
+        names = {s.name for s in plan.stages if s.kind in kinds and s.contender == contender.name}
         return [line for line in receipt["stages"] if line["stage"] in names]
 
     def usd(found: list[dict[str, Any]]) -> float | None:

@@ -1,4 +1,4 @@
-"""The plan: an experiment resolved to the last detail and frozen, and the keys that name its parts.
+"""The plan: an experiment resolved to the last detail and frozen, with its stage keys and run id.
 
 A stage's key hashes its kind, that kind's version, its settings, its outside inputs and the keys of its
 upstream stages; the run id hashes all stage keys. `planner` makes plans, `parse` reads and checks them.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import ValidationError
 
@@ -27,7 +27,7 @@ FORMAT = 1
 
 
 class Resources(Strict):
-    """What a stage asks of its machine; placement only, never hashed."""
+    """What a stage requests of its machine. Placement: never hashed."""
 
     device: str = "cpu"
     gpus: int = 0
@@ -37,7 +37,11 @@ class Resources(Strict):
 
 
 class Stage(Strict):
-    """One batch job. `needs` maps a role ("data", "model", "adapter", …) to the stage that fills it."""
+    """One batch job. `needs` maps a role ("data", "model", "adapter", …) to the stage that fills it.
+
+    `contender`, `seed` and `evaluation` say what the stage is for; they are not hashed (settings and upstream
+    keys hold what can change its output). A fetch that contenders share has the first one's name.
+    """
 
     name: str
     kind: StageKind
@@ -47,9 +51,13 @@ class Stage(Strict):
     inputs: dict[str, str]  # path inside the named data -> sha256
     settings: dict[str, Any]
     resources: Resources = Resources()
+    contender: str | None = None
+    seed: int | None = None
+    #: None: the experiment's only one.
+    evaluation: str | None = None
 
     def typed_settings(self) -> Settings:
-        """The settings as their kind's model. Raises Failure(BAD_EXPERIMENT) where they do not fit."""
+        """The settings as their kind's model. Raises Failure(BAD_EXPERIMENT) if they do not validate."""
         try:
             settings: Settings = SETTINGS[self.kind].validate_json(json.dumps(self.settings))
             return settings
@@ -62,8 +70,16 @@ class Stage(Strict):
             ) from None
 
 
+def stage_name(
+    kind: StageKind, contender: str | None = None, seed: int | None = None, evaluation: str | None = None
+) -> str:
+    """The name of a stage: `train-lora-s1`. Names are composed here and never parsed."""
+    parts = (kind, contender, None if seed is None else f"s{seed}", evaluation)
+    return "-".join(part for part in parts if part)
+
+
 def needs_torch(stage: Stage) -> bool:
-    """Whether a stage runs a model or converts its weights: what the trainer's image is for."""
+    """Whether a stage runs a model or converts its weights, and so needs the trainer's image."""
     settings = stage.typed_settings()
     if isinstance(settings, TuneSettings | HostedPredictSettings):
         return settings.rehearsal is not None
@@ -73,7 +89,7 @@ def needs_torch(stage: Stage) -> bool:
 
 
 class Plan(Strict):
-    """An experiment resolved to the last detail. Stages stand in an order in which they could run."""
+    """An experiment resolved to the last detail. Stages are in topological order."""
 
     format: Literal[1] = 1
     run_id: str
@@ -89,12 +105,15 @@ class Plan(Strict):
         raise Failure(Reason.NOT_FOUND, f"the plan has no stage '{name}'; it has {known}", where=self.run_id)
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON with a newline at the end: what is compared and mounted."""
+        """Canonical JSON with a newline at the end, as it is mounted and compared."""
         return canonical(self.model_dump(mode="json")) + b"\n"
 
 
 def parse(data: bytes | str, where: str) -> Plan:
-    """A Plan from its bytes. Raises Failure where it is malformed, newer, or its keys do not fit its content."""
+    """A Plan from its bytes, also from those that an older launcher wrote.
+
+    Raises Failure if it is malformed or newer, or if its keys or names do not match its content.
+    """
     try:
         document = json.loads(data)
         if (
@@ -108,7 +127,7 @@ def parse(data: bytes | str, where: str) -> Plan:
                 where=where,
                 next_step="pip install --upgrade tuneyard",
             )
-        plan = Plan.model_validate_json(data)
+        plan = _with_subjects(Plan.model_validate_json(data))
     except ValidationError as error:
         raise Failure(
             Reason.BAD_EXPERIMENT, "not a plan", where=where, problems=tuple(describe(error))
@@ -128,19 +147,45 @@ def parse(data: bytes | str, where: str) -> Plan:
         except KeyError as error:
             raise Failure(
                 Reason.BAD_EXPERIMENT,
-                f"stage {stage.name} needs {error}, which is not before it",
+                f"stage {stage.name} needs {error}, which does not precede it",
                 where=where,
             ) from None
         if expected != stage.key:
             raise Failure(
-                Reason.BAD_EXPERIMENT, f"the key of stage {stage.name} does not fit its content", where=where
+                Reason.BAD_EXPERIMENT,
+                f"the key of stage {stage.name} does not match its content",
+                where=where,
+            )
+        if stage.contender and stage.name != stage_name(
+            stage.kind, stage.contender, stage.seed, stage.evaluation
+        ):
+            raise Failure(
+                Reason.BAD_EXPERIMENT,
+                f"the name of stage {stage.name} does not match its contender, seed and evaluation",
+                where=where,
             )
         if stage.name in keys:
-            raise Failure(Reason.BAD_EXPERIMENT, f"two stages are called {stage.name}", where=where)
+            raise Failure(Reason.BAD_EXPERIMENT, f"two stages are named {stage.name}", where=where)
         keys[stage.name] = stage.key
     if plan.run_id != run_id(str(plan.experiment.get("name")), plan.stages):
-        raise Failure(Reason.BAD_EXPERIMENT, "the run id does not fit the stages", where=where)
+        raise Failure(Reason.BAD_EXPERIMENT, "the run id does not match the stages", where=where)
     return plan
+
+
+def _with_subjects(plan: Plan) -> Plan:
+    """The plan with contender and seed in every stage: plans of older launchers have only names."""
+    if any(stage.contender for stage in plan.stages):
+        return plan
+    seeds = (None, *plan.experiment.get("seeds", ()))
+    names = [contender["name"] for contender in plan.experiment.get("contenders", ())]
+    subjects = {
+        (kind, stage_name(kind, name, seed)): {"contender": name, "seed": seed}
+        for kind in get_args(StageKind)
+        for seed in reversed(seeds)
+        for name in names
+    }
+    stages = (stage.model_copy(update=subjects.get((stage.kind, stage.name), {})) for stage in plan.stages)
+    return plan.model_copy(update={"stages": tuple(stages)})
 
 
 def canonical(value: Any) -> bytes:
@@ -153,13 +198,13 @@ def canonical(value: Any) -> bytes:
 def stage_key(
     kind: str, version: int, settings: dict[str, Any], inputs: dict[str, str], upstream: dict[str, str]
 ) -> str:
-    """64 hex digits that change exactly when the stage's output may."""
+    """64 hex digits that change if and only if the stage's output may."""
     content = {"kind": kind, "version": version, "settings": settings, "inputs": inputs, "upstream": upstream}
     return hashlib.sha256(canonical(content)).hexdigest()
 
 
 def run_id(experiment_name: str, stages: tuple[Stage, ...]) -> str:
-    """What names a run: the experiment, and a hash over all stage keys in any order."""
+    """The experiment's name and a hash over all stage keys, in any order."""
     keys = hashlib.sha256(canonical(sorted(stage.key for stage in stages))).hexdigest()
     return f"{experiment_name}-{keys[:8]}"
 
@@ -173,4 +218,5 @@ __all__ = [
     "parse",
     "run_id",
     "stage_key",
+    "stage_name",
 ]

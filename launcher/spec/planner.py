@@ -1,7 +1,6 @@
-"""Experiment -> Plan: pure, the same bytes on any machine and any day.
+"""Experiment and lock -> Plan. Pure: the same bytes on any machine and any day.
 
-Nothing here reads a file, opens a connection or reads the clock; names were resolved to digests before
-(see `lock`).
+Reads no file, no clock and no network; the lock holds the digests of all names.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from launcher.spec.contenders import (
 )
 from launcher.spec.experiment import Experiment
 from launcher.spec.lock import Lock
-from launcher.spec.plan import Plan, Resources, Stage, run_id, stage_key
+from launcher.spec.plan import Plan, Resources, Stage, run_id, stage_key, stage_name
 from launcher.spec.stages import (
     VERSIONS,
     FetchSettings,
@@ -34,17 +33,18 @@ from launcher.spec.stages import (
 
 
 class _Builder:
-    """Collects stages in order; a stage whose key is there already is shared, not added."""
+    """Collects stages in order. Fetches with equal keys are one stage, which contenders share."""
 
     def __init__(self) -> None:
         self.stages: list[Stage] = []
 
     def add(
         self,
-        name: str,
         kind: StageKind,
         settings: Settings,
         *,
+        contender: str | None = None,
+        seed: int | None = None,
         needs: dict[str, Stage] | None = None,
         inputs: dict[str, str] | None = None,
         resources: Resources | None = None,
@@ -56,7 +56,7 @@ class _Builder:
             if stage.key == key and kind == "fetch":
                 return stage
         stage = Stage(
-            name=name,
+            name=stage_name(kind, contender, seed),
             kind=kind,
             version=VERSIONS[kind],
             key=key,
@@ -64,16 +64,15 @@ class _Builder:
             inputs=inputs or {},
             settings=plain,
             resources=resources or Resources(),
+            contender=contender,
+            seed=seed,
         )
         self.stages.append(stage)
         return stage
 
 
 def plan(experiment: Experiment, lock: Lock) -> Plan:
-    """Resolve `experiment` with the digests of `lock`. Pure.
-
-    Raises Failure(MISSING_INPUT) where the lock lacks a digest.
-    """
+    """The plan of `experiment` with the digests of `lock`. Raises Failure(MISSING_INPUT) if a digest is missing."""
     builder = _Builder()
     prepare = _prepare(builder, experiment, lock)
     scored: dict[str, Stage] = {}
@@ -84,7 +83,6 @@ def plan(experiment: Experiment, lock: Lock) -> Plan:
         scored.update(_open_contender(builder, experiment, contender, prepare, lock))
     baseline = experiment.baseline or experiment.contenders[0].name
     builder.add(
-        "report",
         "report",
         ReportSettings(
             experiment=experiment.name,
@@ -107,7 +105,7 @@ def plan(experiment: Experiment, lock: Lock) -> Plan:
     stages = tuple(builder.stages)
     return Plan(
         run_id=run_id(experiment.name, stages),
-        # What is never hashed must not be in these bytes either: the same run has the same plan.
+        # Without what is never hashed: equal runs have equal plans.
         experiment=experiment.model_dump(mode="json", exclude={"budget_usd", "description"}),
         lock=lock.model_dump(mode="json"),
         stages=stages,
@@ -117,9 +115,8 @@ def plan(experiment: Experiment, lock: Lock) -> Plan:
 def _prepare(builder: _Builder, experiment: Experiment, lock: Lock) -> Stage:
     needs: dict[str, Stage] = {}
     if lock.data_source is not None:
-        needs["source"] = builder.add("fetch", "fetch", FetchSettings(source=lock.data_source))
+        needs["source"] = builder.add("fetch", FetchSettings(source=lock.data_source))
     return builder.add(
-        "prepare",
         "prepare",
         PrepareSettings(task=experiment.task, data=experiment.data),
         needs=needs,
@@ -134,10 +131,10 @@ def _open_contender(
     prepare: Stage,
     lock: Lock,
 ) -> dict[str, Stage]:
-    """Add fetch, train, predict and score of one open contender; returns role -> stage for the report."""
+    """Add the stages of an open contender (fetch, train, predict, score); returns role -> stage for the report."""
     locked = lock.model(contender.model)
     fetch = builder.add(
-        f"fetch-{contender.name}", "fetch", FetchSettings(source=locked.source), inputs=locked.files
+        "fetch", FetchSettings(source=locked.source), contender=contender.name, inputs=locked.files
     )
     hardware = contender.hardware
     resources = Resources(
@@ -149,20 +146,19 @@ def _open_contender(
     )
     roles: dict[str, Stage] = {}
     for seed in experiment.seeds if isinstance(contender, LoraContender) else (None,):
-        suffix = contender.name if seed is None else f"{contender.name}-s{seed}"
         needs = {"data": prepare, "model": fetch}
         if isinstance(contender, LoraContender) and seed is not None:
             train = builder.add(
-                f"train-{suffix}",
                 "train",
                 _train_settings(experiment, contender, seed),
+                contender=contender.name,
+                seed=seed,
                 needs=needs,
                 resources=resources,
             )
-            roles[f"train-{suffix}"] = train
+            roles[train.name] = train
             needs = {**needs, "adapter": train}
         predict = builder.add(
-            f"predict-{suffix}",
             "predict",
             PredictSettings(
                 task=experiment.task,
@@ -171,11 +167,13 @@ def _open_contender(
                 threads=hardware.threads,
                 device=hardware.device,
             ),
+            contender=contender.name,
+            seed=seed,
             needs=needs,
-            # Answering needs no second node: a replica fits where training fitted.
+            # One node: a replica fits on every node that training fits on.
             resources=resources.model_copy(update={"nodes": 1, "gpus": min(resources.gpus, 1)}),
         )
-        roles.update(_score(builder, experiment, suffix, prepare, predict, lock))
+        roles.update(_score(builder, experiment, prepare, predict, lock))
     return roles
 
 
@@ -186,18 +184,17 @@ def _hosted_contender(
     prepare: Stage,
     lock: Lock,
 ) -> dict[str, Stage]:
-    """Add fetch (of a stand-in), tune, predict and score of one hosted contender; role -> stage for the report."""
+    """Add the stages of a hosted contender (stand-in, tune, predict, score); returns role -> stage for the report."""
     rehearsed = contender.rehearsed
     needs, resources = {"data": prepare}, Resources(device="hosted")
     if rehearsed is not None:
         locked = lock.model(rehearsed.stand_in)
         needs["model"] = builder.add(
-            f"fetch-{contender.name}", "fetch", FetchSettings(source=locked.source), inputs=locked.files
+            "fetch", FetchSettings(source=locked.source), contender=contender.name, inputs=locked.files
         )
         resources = Resources(device="cpu", cpus=rehearsed.threads, memory_gib=rehearsed.memory_gib)
     roles: dict[str, Stage] = {}
     for seed in experiment.seeds if isinstance(contender, HostedContender) else (None,):
-        suffix = contender.name if seed is None else f"{contender.name}-s{seed}"
         answering = dict(needs)
         if isinstance(contender, HostedContender) and seed is not None:
             settings = TuneSettings(
@@ -210,10 +207,16 @@ def _hosted_contender(
                 learning_rate_multiplier=contender.learning_rate_multiplier,
                 seed=seed,
             )
-            tune = builder.add(f"tune-{suffix}", "tune", settings, needs=needs, resources=resources)
-            roles[f"tune-{suffix}"] = answering["tuned"] = tune
+            tune = builder.add(
+                "tune",
+                settings,
+                contender=contender.name,
+                seed=seed,
+                needs=needs,
+                resources=resources,
+            )
+            roles[tune.name] = answering["tuned"] = tune
         predict = builder.add(
-            f"predict-{suffix}",
             "predict",
             HostedPredictSettings(
                 task=experiment.task,
@@ -224,30 +227,33 @@ def _hosted_contender(
                 batch=contender.batched,
                 shots=contender.shots if isinstance(contender, HostedPromptedContender) else 0,
             ),
+            contender=contender.name,
+            seed=seed,
             needs=answering,
             resources=resources,
         )
-        roles.update(_score(builder, experiment, suffix, prepare, predict, lock))
+        roles.update(_score(builder, experiment, prepare, predict, lock))
     return roles
 
 
 def stand_in(contender: Contender) -> str | None:
-    """The open model that a rehearsed contender's answers come from; None for everybody else."""
+    """The open model that answers for a rehearsed contender; None for other contenders."""
     rehearsed = contender.rehearsed if isinstance(contender, HostedModel) else None
     return rehearsed.stand_in if rehearsed else None
 
 
 def _score(
-    builder: _Builder, experiment: Experiment, suffix: str, prepare: Stage, predict: Stage, lock: Lock
+    builder: _Builder, experiment: Experiment, prepare: Stage, predict: Stage, lock: Lock
 ) -> dict[str, Stage]:
     score = builder.add(
-        f"score-{suffix}",
         "score",
         ScoreSettings(task=experiment.task, scorers=experiment.scorers),
+        contender=predict.contender,
+        seed=predict.seed,
         needs={"data": prepare, "predictions": predict},
         inputs=lock.scorer_files,
     )
-    return {f"predict-{suffix}": predict, f"score-{suffix}": score}
+    return {predict.name: predict, score.name: score}
 
 
 def _train_settings(experiment: Experiment, contender: LoraContender, seed: int) -> TrainSettings:

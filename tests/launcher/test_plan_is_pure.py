@@ -1,4 +1,4 @@
-"""The same experiment is the same plan and the same run: on any machine, any day, from any directory."""
+"""Plans are pure: equal experiments give equal bytes and run ids on any machine, day and directory."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from launcher.spec.plan import Plan, parse
 from launcher.spec.planner import plan
 from launcher.spec.stages import VERSIONS, HubModel
 
-#: Run ids of the built-in experiments. If one changes, finished work is not found again by
-#: anybody: change these lines only together with what was meant to change the identity.
+#: Run ids of the built-in experiments. A changed id orphans all finished work: change these lines only together
+#: with an intended change of identity.
 GOLDEN_RUN_IDS = {
     ("sql", "smoke"): "sql-6de6da13",
     ("sql", "demo"): "sql-bf93a9e4",
@@ -36,9 +36,9 @@ _PLAN_SCRIPT = """
 import sys, time
 if sys.argv[1] != "now":
     time.time = lambda: float(sys.argv[1])
-from launcher.experiment import load
-from launcher.plan import plan
-from launcher.resolve import resolve
+from launcher.resolve.resolver import resolve
+from launcher.spec.loading import load
+from launcher.spec.planner import plan
 made = resolve(load("sql", profile="demo"))
 sys.stdout.buffer.write(plan(made.experiment, made.lock).to_bytes())
 """
@@ -57,7 +57,7 @@ def test_built_in_experiments_keep_their_run_ids(names: tuple[str, str]) -> None
 @pytest.mark.parametrize(
     ("hash_seed", "moment", "zone"), [("1", "now", "UTC"), ("4242", "4102444800", "Asia/Kathmandu")]
 )
-def test_another_process_directory_hash_seed_and_date_give_the_same_bytes(
+def test_plan_bytes_do_not_depend_on_process_directory_hash_seed_or_date(
     tmp_path: Path, hash_seed: str, moment: str, zone: str
 ) -> None:
     made = resolve(load("sql", profile="demo"))
@@ -79,7 +79,7 @@ def test_another_process_directory_hash_seed_and_date_give_the_same_bytes(
     assert done.stdout == plan(made.experiment, made.lock).to_bytes()
 
 
-def test_a_model_directory_is_called_by_its_content_not_by_its_place(tmp_path: Path) -> None:
+def test_model_directory_is_identified_by_its_content_not_its_path(tmp_path: Path) -> None:
     plans = []
     for place in ("here", "there"):
         directory = tmp_path / place / "model"
@@ -93,7 +93,7 @@ def test_a_model_directory_is_called_by_its_content_not_by_its_place(tmp_path: P
     assert str(tmp_path).encode() not in plans[0].to_bytes()
 
 
-def test_stages_stand_in_an_order_in_which_they_could_run() -> None:
+def test_stages_are_in_topological_order() -> None:
     made = make_plan(contenders=[UNTUNED, LORA, {**LORA, "name": "b"}, HOSTED], seeds=[1, 2])
     seen: set[str] = set()
     for stage in made.stages:
@@ -103,7 +103,7 @@ def test_stages_stand_in_an_order_in_which_they_could_run() -> None:
     assert made.stages[-1].name == "report"
 
 
-def test_names_fit_where_kubernetes_puts_them() -> None:
+def test_stage_names_fit_kubernetes_limits() -> None:
     name, seed = "abcdefghijkl", 2**32 - 1
     made = make_plan(
         name="a" * 16,
@@ -159,7 +159,7 @@ def with_dependents(made: Plan, names: set[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("assignment", HASHED)
-def test_a_setting_changes_the_keys_of_its_stage_and_of_what_depends_on_it_and_no_other(
+def test_setting_changes_keys_of_its_stage_and_dependents_only(
     assignment: str,
 ) -> None:
     before, after = keys(make_plan()), keys(changed(assignment))
@@ -170,7 +170,7 @@ def test_a_setting_changes_the_keys_of_its_stage_and_of_what_depends_on_it_and_n
 
 @given(st.sets(st.sampled_from([*HASHED, *NOT_HASHED])))
 @settings(deadline=None, max_examples=60)
-def test_a_run_is_another_exactly_when_a_hashed_setting_changed(assignments: set[str]) -> None:
+def test_run_id_changes_iff_a_hashed_setting_changes(assignments: set[str]) -> None:
     made = changed(*sorted(assignments))
     assert (made.run_id != make_plan().run_id) == bool(assignments & set(HASHED))
 
@@ -182,7 +182,7 @@ def test_budget_and_description_change_no_byte(budget_usd: float, description: s
     assert made.to_bytes() == make_plan().to_bytes()
 
 
-def test_one_added_contender_reuses_every_other_stage() -> None:
+def test_added_contender_reuses_every_other_stage() -> None:
     before = keys(make_plan())
     after = keys(make_plan(contenders=[UNTUNED, LORA, {**LORA, "name": "more", "lora": {"r": 2}}]))
     assert {name for name in before if before[name] != after[name]} == {"report"}
@@ -193,7 +193,7 @@ def test_contenders_of_one_model_share_its_fetch() -> None:
 
 
 @pytest.mark.parametrize("kind", ["fetch", "prepare", "train", "predict", "score", "report"])
-def test_a_raised_version_changes_its_stages_and_their_dependents_only(
+def test_raised_stage_version_changes_its_stages_and_dependents_only(
     monkeypatch: pytest.MonkeyPatch, kind: Any
 ) -> None:
     before = make_plan()
@@ -205,7 +205,7 @@ def test_a_raised_version_changes_its_stages_and_their_dependents_only(
     )
 
 
-def test_another_revision_of_a_model_is_another_run() -> None:
+def test_model_revision_changes_the_run_id() -> None:
     runs = set()
     for revision in ("a" * 40, "b" * 40):
         lock = Lock(
@@ -215,9 +215,38 @@ def test_another_revision_of_a_model_is_another_run() -> None:
     assert len(runs) == 2
 
 
-def test_a_plan_is_read_back_as_it_was_written() -> None:
+def test_plan_round_trips() -> None:
     made = make_plan()
     assert parse(made.to_bytes(), "plan.json").to_bytes() == made.to_bytes()
+
+
+def test_stages_carry_contender_and_seed() -> None:
+    made = make_plan(contenders=[UNTUNED, LORA, HOSTED], seeds=[1, 2])
+    subjects = {stage.name: (stage.contender, stage.seed) for stage in made.stages}
+    assert subjects["prepare"] == subjects["report"] == (None, None)
+    assert subjects["predict-untuned"] == ("untuned", None)
+    assert subjects["train-lora-s2"] == subjects["score-lora-s2"] == ("lora", 2)
+    assert subjects["tune-hosted-s1"] == ("hosted", 1)
+
+
+@pytest.mark.parametrize("contender", ["s1", "a-b", "train"])
+def test_contender_is_not_parsed_from_the_stage_name(contender: str) -> None:
+    made = make_plan(contenders=[{**UNTUNED, "name": contender}], seeds=[1])
+    assert {(stage.contender, stage.seed) for stage in made.stages if stage.contender} == {(contender, None)}
+
+
+def _without_subjects(made: Plan) -> dict[str, Any]:
+    """The plan as launchers wrote it before stages had `contender`, `seed` and `evaluation`."""
+    value: dict[str, Any] = json.loads(made.to_bytes())
+    for stage in value["stages"]:
+        for added in ("contender", "seed", "evaluation"):
+            del stage[added]
+    return value
+
+
+def test_plan_of_an_older_launcher_is_read_as_the_same_plan() -> None:
+    made = make_plan(contenders=[UNTUNED, LORA, HOSTED], seeds=[1, 2])
+    assert parse(json.dumps(_without_subjects(made)), "plan.json") == made
 
 
 def _tampered() -> dict[str, Any]:
@@ -245,14 +274,19 @@ def _tampered() -> dict[str, Any]:
     def doubled(value: dict[str, Any]) -> None:
         value["stages"].append(value["stages"][0])
 
+    def name(value: dict[str, Any]) -> None:
+        value["stages"][-2]["contender"] = "untuned"
+
     def extra(value: dict[str, Any]) -> None:
         value["note"] = "hello"
 
-    return {f.__name__: f for f in (setting, key, version, needs, order, run_id, dropped, doubled, extra)}
+    return {
+        f.__name__: f for f in (setting, key, version, needs, order, run_id, dropped, doubled, name, extra)
+    }
 
 
 @pytest.mark.parametrize("change", _tampered().values(), ids=_tampered())
-def test_a_tampered_plan_is_refused(change: Any) -> None:
+def test_tampered_plan_is_refused(change: Any) -> None:
     value = json.loads(make_plan().to_bytes())
     change(value)
     with pytest.raises(Failure) as caught:
@@ -261,18 +295,18 @@ def test_a_tampered_plan_is_refused(change: Any) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff", b'{"format": 1}', b"[" * 100_000])
-def test_what_is_no_plan_is_refused(data: bytes) -> None:
+def test_malformed_plan_is_refused(data: bytes) -> None:
     with pytest.raises(Failure) as caught:
         parse(data, "plan.json")
     assert caught.value.reason is Reason.BAD_EXPERIMENT
 
 
-def test_a_newer_plan_says_to_upgrade() -> None:
+def test_newer_plan_format_says_to_upgrade() -> None:
     with pytest.raises(Failure, match="plan format 9 is newer") as caught:
         parse(b'{"format": 9, "shape": "unknown"}', "plan.json")
     assert caught.value.reason is Reason.UNSUPPORTED
 
 
-def test_a_model_the_lock_lacks_is_named() -> None:
+def test_model_missing_from_the_lock_is_named() -> None:
     with pytest.raises(Failure, match="the lock has no model 'random-llama'"):
         plan(Experiment.model_validate(document()), Lock())

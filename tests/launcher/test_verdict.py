@@ -54,7 +54,7 @@ def document(text: str = "SELECT 1", **lines: dict[str, Any]) -> dict[str, Any]:
         summary=verdict._summary(results),
         results_digest=results.digest(),
         results=results,
-        costs=[verdict._cost(contender, results, paid) for contender in results.contenders],
+        costs=[verdict._cost(plan, contender, results, paid) for contender in results.contenders],
         receipt=paid,
     )
     return made.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""The smallest experiment, its plan and its results, made without a file, a network or the heavy side."""
+"""The smallest experiment with its plan and results, made without files, network or `jobs`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def make_plan(**changes: Any) -> Plan:
 
 
 def make_results(text: str = "SELECT 1") -> Results:
-    """Results as a report stage would give them; `text` stands wherever data or a model speaks."""
+    """Results as a report stage writes them; `text` is every string that comes from data or a model."""
 
     def measure(correct: int) -> Measure:
         return Measure(value=correct / 8, low=0.1, high=0.9, correct=correct, of=8)
@@ -103,7 +103,7 @@ def make_results(text: str = "SELECT 1") -> Results:
 
 
 def commit_everything(plan: Plan, store: DirectoryStore, text: str = "SELECT 1") -> None:
-    """Every stage of `plan` as if it had run: what is left to do is to close the attempt."""
+    """Commit an artifact for every stage of `plan`; only the attempt is left to close."""
     for stage in plan.stages:
         directory = store.root / f"to-commit-{stage.name}"
         directory.mkdir()

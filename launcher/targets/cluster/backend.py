@@ -6,7 +6,6 @@ State is only in the API and the store: whoever builds this object anew sees the
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -350,15 +349,14 @@ class ClusterBackend:
 
     def _memory_advice(self, stage: Stage) -> str:
         """What gives a stage more memory. A rehearsal's memory is part of what is asked: for it the overlay."""
-        subject = re.sub(r"-s\d+$", "", stage.name.removeprefix(f"{stage.kind}-"))
         for contender in self.plan.experiment.get("contenders", []):
             if (
-                contender.get("name") == subject
+                contender.get("name") == stage.contender
                 and contender.get("hardware")
                 and stage.kind in ("train", "predict")
             ):
                 more = 2 * stage.resources.memory_gib
-                return f"launcher retry RUN --set contenders[{subject}].hardware.memory_gib={more}"
+                return f"launcher retry RUN --set contenders[{stage.contender}].hardware.memory_gib={more}"
         return "launcher retry RUN --overlay FILE, with more memory for the container 'stage'"
 
 
