@@ -14,7 +14,7 @@ from launcher.runs.submission import newest_attempt
 from launcher.spec import site
 from launcher.store.runs import Attempt, find
 from launcher.store.selection import open_named_store
-from launcher.targets.target import wait_until_left
+from launcher.targets.runner import wait_until_left
 
 
 @click.command("cancel")

@@ -19,11 +19,11 @@ import click
 from launcher.cli.options import context_option, output_option, refuse_for_this_machine, store_options
 from launcher.cli.show import emit, one_line, table
 from launcher.outcome import DISPOSITIONS, Failure, Reason
+from launcher.runs.preflight import require_shared_store
 from launcher.spec import site
 from launcher.store import open_store
 from launcher.store.directory import explained
 from launcher.store.selection import named_store
-from launcher.targets.target import reached, refuse_what_pods_cannot_reach
 
 if TYPE_CHECKING:
     from launcher.spec.site import SecretKey, Site
@@ -123,8 +123,10 @@ def _of_site(site_path: Path | None, *, needed: bool) -> tuple[Site | None, list
 
 def _of_cluster(facts: Site | None, context: str | None) -> Iterator[Check]:
     """Without `facts` only whether the API server answers: what is to be asked is not known."""
+    from launcher.targets.cluster.client import connect
+
     try:
-        cluster = reached(
+        cluster = connect(
             facts.namespace if facts else None, context, lambda text: click.echo(text, err=True)
         )
         jobs = cluster.list("Job") if facts else []
@@ -183,7 +185,7 @@ def _of_store(address: str, target: str) -> Check:
         # A directory is created by the first run, not by looking; a bucket is there or it is not.
         store = open_store(address, writable=urlparse(address).scheme == "s3")
         if target == "cluster":
-            refuse_what_pods_cannot_reach(store.address)
+            require_shared_store(store.address)
         place = _try_out(store.local_root)
     except Failure as failure:
         return Check("store", False, _told(failure), failure.next_step)

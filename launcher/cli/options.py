@@ -72,9 +72,11 @@ def chosen_target(name: str, facts: site.Site, overlay_path: Path | None, contex
         refuse_for_this_machine({"--overlay": overlay_path, "--context": context})
     overlay = read_mapping(overlay_path) if overlay_path is not None else None
     # Here, because plan and render have no target and start without all that runs on one.
-    from launcher.targets.target import target
+    from launcher.targets.runner import make_target
 
-    return target(name, facts, overlay=overlay, context=context, say=lambda text: click.echo(text, err=True))
+    return make_target(
+        name, facts, overlay=overlay, context=context, say=lambda text: click.echo(text, err=True)
+    )
 
 
 def refuse_for_this_machine(options: Mapping[str, object]) -> None:

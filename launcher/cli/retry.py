@@ -9,10 +9,11 @@ import click
 from launcher.cli import ending
 from launcher.cli.follow import follow
 from launcher.cli.options import chosen_target, cluster_options, output_option, store_options
-from launcher.runs import submission
+from launcher.runs.submission import retry_run
 from launcher.spec import site
-from launcher.store.runs import find
+from launcher.store.runs import Attempt, find
 from launcher.store.selection import open_named_store
+from launcher.targets.runner import Runner
 
 
 @click.command("retry")
@@ -53,16 +54,16 @@ def command(
     """Open another attempt at RUN, whose last one failed or was cancelled. Finished stages are kept."""
     store = open_named_store(store_address, site_path, writable=True)
     facts = site.load(site_path)
-    following = submission.next_attempt(
+    submission = retry_run(
         store, find(store, run), target=target, site=facts, budget_usd=budget_usd, sets=sets
     )
-    place = chosen_target(following.target, facts, overlay_path, context)
-    # A refused attempt is not opened: the next retry is asked the same question again.
-    place.check(following.plan, store, following.attempt.number, following.budget_usd)
-    attempt = following.open()
-    click.echo(f"run {attempt.run_id}, attempt {attempt.number}", err=True)
-    place.start(attempt)
+    chosen = chosen_target(submission.target, facts, overlay_path, context)
+    started = Runner(chosen).submit(submission, opened=_announce)
     if detach or output == "name":
-        click.echo(attempt.run_id)
+        click.echo(started.id)
         return 0
-    return ending.report_end(attempt, follow(attempt, place.supervise(attempt)), output)
+    return ending.report_end(started.attempt, follow(started.attempt, started.supervise()), output)
+
+
+def _announce(attempt: Attempt) -> None:
+    click.echo(f"run {attempt.run_id}, attempt {attempt.number}", err=True)

@@ -17,9 +17,11 @@ from launcher.cli.options import (
     output_option,
     store_options,
 )
-from launcher.runs import submission
+from launcher.runs.submission import continue_run
 from launcher.spec import site
+from launcher.store.runs import Attempt
 from launcher.store.selection import open_named_store
+from launcher.targets.runner import Runner
 
 
 @click.command("submit")
@@ -58,18 +60,24 @@ def command(
     launcher submit mine.yaml --set contenders[lora].training.steps=50
     """
     made = make_study(**study)
-    plan, budget_usd = made.plan, made.experiment.budget_usd
-    store = open_named_store(store_address, site_path, writable=True)
     facts = site.load(site_path)
-    place = chosen_target(target, facts, overlay_path, context)
-    place.check(plan, store, submission.newest_attempt(store, plan.run_id).number, budget_usd)
-    submission.push_inputs(plan, store, made.resolution.locations)
-    attempt = submission.open_attempt(plan, store, target=target, site=facts, budget_usd=budget_usd)
-    click.echo(
-        f"run {plan.run_id}, attempt {attempt.number}, {len(plan.stages)} stages, {store.address}", err=True
+    submission = continue_run(
+        made.plan,
+        open_named_store(store_address, site_path, writable=True),
+        target=target,
+        site=facts,
+        budget_usd=made.experiment.budget_usd,
+        locations=made.resolution.locations,
     )
-    place.start(attempt)
+    run = Runner(chosen_target(target, facts, overlay_path, context)).submit(submission, opened=_announce)
     if detach or output == "name":
-        click.echo(plan.run_id)
+        click.echo(run.id)
         return 0
-    return ending.report_end(attempt, follow(attempt, place.supervise(attempt)), output)
+    return ending.report_end(run.attempt, follow(run.attempt, run.supervise()), output)
+
+
+def _announce(attempt: Attempt) -> None:
+    stages = len(attempt.plan.stages)
+    click.echo(
+        f"run {attempt.run_id}, attempt {attempt.number}, {stages} stages, {attempt.store.address}", err=True
+    )

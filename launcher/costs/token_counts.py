@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from launcher.costs.estimate import TokenCounts
@@ -15,7 +16,7 @@ from launcher.spec.plan import Plan
 _TIMEOUT_S = 120
 
 
-def count_tokens(plan: Plan, locations: dict[str, Path]) -> TokenCounts | None:
+def count_tokens(plan: Plan, locations: Mapping[str, Path]) -> TokenCounts | None:
     """Exact counts of the rows that `prepare` would make; `locations` maps digests of inputs to local files.
 
     None if the data is not on this machine or `jobs` is not installed. Raises Failure(BAD_DATA), as `prepare`

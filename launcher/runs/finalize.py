@@ -1,4 +1,4 @@
-"""The end of an attempt: its receipt, verdict and report, and last the outcome that closes it."""
+"""The end of an attempt: receipt, verdict and report are written first, `outcome.json` last."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from launcher.store.runs import Attempt
 
 
 def close(plan: Plan, store: Store, attempt: Attempt, outcome: dict[str, Any]) -> None:
-    """Write receipt, verdict and report, and last `outcome`: whoever sees it finds the others."""
+    """Write receipt, verdict and report, then `outcome`: a reader that finds it finds the others."""
     paid = receipt.build(plan, store, attempt)
     attempt.put("receipt.json", paid, create_once=False)
     if outcome["reason"] == Reason.SUCCEEDED.value:
@@ -27,18 +27,18 @@ def close(plan: Plan, store: Store, attempt: Attempt, outcome: dict[str, Any]) -
     attempt.put("outcome.json", outcome)
 
 
-def settle(plan: Plan, store: Store, attempt: Attempt) -> None:
-    """The account of an attempt that somebody else closed (cancelled): what was spent until then."""
+def write_receipt(plan: Plan, store: Store, attempt: Attempt) -> None:
+    """The receipt of a cancelled attempt: what was spent until it ended."""
     attempt.put("receipt.json", receipt.build(plan, store, attempt))
 
 
-def close_broken(attempt: Attempt, failure: Failure) -> None:
-    """Close an attempt whose conductor itself failed: nobody shall wait for it, or start it over and over."""
+def close_failed(attempt: Attempt, failure: Failure) -> None:
+    """Close an attempt whose conductor itself failed, so that nothing waits for it or restarts it."""
     attempt.put("outcome.json", _failed(failure))
 
 
 def cancel(attempt: Attempt) -> bool:
-    """Close the attempt as cancelled; its conductor sees that and stops the stages. False where it was closed."""
+    """Close the attempt as cancelled; its conductor then stops the stages. False if it was closed before."""
     failure = Failure(Reason.CANCELLED, "cancelled on request", where=attempt.run_id)
     return attempt.put("outcome.json", _failed(failure))
 

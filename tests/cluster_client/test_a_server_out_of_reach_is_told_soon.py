@@ -12,7 +12,7 @@ from launcher.spec.site import Site
 from launcher.targets.cluster import connection
 from launcher.targets.cluster.api_errors import Refusal
 from launcher.targets.cluster.client import Cluster
-from launcher.targets.target import InCluster
+from launcher.targets.cluster.target import ClusterTarget
 from tests.cluster_client.api_server import Answering, ApiServer, Asked, Reply, listing, scripted, status
 from tests.cluster_client.conftest import Clock
 
@@ -20,10 +20,10 @@ AWAY = Reply(503, b"<html>bad gateway")
 
 
 @pytest.fixture
-def submit(kubeconfig: Path) -> tuple[InCluster, list[str]]:  # noqa: ARG001
+def submit(kubeconfig: Path) -> tuple[ClusterTarget, list[str]]:  # noqa: ARG001
     """The target that submit uses, and what it has said."""
     said: list[str] = []
-    return InCluster(Site(), None, None, said.append), said
+    return ClusterTarget(Site(), None, None, said.append), said
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def after_contact(answer: Answering) -> Answering:
 
 
 @pytest.mark.usefixtures("nothing_listens")
-def test_the_first_contact_gives_up_soon(clock: Clock, submit: tuple[InCluster, list[str]]) -> None:
+def test_the_first_contact_gives_up_soon(clock: Clock, submit: tuple[ClusterTarget, list[str]]) -> None:
     began_s = clock.now_s
     with pytest.raises(Failure, match="connection refused") as caught:
         _ = submit[0].cluster
@@ -52,7 +52,7 @@ def test_the_first_contact_gives_up_soon(clock: Clock, submit: tuple[InCluster, 
 
 
 def test_so_it_does_before_a_gateway_whose_server_is_away(
-    server: ApiServer, clock: Clock, submit: tuple[InCluster, list[str]]
+    server: ApiServer, clock: Clock, submit: tuple[ClusterTarget, list[str]]
 ) -> None:
     server.answer = scripted(AWAY)
     began_s = clock.now_s
@@ -63,7 +63,7 @@ def test_so_it_does_before_a_gateway_whose_server_is_away(
 
 
 def test_what_is_asked_later_keeps_its_patience_and_says_so_once(
-    server: ApiServer, clock: Clock, submit: tuple[InCluster, list[str]]
+    server: ApiServer, clock: Clock, submit: tuple[ClusterTarget, list[str]]
 ) -> None:
     target, said = submit
     server.answer = after_contact(scripted(AWAY))
@@ -77,7 +77,7 @@ def test_what_is_asked_later_keeps_its_patience_and_says_so_once(
 
 @pytest.mark.usefixtures("clock")
 def test_a_short_trouble_is_not_talked_of_and_each_long_one_is(
-    server: ApiServer, submit: tuple[InCluster, list[str]]
+    server: ApiServer, submit: tuple[ClusterTarget, list[str]]
 ) -> None:
     target, said = submit
     busy = Reply(429, {}, headers=[("Retry-After", "4")])
@@ -99,14 +99,16 @@ def test_a_short_trouble_is_not_talked_of_and_each_long_one_is(
     ],
 )
 @pytest.mark.usefixtures("clock")
-def test_any_answer_will_do(server: ApiServer, submit: tuple[InCluster, list[str]], answer: Reply) -> None:
+def test_any_answer_will_do(
+    server: ApiServer, submit: tuple[ClusterTarget, list[str]], answer: Reply
+) -> None:
     server.answer = scripted(answer)
     assert submit[0].cluster.namespace == "team"
 
 
 @pytest.mark.usefixtures("clock")
 def test_but_credentials_that_are_not_taken_are_told_at_once(
-    server: ApiServer, submit: tuple[InCluster, list[str]]
+    server: ApiServer, submit: tuple[ClusterTarget, list[str]]
 ) -> None:
     server.answer = scripted(status(401, "Unauthorized", "Unauthorized"))
     with pytest.raises(Refusal, match="does not accept these credentials"):

@@ -14,7 +14,7 @@ from launcher.store import DirectoryStore
 from launcher.store.runs import Attempt
 from launcher.targets.cluster import supervision
 from launcher.targets.cluster.client import Cluster
-from launcher.targets.cluster.supervision import Supervision
+from launcher.targets.cluster.supervision import ConductorJobSupervision
 from tests.cluster_client.api_server import ApiServer, Asked, Reply, listing, status
 
 
@@ -26,15 +26,17 @@ def said() -> list[str]:
 @pytest.fixture
 def watcher(
     connect: Callable[..., Cluster], tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
-) -> Supervision:
+) -> ConductorJobSupervision:
     monkeypatch.setattr(supervision, "_LOOK_INTERVAL_S", 0.0)
     attempt = Attempt(DirectoryStore(tmp_path / "store"), "sql-00000000", 1)
     attempt.put("request.json", {"format": 1, "target": "cluster", "opened_at": time.time()})
-    return Supervision(attempt, connect(0.1), "sql-00000000-12345", said.append, start_timeout_s=60)
+    return ConductorJobSupervision(
+        attempt, connect(0.1), "sql-00000000-12345", said.append, start_timeout_s=60
+    )
 
 
 def test_an_api_server_that_is_away_is_said_once_each_time_and_waited_for(
-    watcher: Supervision, server: ApiServer, said: list[str]
+    watcher: ConductorJobSupervision, server: ApiServer, said: list[str]
 ) -> None:
     away, there = Reply(503, {}), Reply(body={"metadata": {"name": "j", "resourceVersion": "1"}, "items": []})
     for answer in (away, away, there, away):
@@ -44,7 +46,7 @@ def test_an_api_server_that_is_away_is_said_once_each_time_and_waited_for(
     assert all("the run is looked for in the store alone" in text for text in said)
 
 
-def test_a_job_that_was_deleted_ends_the_wait(watcher: Supervision, server: ApiServer) -> None:
+def test_a_job_that_was_deleted_ends_the_wait(watcher: ConductorJobSupervision, server: ApiServer) -> None:
     server.answer = lambda asked: (
         status(404, "NotFound", "jobs not found") if asked.path.endswith("-12345") else listing("1")
     )
@@ -52,7 +54,9 @@ def test_a_job_that_was_deleted_ends_the_wait(watcher: Supervision, server: ApiS
         watcher.look()
 
 
-def test_a_job_whose_run_another_conductor_took_over_says_so(watcher: Supervision, server: ApiServer) -> None:
+def test_a_job_whose_run_another_conductor_took_over_says_so(
+    watcher: ConductorJobSupervision, server: ApiServer
+) -> None:
     server.answer = lambda asked: (
         status(404, "NotFound", "jobs not found")
         if asked.path.endswith("-12345")
@@ -64,7 +68,7 @@ def test_a_job_whose_run_another_conductor_took_over_says_so(watcher: Supervisio
 
 @pytest.mark.parametrize("after_s", [5, 3600])
 def test_a_job_that_gets_no_pod_says_why_and_is_not_waited_for_for_ever(
-    watcher: Supervision, server: ApiServer, said: list[str], after_s: int
+    watcher: ConductorJobSupervision, server: ApiServer, said: list[str], after_s: int
 ) -> None:
     made = (datetime.now(UTC) - timedelta(seconds=after_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
     job = {"metadata": {"name": "sql-00000000-12345", "creationTimestamp": made, "resourceVersion": "1"}}

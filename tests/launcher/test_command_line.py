@@ -395,7 +395,7 @@ def test_why_of_a_run_whose_money_is_spent_names_the_cap_and_its_cure(
 def test_why_of_a_run_whose_conductor_broke_says_so(run: Run, store: DirectoryStore) -> None:
     run_id = open_run(store)
     broken = Failure(Reason.UNAUTHORIZED, "\x1b[2Jbob may not watch jobs", next_step="ask for a Role")
-    finalize.close_broken(Attempt(store, run_id, 1), broken)
+    finalize.close_failed(Attempt(store, run_id, 1), broken)
     said = run("why", run_id, "--store", str(store.root))
     assert said.out == (
         f"{run_id} ended:  [2Jbob may not watch jobs.\nnext: ask for a Role; then launcher retry {run_id}\n"

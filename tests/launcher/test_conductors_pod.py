@@ -135,7 +135,7 @@ def test_a_closed_attempt_never_ends_its_pod_as_if_it_had_been_taken_away(
     arguments: argparse.Namespace, attempt: Attempt, reason: Reason
 ) -> None:
     # Its Job would start another pod, up to twenty times.
-    finalize.close_broken(attempt, Failure(reason, "every try of a stage was killed"))
+    finalize.close_failed(attempt, Failure(reason, "every try of a stage was killed"))
     assert conductor_main.conduct(arguments) == DISPOSITIONS[Reason.BLOCKED].exit_code
 
 

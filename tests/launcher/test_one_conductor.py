@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,13 +16,16 @@ from tiny import commit_everything, make_plan
 
 import launcher
 from launcher.outcome import Failure, Reason
-from launcher.runs import finalize, submission
+from launcher.runs import finalize
 from launcher.runs.conductor import Conductor
+from launcher.runs.submission import continue_run, retry_run
 from launcher.spec.plan import Plan
 from launcher.spec.site import Site
 from launcher.store import DirectoryStore, runs
 from launcher.store.runs import Attempt
-from launcher.targets import local
+from launcher.targets.local import conductor_main, supervision
+from launcher.targets.local.backend import _environment
+from launcher.targets.local.detached import ensure_conductor
 
 Wait = Callable[..., None]
 
@@ -40,8 +44,12 @@ def find_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
 def attempt(store: DirectoryStore, plan: Plan, wait_until: Wait) -> Iterator[Attempt]:
     """An open attempt at a run whose stages are all committed; its conductor is gone when the test ends."""
     commit_everything(plan, store)
-    yield submission.open_attempt(plan, store, target="local", site=Site())
+    yield continue_run(plan, store, target="local", site=Site()).open()
     wait_until(lambda: not runs.conductor_alive(store, plan.run_id))
+
+
+def start(attempt: Attempt) -> None:
+    ensure_conductor(attempt.store, attempt.run_id, attempt.number)
 
 
 def conductors(store: DirectoryStore) -> list[int]:
@@ -58,7 +66,7 @@ def conductors(store: DirectoryStore) -> list[int]:
 
 
 def test_a_detached_conductor_closes_the_attempt(attempt: Attempt, wait_until: Wait) -> None:
-    local.start(attempt)
+    start(attempt)
     wait_until(lambda: attempt.outcome)
     assert attempt.outcome is not None
     assert attempt.outcome["reason"] == "succeeded"
@@ -72,7 +80,7 @@ def test_many_submits_at_once_are_one_run(attempt: Attempt, plan: Plan, wait_unt
 
     def submit() -> None:
         try:
-            local.start(submission.open_attempt(plan, store, target="local", site=Site()))
+            start(continue_run(plan, store, target="local", site=Site()).open())
         except BaseException as error:
             errors.append(error)
 
@@ -90,7 +98,7 @@ def test_many_submits_at_once_are_one_run(attempt: Attempt, plan: Plan, wait_unt
 _HOLD = """
 import sys
 from pathlib import Path
-from launcher.runs import lock_path
+from launcher.store.runs import lock_path
 from launcher.store import DirectoryStore
 store = DirectoryStore(Path(sys.argv[1]))
 with store.lock(lock_path(sys.argv[2])) as held:
@@ -127,7 +135,7 @@ def test_who_finds_a_conductor_at_work_starts_none(
     attempt: Attempt, hold: Callable[[int], subprocess.Popen[str]]
 ) -> None:
     holder = hold(1)
-    local.start(attempt)
+    start(attempt)
     assert conductors(attempt.store) == []
     assert runs.conducted_attempt(attempt.store, attempt.run_id) == 1
     holder.kill()
@@ -140,8 +148,8 @@ def test_a_retry_waits_for_the_old_conductor_to_stop(
 ) -> None:
     holder = hold(1)
     assert finalize.cancel(attempt)
-    second = submission.next_attempt(attempt.store, attempt.run_id, target="local", site=Site()).open()
-    starter = threading.Thread(target=local.start, args=(second,))
+    second = retry_run(attempt.store, attempt.run_id, target="local", site=Site()).open()
+    starter = threading.Thread(target=start, args=(second,))
     starter.start()
     starter.join(0.2)
     assert starter.is_alive()
@@ -159,7 +167,7 @@ def test_retries_at_once_are_one_attempt(attempt: Attempt) -> None:
 
     def retry() -> None:
         try:
-            following = submission.next_attempt(attempt.store, attempt.run_id, target="local", site=Site())
+            following = retry_run(attempt.store, attempt.run_id, target="local", site=Site())
             opened.append(following.open().number)
         except Failure as failure:
             opened.append(failure.what)
@@ -187,7 +195,7 @@ def test_asking_all_the_time_does_not_keep_a_conductor_from_starting(
     for thread in threads:
         thread.start()
     try:
-        local.start(attempt)
+        start(attempt)
         wait_until(lambda: attempt.outcome)
     finally:
         asking = False
@@ -197,14 +205,13 @@ def test_asking_all_the_time_does_not_keep_a_conductor_from_starting(
 
 def test_cancelled_before_its_conductor_started_nothing_is_started(attempt: Attempt) -> None:
     finalize.cancel(attempt)
-    local.start(attempt)
-    local.ensure_conductor(attempt.store, attempt.run_id, attempt.number)
+    start(attempt)
     assert conductors(attempt.store) == []
     assert attempt.get("verdict.json") is None
 
 
 def test_cancelled_while_its_conductor_starts_it_stays_cancelled(attempt: Attempt, wait_until: Wait) -> None:
-    starter = threading.Thread(target=local.start, args=(attempt,))
+    starter = threading.Thread(target=start, args=(attempt,))
     starter.start()
     cancelled = finalize.cancel(attempt)
     starter.join(30)
@@ -221,7 +228,7 @@ def test_a_conductor_that_cannot_start_says_where_to_read_on(
     false.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(false))
     with pytest.raises(Failure, match="the conductor did not start") as caught:
-        local.ensure_conductor(attempt.store, attempt.run_id, attempt.number)
+        start(attempt)
     log = Path(caught.value.next_step.removeprefix("read "))
     assert log.read_text() == "it broke\n"
 
@@ -240,15 +247,13 @@ def test_what_breaks_the_conductor_closes_the_attempt(
     def broken(_: Conductor) -> dict[str, Any]:
         raise error
 
-    handlers = {
-        number: local.signal.getsignal(number) for number in (local.signal.SIGTERM, local.signal.SIGINT)
-    }
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     monkeypatch.setattr(Conductor, "run", broken)
     try:
-        assert local.conduct(attempt.store, attempt.run_id, attempt.number) == 0
+        assert conductor_main.conduct(attempt.store, attempt.run_id, attempt.number) == 0
     finally:
         for number, handler in handlers.items():
-            local.signal.signal(number, handler)
+            signal.signal(number, handler)
     assert attempt.outcome is not None
     assert attempt.outcome["reason"] == reason.value
     assert attempt.outcome["failure"]["next"]
@@ -260,7 +265,7 @@ def test_a_report_that_is_corrupt_fails_the_run_and_not_the_conductor_for_ever(
 ) -> None:
     path = attempt.store.local_path(f"stages/{plan.stage('report').key}/results.json")
     path.write_text(path.read_text().replace("sample", "forged"))
-    local.start(attempt)
+    start(attempt)
     wait_until(lambda: attempt.outcome)
     assert attempt.outcome is not None
     assert attempt.outcome["reason"] == "corrupt-artifact"
@@ -271,16 +276,16 @@ def test_who_waits_replaces_a_killed_conductor_but_not_for_ever(
     attempt: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
-    monkeypatch.setattr(local, "ensure_conductor", lambda *arguments: started.append(arguments))
-    supervision = local.Supervision(attempt)
+    monkeypatch.setattr(supervision, "ensure_conductor", lambda *arguments: started.append(arguments))
+    watcher = supervision.ConductorSupervision(attempt)
     for _ in range(3):
-        supervision.look()
-    with pytest.raises(Failure, match="again and again") as caught:
-        supervision.look()
+        watcher.look()
+    with pytest.raises(Failure, match="was killed 4 times") as caught:
+        watcher.look()
     assert caught.value.reason is Reason.KILLED
     assert len(started) == 3
     finalize.cancel(attempt)
-    supervision.look()
+    watcher.look()
 
 
 def test_the_python_api_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +308,7 @@ def test_a_secret_reaches_only_the_stage_that_needs_it(
 ) -> None:
     for name in ("HF_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "secret")
-    seen = {stage.kind: set(local._environment(stage, store)) for stage in plan.stages}
+    seen = {stage.kind: set(_environment(stage, store)) for stage in plan.stages}
     assert {kind for kind, names in seen.items() if "HF_TOKEN" in names} == {"fetch"}
     assert {kind for kind, names in seen.items() if "OPENAI_API_KEY" in names} == {"predict"}
     assert not any("AWS_SECRET_ACCESS_KEY" in names for names in seen.values())

@@ -14,7 +14,8 @@ import yaml
 from launcher.cli.main import main
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.resolve.resolver import resolve
-from launcher.runs import submission
+from launcher.runs.preflight import require_possible
+from launcher.runs.submission import continue_run
 from launcher.spec import site
 from launcher.spec.loading import load
 from launcher.spec.placement import placed
@@ -22,7 +23,7 @@ from launcher.spec.plan import Plan
 from launcher.spec.planner import plan
 from launcher.store import DirectoryStore
 from launcher.targets.cluster.client import Cluster
-from launcher.targets.target import target
+from launcher.targets.runner import Runner, make_target
 
 REFUSED = DISPOSITIONS[Reason.UNSUPPORTED].exit_code
 STUDY = {
@@ -124,9 +125,10 @@ def test_neither_target_takes_what_nobody_can_do(
     facts, one = site.load(tmp_path / "site.yaml"), made(tmp_path, change)
     told = []
     for name in ("local", "cluster"):
-        place = target(name, facts, say=print)
+        runner = Runner(make_target(name, facts, say=print))
+        submission = continue_run(one, Bucket(tmp_path / "store"), target=name, site=facts)
         with pytest.raises(Failure) as caught:
-            place.check(one, Bucket(tmp_path / "store"), 1, None)
+            runner.submit(submission)
         told.append(caught.value)
     what, option = IMPOSSIBLE[change]
     for failure in told:
@@ -164,11 +166,11 @@ def test_a_finished_stage_asks_for_nothing_any_more(run: Any, tmp_path: Path) ->
     prices = site.load(tmp_path / "site.yaml").prices()
     for name in ("tune-hosted-s1", "predict-hosted-s1"):
         with pytest.raises(Failure, match="cannot be carried out"):
-            submission.preflight_anywhere(one, store, prices)
+            require_possible(one, store, prices)
         directory = tmp_path / name
         directory.mkdir()
         store.commit(f"stages/{one.stage(name).key}", directory, {})
-    submission.preflight_anywhere(one, store, prices)
+    require_possible(one, store, prices)
     shown = run(
         "plan", "study.yaml", "--set", "contenders[hosted].model=gpt-gone", "--store", str(tmp_path / "store")
     )

@@ -7,6 +7,7 @@ is waited for. Objects are only ever created or left as they are: a run's object
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -267,6 +268,17 @@ class Cluster:
         base = f"/apis/{version}" if "/" in version else f"/api/{version}"
         scope = "" if kind in OF_THE_CLUSTER else f"/namespaces/{self.namespace}"
         return f"{base}{scope}/{plural}" + (f"/{name}" if name else "")
+
+
+def connect(namespace: str | None, context: str | None, say: Callable[[str], None]) -> Cluster:
+    """A client of the cluster, after its API server has answered once. Raises Failure soon if it does not.
+
+    Later requests are retried; `say` reports the wait.
+    """
+    cluster = Cluster.connect(namespace, context)
+    cluster.connection.say = say
+    cluster.connection.reach(where=cluster.where)
+    return cluster
 
 
 def selector(labels: dict[str, str]) -> str:

@@ -140,7 +140,7 @@ def _walk(plan: Plan, store: Store, attempt: Attempt, backend: ClusterBackend, p
     if outcome is not None:
         finalize.close(plan, store, attempt, outcome)
     elif attempt.outcome is not None:
-        finalize.settle(plan, store, attempt)
+        finalize.write_receipt(plan, store, attempt)
     else:
         beat.now()
         return _TERMINATED
@@ -242,7 +242,7 @@ def _broken(arguments: argparse.Namespace, failure: Failure) -> int:
                 problems=failure.problems,
                 next_step=f"{failure.next_step}; launcher cancel {plan.run_id} ends what runs on",
             )
-        finalize.close_broken(attempt, failure)
+        finalize.close_failed(attempt, failure)
         if left:
             attempt.beat({}, attempt.measured(), left=True)
     except Failure as other:

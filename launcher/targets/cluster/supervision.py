@@ -16,8 +16,8 @@ from launcher.targets.cluster.client import Cluster
 _LOOK_INTERVAL_S = 5.0
 
 
-class Supervision:
-    """Whoever waits for an attempt looks at its conductor's Job: nobody shall wait for one that is gone."""
+class ConductorJobSupervision:
+    """Polls the conductor's Job of one attempt and fails once it is gone."""
 
     def __init__(
         self,

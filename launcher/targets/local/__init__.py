@@ -1,0 +1,1 @@
+"""Target `local`: a detached conductor on this machine, stages as its subprocesses, artifacts in a store."""
