@@ -1,10 +1,10 @@
-"""How fast training and answering are here, by layout and precision: what docs/training.md's choices rest on.
+"""Speed of training and generation on this machine, by layout and precision. Source of figures in docs/training.md.
 
     python benchmarks/engine.py MODEL_DIRECTORY ROWS.jsonl [--threads 2] [--rows-of-step 16]
 
-Prints, for each training layout and precision, seconds and CPU seconds of one step (forward and
-backward of LoRA r 16 on q/k/v/o, no update), and for each precision greedy tokens a second. CPU
-seconds say more than seconds where the machine is shared.
+Prints seconds and CPU seconds of one step (forward and backward of LoRA r 16 on q/k/v/o, no update) per
+training layout and precision, and tokens per second of greedy decoding per precision. On a shared
+machine, compare CPU seconds.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jobs.methods.microbatches import IGNORED, microbatches
+from jobs.methods.microbatches import IGNORE_INDEX, microbatches
 from jobs.models import adapters, loading
-from jobs.models.examples import prompt_tokens, tokenise
+from jobs.models.examples import prompt_tokens, tokenize
 from jobs.models.generation import answer_batch, end_tokens
 from jobs.tasks.rows import read_rows
 from launcher.spec.contenders import Lora
@@ -45,7 +45,7 @@ def main() -> None:
         model = loading.load_model(options.model, dtype=dtype)
         prompts = [prompt_tokens(row, tokenizer, "chat") for row in rows[: options.answers]]
         _report_answers(model.eval(), tokenizer, prompts, dtype, options.max_new_tokens)
-        part = tokenise(
+        part = tokenize(
             rows[: options.rows_of_step], tokenizer, style="chat", loss="answer", limit_tokens=512
         )
         tuned = adapters.attach(model, Lora(r=16, alpha=32, dropout=0.0), seed=1).train()
@@ -53,7 +53,7 @@ def main() -> None:
             ((*batches,),) = microbatches(
                 part.examples, limit_tokens=limit_tokens, packing=packing, workers=1
             )
-            _pass(tuned, batches)  # warm
+            _pass(tuned, batches)  # warm-up
             seconds, cpu_seconds = _timed(partial(_pass, tuned, batches))
             rate = part.tokens / seconds
             print(
@@ -68,7 +68,7 @@ def _pass(model: Any, batches: list[Any]) -> None:
 
     for batch in batches:
         targets = torch.tensor(batch.targets)
-        columns = (targets != IGNORED).any(dim=0).nonzero().flatten()
+        columns = (targets != IGNORE_INDEX).any(dim=0).nonzero().flatten()
         logits = model(
             input_ids=torch.tensor(batch.tokens),
             position_ids=torch.tensor(batch.positions),
@@ -76,7 +76,7 @@ def _pass(model: Any, batches: list[Any]) -> None:
             use_cache=False,
         ).logits.float()
         loss = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), targets[:, columns].flatten(), ignore_index=IGNORED, reduction="sum"
+            logits.flatten(0, 1), targets[:, columns].flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
         )
         torch.autograd.backward(loss)
 

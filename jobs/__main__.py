@@ -23,7 +23,7 @@ def _run(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     plan = parse(options.plan.read_bytes(), str(options.plan))
     store = open_store(options.store)
-    with pod.log_kept(Attempt(store, plan.run_id, options.attempt), options.stage):
+    with pod.stored_log(Attempt(store, plan.run_id, options.attempt), options.stage):
         return stage.run_stage(plan, options.stage, store, options.attempt)
 
 

@@ -1,4 +1,4 @@
-"""Which of several nodes this is, as the environment of an Indexed Job's pod says. One node is the usual case."""
+"""This node's identity in a multi-node stage, from the environment of an Indexed Job's pod."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import socket
 
 from launcher.outcome import Failure, Reason
 
-#: How many nodes carry out this stage; set by the pod's manifest.
+#: Number of nodes of this stage; set in the pod's manifest.
 COUNT = "TUNEYARD_NODES"
 SERVICE = "TUNEYARD_RENDEZVOUS_SERVICE"
 #: Set by Kubernetes in the pods of an Indexed Job.
 INDEX = "JOB_COMPLETION_INDEX"
-#: Where the first node is, if not at `<job>-0.<service>`.
+#: Host of node 0 if it is not `<job>-0.<service>`.
 HOST = "TUNEYARD_RENDEZVOUS_HOST"
 PORT = "TUNEYARD_RENDEZVOUS_PORT"
 _DEFAULT_PORT = 29500
@@ -24,12 +24,12 @@ def node_count() -> int:
 
 
 def node_index() -> int:
-    """0 is the first, which alone reports and commits."""
+    """0 for the first node, which alone reports and commits."""
     return int(os.environ.get(INDEX, "0")) if node_count() > 1 else 0
 
 
-def first_node() -> tuple[str, int]:
-    """Host and port where the nodes meet. Raises Failure(USAGE) where the environment does not say."""
+def rendezvous_address() -> tuple[str, int]:
+    """Host and port of node 0's rendezvous. Raises Failure(USAGE) if the environment does not name them."""
     port = int(os.environ.get(PORT, _DEFAULT_PORT))
     if host := os.environ.get(HOST):
         return host, port
@@ -39,7 +39,7 @@ def first_node() -> tuple[str, int]:
     if not service or not job:
         raise Failure(
             Reason.USAGE,
-            f"the first of {node_count()} nodes cannot be named from host name '{own}' and service '{service or ''}'",
+            f"no address of node 0 (of {node_count()}): host name '{own}', service '{service or ''}'",
             where=SERVICE,
             next_step=f"run it as an Indexed Job with {SERVICE}, or set {HOST}",
         )

@@ -1,7 +1,7 @@
-"""What a stage does in a pod beyond its work: directories of its own, and a copy of its log in the store.
+"""What a stage does only in a pod: create its writable directories, and store a copy of its log.
 
-A pod's root is read-only, and its log is gone with it. Outside a pod (TUNEYARD_TRY is not set) nothing
-of this happens: there the conductor writes the log.
+A pod's root is read-only, and its log is deleted with it. Without TUNEYARD_TRY (target local) none of
+this happens: the conductor writes the log.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from launcher.outcome import Failure
 from launcher.store.runs import Attempt
 
 TRY = "TUNEYARD_TRY"
-#: Where the process may write, by the pod's manifest.
+#: Variables of the directories that the pod's manifest makes writable.
 _DIRECTORIES = ("HOME", "TMPDIR")
-#: How long a child that outlives its stage may keep the log open.
-_LAST_WORDS_S = 5.0
+#: How long a child process that outlives the stage may keep the log open.
+_TEE_TIMEOUT_S = 5.0
 
 
 def make_directories() -> None:
-    """Make the directories the environment names, which nobody else may read. Call before anything else."""
+    """Create HOME and TMPDIR with mode 0700. Call before anything else."""
     if TRY not in os.environ:
         return
     for name in _DIRECTORIES:
@@ -34,11 +34,10 @@ def make_directories() -> None:
 
 
 @contextmanager
-def log_kept(attempt: Attempt, stage: str) -> Iterator[None]:
-    """What this process and its children print goes to the try's log as well, which is published at the end.
+def stored_log(attempt: Attempt, stage: str) -> Iterator[None]:
+    """Copy the output of this process and its children to the try's log, and publish it at the end.
 
-    Of several nodes the first one's. A process that is killed publishes nothing: its conductor reads
-    the pod's own log.
+    Only node 0 does so. A killed process publishes nothing: its conductor reads the pod's own log.
     """
     number = os.environ.get(TRY, "")
     if not number.isdigit() or node_index() != 0:
@@ -47,21 +46,21 @@ def log_kept(attempt: Attempt, stage: str) -> Iterator[None]:
     path = attempt.log_path(stage, int(number))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with _copied(path):
+        with _tee(path):
             yield
     finally:
         try:
             attempt.store.publish(attempt.path(f"logs/{path.name}"))
         except Failure as failure:
-            # A log that only the pod has is no reason to fail a stage.
+            # The pod still has the log: not a reason to fail the stage.
             print(f"warning: the log was not stored: {failure.what}", file=sys.stderr, flush=True)
 
 
 @contextmanager
-def _copied(path: Path) -> Iterator[None]:
-    """Descriptors 1 and 2 lead through a `tee`, which is a process of its own: it also reads a crash's last words."""
+def _tee(path: Path) -> Iterator[None]:
+    """Redirect descriptors 1 and 2 through a `tee` process, which also gets what is printed before a crash."""
     own = os.dup(1), os.dup(2)
-    # In a session of its own, so that a signal to this process's group does not end it first.
+    # Its own session: a signal to this process group must not end it first.
     tee = subprocess.Popen(
         ["tee", "-a", str(path)], stdin=subprocess.PIPE, stdout=own[0], start_new_session=True
     )
@@ -78,7 +77,7 @@ def _copied(path: Path) -> Iterator[None]:
             os.dup2(descriptor, number)
             os.close(descriptor)
         try:
-            tee.wait(_LAST_WORDS_S)
+            tee.wait(_TEE_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             tee.kill()
             tee.wait()

@@ -1,17 +1,20 @@
-"""Layout-free checkpoints: adapter and optimizer state whole, by name, so that any topology resumes them.
+"""Layout-free checkpoints: adapter and optimizer state whole and by name, so any topology can resume them.
 
-What else a resume needs follows from (seed, step): the data order and every dropout mask are
-pure functions of them, so a checkpoint holds no generator's state.
+Data order and dropout masks are pure functions of (seed, step), so a checkpoint stores no state of a
+random generator.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launcher.store import Store
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _PREFIX = "step-"
 _ADAPTER = "adapter.safetensors"
@@ -19,42 +22,88 @@ _MOMENTS = "moments.safetensors"
 _PROGRESS = "progress.json"
 
 
-@dataclass
+@dataclass(frozen=True)
+class CurvePoint:
+    """One step of the loss curve: a line of `curve.jsonl`. `trained_tokens` is cumulative."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    trained_tokens: int
+    #: None if the step was not evaluated.
+    validation_loss: float | None = None
+
+    def to_json(self) -> dict[str, float]:
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
 class Progress:
-    """How far training is, counted over all attempts. `seconds` is time in steps, evaluation not included."""
+    """Training so far, over all attempts. `seconds` is time in steps; evaluation is not counted."""
 
     step: int = 0
     tokens: int = 0
-    learnt_tokens: int = 0
+    trained_tokens: int = 0
     seconds: float = 0.0
-    #: One entry a step, as `curve.jsonl` has it.
-    curve: list[dict[str, Any]] = field(default_factory=list)
+    curve: tuple[CurvePoint, ...] = ()
+
+    def after(self, point: CurvePoint, *, tokens: int, seconds: float) -> Progress:
+        """The progress after one more step of `tokens` tokens."""
+        return replace(
+            self,
+            step=point.step,
+            tokens=self.tokens + tokens,
+            trained_tokens=point.trained_tokens,
+            seconds=self.seconds + seconds,
+            curve=(*self.curve, point),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The format of `progress.json`, where trained tokens are called `learnt_tokens`."""
+        return {
+            "step": self.step,
+            "tokens": self.tokens,
+            "learnt_tokens": self.trained_tokens,
+            "seconds": self.seconds,
+            "curve": [point.to_json() for point in self.curve],
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Progress:
+        return cls(
+            step=value["step"],
+            tokens=value["tokens"],
+            trained_tokens=value["learnt_tokens"],
+            seconds=value["seconds"],
+            curve=tuple(CurvePoint(**point) for point in value["curve"]),
+        )
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A committed checkpoint, read back."""
+    """A committed checkpoint's content. `moments` as in `Engine.moments`."""
 
     progress: Progress
-    weights: dict[str, Any]
-    moments: dict[str, Any]
+    weights: dict[str, Tensor]
+    moments: dict[str, Tensor]
 
 
-def write(directory: Path, progress: Progress, weights: dict[str, Any], moments: dict[str, Any]) -> None:
-    """Put a checkpoint's files into `directory`, which must not exist yet."""
+def write(directory: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint's files to `directory`, which must not exist yet."""
     from safetensors.torch import save_file
 
     directory.mkdir(parents=True)
-    save_file(weights, directory / _ADAPTER)
-    save_file(moments, directory / _MOMENTS)
-    (directory / _PROGRESS).write_text(json.dumps(asdict(progress)) + "\n", encoding="utf-8")
+    save_file(checkpoint.weights, directory / _ADAPTER)
+    save_file(checkpoint.moments, directory / _MOMENTS)
+    text = json.dumps(checkpoint.progress.to_json()) + "\n"
+    (directory / _PROGRESS).write_text(text, encoding="utf-8")
 
 
 def read(directory: Path) -> Checkpoint:
-    """The checkpoint whose (verified) files lie in `directory`."""
+    """Read the checkpoint from a directory of verified files."""
     from safetensors.torch import load_file
 
-    progress = Progress(**json.loads((directory / _PROGRESS).read_bytes()))
+    progress = Progress.from_json(json.loads((directory / _PROGRESS).read_bytes()))
     return Checkpoint(progress, load_file(directory / _ADAPTER), load_file(directory / _MOMENTS))
 
 
@@ -69,13 +118,13 @@ def committed(store: Store, work: str) -> list[str]:
 
 
 def commit(store: Store, work: str, directory: Path, step: int) -> None:
-    """Commit `directory` as the checkpoint of `step`; only then delete older ones."""
+    """Commit `directory` as the checkpoint of `step`, then delete older ones."""
     store.commit(f"{work}/{name(step)}", directory, {"step": step})
     remove_older(store, work, name(step))
 
 
-def remove_older(store: Store, work: str, kept: str) -> None:
-    """Delete the committed checkpoints before `kept`, which must be committed."""
+def remove_older(store: Store, work: str, newest: str) -> None:
+    """Delete the committed checkpoints before `newest`, which must be committed."""
     for older in committed(store, work):
-        if older < kept:
+        if older < newest:
             store.delete(f"{work}/{older}")

@@ -1,4 +1,4 @@
-"""Which rows a step learns from: a pure function of seed and step, so that a resume repeats and skips nothing."""
+"""The rows of each training step: a pure function of seed and step, so a resume repeats and skips nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 
 @lru_cache(maxsize=4)
 def permutation(seed: int, epoch: int, rows: int) -> tuple[int, ...]:
-    """The order of `rows` row numbers in one epoch; by digest, so that no library's generator can change it."""
+    """The order of rows 0 … `rows` - 1 in one epoch; by digest, so it depends on no library's generator."""
 
     def rank(row: int) -> bytes:
         return hashlib.sha256(f"{seed}/{epoch}/{row}".encode()).digest()
@@ -17,7 +17,7 @@ def permutation(seed: int, epoch: int, rows: int) -> tuple[int, ...]:
 
 
 def rows_of_step(seed: int, step: int, batch_rows: int, rows: int) -> list[int]:
-    """Row numbers of step 1, 2, …: consecutive pieces of one epoch's order after another."""
+    """Row numbers of a step (the first is 1): consecutive slices of the epochs' concatenated orders."""
     first = (step - 1) * batch_rows
     return [
         permutation(seed, position // rows, rows)[position % rows]

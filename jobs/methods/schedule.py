@@ -1,4 +1,4 @@
-"""Learning rate by step: warmup, then constant, linear or cosine decay to zero. Pure."""
+"""Learning-rate schedule: warmup, then constant, or linear or cosine decay to zero. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from launcher.spec.contenders import Training
 
 
 def learning_rate(training: Training, step: int) -> float:
-    """The rate of step 1, 2, …, `training.steps`. Step 1 already learns; the step after the last would have rate 0."""
+    """The rate of a step from 1 to `training.steps`. It is never 0: decay ends at step `training.steps` + 1."""
     peak, warmup = training.learning_rate, training.warmup_steps
     if step <= warmup:
         return peak * step / warmup

@@ -1,26 +1,30 @@
-"""Entry point of one training worker: `python -m jobs.methods.worker JOB RANK LOCAL_RANK REPORT_FD`.
-
-Started by `worker_pool` only.
-"""
+"""One training worker: `python -m jobs.methods.worker JOB RANK LOCAL_RANK REPORT_FD`, started by `worker_pool`."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 import traceback
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-from jobs.methods.sft import StoppedAtStep, train
-from jobs.methods.worker_pool import STOPPED, from_json
-from launcher.outcome import Failure, Reason
+from jobs.methods.sft import train
+from jobs.methods.training_facts import MeasuredTraining
+from jobs.methods.training_job import StoppedAtStep, from_json
+from jobs.methods.worker_reports import (
+    CheckpointReport,
+    FailureReport,
+    HeartbeatReport,
+    MeasuredReport,
+    WorkerReport,
+    to_line,
+)
+from launcher.outcome import DISPOSITIONS, Failure, Reason
 
 
 class PipeReporter:
-    """Says what happens as JSON lines; the stage's process acts on them."""
+    """A Reporter that writes to a pipe. SIGTERM requests a stop."""
 
     def __init__(self, descriptor: int) -> None:
         self._stream = os.fdopen(descriptor, "w", encoding="utf-8")
@@ -35,32 +39,32 @@ class PipeReporter:
         return self._stop
 
     def heartbeat(self, step: int, total: int, measures: dict[str, float]) -> None:
-        self._say(kind="heartbeat", step=step, total=total, measures=measures)
+        self._send(HeartbeatReport(step, total, measures))
 
     def checkpoint(self, directory: Path, step: int) -> None:
-        self._say(kind="checkpoint", directory=str(directory), step=step)
+        self._send(CheckpointReport(directory, step))
 
-    def facts(self, measured: dict[str, Any]) -> None:
-        self._say(kind="facts", measured=measured)
+    def measured(self, facts: MeasuredTraining) -> None:
+        self._send(MeasuredReport(facts))
 
     def failure(self, failure: Failure) -> None:
-        self._say(kind="failure", failure=failure.to_json())
+        self._send(FailureReport(failure))
 
-    def _say(self, **report: Any) -> None:
-        self._stream.write(json.dumps(report) + "\n")
+    def _send(self, report: WorkerReport) -> None:
+        self._stream.write(to_line(report))
         self._stream.flush()
 
 
 def main() -> int:
-    description, rank, local_rank, descriptor = sys.argv[1:]
-    job = from_json(Path(description).read_text(encoding="utf-8"), int(rank), int(local_rank))
+    path, rank, local_rank, descriptor = sys.argv[1:]
+    job = from_json(Path(path).read_text(encoding="utf-8")).of_worker(int(rank), int(local_rank))
     reporter = PipeReporter(int(descriptor))
     try:
         train(job, reporter)
     except StoppedAtStep:
-        return STOPPED
+        return DISPOSITIONS[Reason.TERMINATED].exit_code
     except Failure as failure:
-        # All workers meet the same failure; the supervisor keeps the first.
+        # Usually every worker fails alike; the pool raises the first report.
         reporter.failure(failure)
         return failure.exit_code
     except Exception as error:

@@ -1,170 +1,144 @@
-"""The workers on this machine: started, listened to, and never outliving the stage.
+"""The training workers of this machine: one process each, supervised by the stage's process.
 
-The stage's process computes nothing itself. Each worker is a process of its own that the kernel
-kills when the stage's process dies, however it dies; where one worker fails, the others are
-killed, since they would wait for it forever. Workers of one machine find each other through a file, not a
-port; those of several nodes as meeting.py says.
-
-The first worker says what happens as JSON lines on a pipe; only the stage's process touches the store.
+The kernel kills a worker when the stage's process dies. If one worker fails, the pool kills the others,
+which would wait for it forever. Only the stage's process uses the store: worker 0 reports on a pipe
+(`worker_reports`). Workers of one machine rendezvous through a file, those of several nodes over TCP.
 """
 
 from __future__ import annotations
 
-import json
+import io
 import os
 import selectors
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from types import TracebackType
 
-from jobs.methods.rendezvous import Peers, cause
-from jobs.methods.sft import Job, Reporter, StoppedAtStep
-from jobs.stage import StageContext
-from launcher.outcome import Failure, Reason, from_exit_code
-from launcher.spec.stages import TrainSettings
+from jobs.methods.rendezvous import Rendezvous, root_cause
+from jobs.methods.training_job import Reporter, StoppedAtStep, TrainingJob, to_json
+from jobs.methods.worker_reports import CheckpointReport, HeartbeatReport, MeasuredReport, from_line
+from launcher.outcome import DISPOSITIONS, Failure, Reason, from_exit_code
 from launcher.system.processes import killed_with_parent
 
 _POLL_S = 0.2
-#: Exit code of a worker that was asked to stop and did, as of any stage.
-STOPPED = 143
+#: Exit code of a worker that stopped on request.
+STOPPED = DISPOSITIONS[Reason.TERMINATED].exit_code
 
 
-def train_with_workers(
-    job: Job,
-    context: StageContext,
-    reporter: Reporter,
-    *,
-    count: int,
-    first_rank: int = 0,
-    peers: Peers | None = None,
-) -> None:
-    """Run `count` of the job's workers here, from `first_rank` on, while the `peers` are there too.
+class WorkerPool:
+    """`count` workers of a job, with ranks from `first_rank`; a context manager that starts and kills them."""
 
-    Raises what a worker or a peer reports, or StoppedAtStep.
-    """
-    description = context.scratch / "job.json"
-    description.write_text(to_json(job), encoding="utf-8")
-    read_end, write_end = os.pipe()
-    workers: list[subprocess.Popen[bytes]] = []
-    try:
-        for local_rank in range(count):
-            workers.append(_start(description, first_rank + local_rank, local_rank, write_end))
-        os.close(write_end)
-        with os.fdopen(read_end, "rb") as stream:
-            try:
-                _Supervisor(workers, reporter, peers).follow(stream)
-            except Failure as failure:
-                raise (cause(failure, peers) if peers else failure) from None
-    finally:
-        for worker in workers:
+    def __init__(self, job: TrainingJob, *, count: int, first_rank: int = 0) -> None:
+        self._job = job
+        self._ranks = range(first_rank, first_rank + count)
+        self._workers: list[subprocess.Popen[bytes]] = []
+        self._failure: Failure | None = None
+        self._stopping = False
+
+    def __enter__(self) -> WorkerPool:
+        path = self._job.scratch / "job.json"
+        path.write_text(to_json(self._job), encoding="utf-8")
+        read_end, write_end = os.pipe()
+        self._reports = os.fdopen(read_end, "rb", buffering=0)
+        os.set_blocking(read_end, False)
+        try:
+            for local_rank, rank in enumerate(self._ranks):
+                self._workers.append(_start(str(path), rank, local_rank, write_end))
+        except BaseException:
+            self._kill()
+            raise
+        finally:
+            os.close(write_end)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._kill()
+
+    def _kill(self) -> None:
+        for worker in self._workers:
             worker.kill()
-        for worker in workers:
+        for worker in self._workers:
             worker.wait()
+        self._reports.close()
+
+    def wait(self, reporter: Reporter, rendezvous: Rendezvous | None = None) -> None:
+        """Forward reports until all workers ended.
+
+        Raises the failure of a worker or of another node, or StoppedAtStep.
+        """
+        try:
+            self._end(self._forward(reporter, rendezvous))
+        except Failure as failure:
+            raise (root_cause(failure, rendezvous) if rendezvous else failure) from None
+
+    def _forward(self, reporter: Reporter, rendezvous: Rendezvous | None) -> list[int | None]:
+        """The workers' exit codes, once all ended or one failed; None for one that still runs."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._reports, selectors.EVENT_READ)
+            pending = b""
+            while True:
+                selector.select(_POLL_S)
+                pending = self._handle(pending + _available(self._reports), reporter)
+                if reporter.stop_requested and not self._stopping:
+                    self._stop()
+                if rendezvous:
+                    rendezvous.check()
+                codes = [worker.poll() for worker in self._workers]
+                if None not in codes or any(code not in (None, 0, STOPPED) for code in codes):
+                    break
+        self._handle(pending + _available(self._reports), reporter)
+        return codes
+
+    def _handle(self, data: bytes, reporter: Reporter) -> bytes:
+        """Forward every complete line of `data`; return the rest."""
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            report = from_line(line)
+            if isinstance(report, HeartbeatReport):
+                reporter.heartbeat(report.step, report.total, report.measures)
+            elif isinstance(report, CheckpointReport):
+                reporter.checkpoint(report.directory, report.step)
+            elif isinstance(report, MeasuredReport):
+                reporter.measured(report.facts)
+            else:
+                self._failure = self._failure or report.failure
+        return rest
+
+    def _stop(self) -> None:
+        self._stopping = True
+        for worker in self._workers:
+            if worker.poll() is None:
+                worker.send_signal(signal.SIGTERM)
+
+    def _end(self, codes: list[int | None]) -> None:
+        if self._failure:
+            raise self._failure
+        for number, code in enumerate(codes):
+            if code not in (None, 0, STOPPED):
+                reason = Reason.KILLED if from_exit_code(code) is Reason.KILLED else Reason.INTERNAL
+                raise Failure(reason, f"worker {number} of {len(codes)} ended with code {code}")
+        if STOPPED in codes:
+            raise StoppedAtStep
 
 
-def _start(description: Path, rank: int, local_rank: int, write_end: int) -> subprocess.Popen[bytes]:
-    numbers = (str(rank), str(local_rank), str(write_end))
-    command = [sys.executable, "-m", "jobs.methods.worker", str(description), *numbers]
+def _start(job: str, rank: int, local_rank: int, write_end: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "jobs.methods.worker", job, str(rank), str(local_rank), str(write_end)]
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         pass_fds=(write_end,),
         preexec_fn=killed_with_parent(),
-        # A group of its own: a signal to the stage's group must not hit workers in the middle of a step.
+        # Its own process group: a signal to the stage's group must not interrupt a step.
         process_group=0,
     )
 
 
-class _Supervisor:
-    """Carries the first worker's reports on and watches that all workers, here and elsewhere, live or end well."""
-
-    def __init__(
-        self, workers: list[subprocess.Popen[bytes]], reporter: Reporter, peers: Peers | None
-    ) -> None:
-        self._workers = workers
-        self._reporter = reporter
-        self._peers = peers
-        self._failure: Failure | None = None
-        self._told_to_stop = False
-
-    def follow(self, stream: Any) -> None:
-        """Until all workers ended."""
-        os.set_blocking(stream.fileno(), False)
-        with selectors.DefaultSelector() as selector:
-            selector.register(stream, selectors.EVENT_READ)
-            pending = b""
-            while True:
-                selector.select(_POLL_S)
-                pending = self._reports(pending + (stream.read() or b""))
-                self._pass_on_stop()
-                if self._peers:
-                    self._peers.check()
-                codes = [worker.poll() for worker in self._workers]
-                if all(code is not None for code in codes) or any(
-                    code not in (None, 0, STOPPED) for code in codes
-                ):
-                    break
-            self._reports(pending + (stream.read() or b""))
-        self._end(codes)
-
-    def _reports(self, data: bytes) -> bytes:
-        """Act on every whole line of `data`; returns the rest."""
-        *lines, rest = data.split(b"\n")
-        for line in lines:
-            report = json.loads(line)
-            kind = report.pop("kind")
-            if kind == "heartbeat":
-                self._reporter.heartbeat(report["step"], report["total"], report["measures"])
-            elif kind == "checkpoint":
-                self._reporter.checkpoint(Path(report["directory"]), report["step"])
-            elif kind == "facts":
-                self._reporter.facts(report["measured"])
-            elif kind == "failure":
-                self._failure = self._failure or Failure.from_json(report["failure"])
-        return rest
-
-    def _pass_on_stop(self) -> None:
-        if self._reporter.stop_requested and not self._told_to_stop:
-            self._told_to_stop = True
-            for worker in self._workers:
-                if worker.poll() is None:
-                    worker.send_signal(signal.SIGTERM)
-
-    def _end(self, codes: list[int | None]) -> None:
-        if self._failure:
-            raise self._failure
-        bad = [(rank, code) for rank, code in enumerate(codes) if code not in (None, 0, STOPPED)]
-        if bad:
-            rank, code = bad[0]
-            assert code is not None
-            reason = from_exit_code(code)
-            raise Failure(
-                reason if reason is Reason.KILLED else Reason.INTERNAL,
-                f"worker {rank} of {len(codes)} ended with code {code}",
-            )
-        if STOPPED in codes:
-            raise StoppedAtStep
-
-
-def to_json(job: Job) -> str:
-    """A job as text that `from_json` reads in another process."""
-    value = {**asdict(job), "settings": job.settings.model_dump(mode="json")}
-    return json.dumps(value, default=str)
-
-
-def from_json(text: str, rank: int, local_rank: int = 0) -> Job:
-    """The job in `text` as worker `rank` carries it out, which is number `local_rank` on its machine."""
-    value = json.loads(text)
-    paths = {name: Path(value[name]) for name in ("model", "data", "out", "scratch")}
-    return Job(
-        settings=TrainSettings.model_validate_json(json.dumps(value["settings"])),
-        checkpoint=Path(value["checkpoint"]) if value["checkpoint"] else None,
-        base=value["base"],
-        rank=rank,
-        local_rank=local_rank,
-        rendezvous=value["rendezvous"],
-        **paths,
-    )
+def _available(stream: io.FileIO) -> bytes:
+    """The bytes that can be read without blocking."""
+    data = b""
+    while chunk := stream.read(1 << 16):
+        data += chunk
+    return data

@@ -1,20 +1,32 @@
-"""LoRA adapters: put on a model for training, written to files, merged into the weights for answering."""
+"""LoRA adapters: attached to a model for training, written to files, merged into the weights for generation."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launcher.outcome import Failure, Reason
 from launcher.spec.contenders import Lora
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 
 
+@dataclass(frozen=True)
+class BaseReference:
+    """The base model of an adapter, as peft's config names it: `base_model_name_or_path` and `revision`."""
+
+    name: str
+    revision: str | None = None
+
+
 def attach(model: Any, lora: Lora, seed: int) -> Any:
-    """`model` with a fresh float32 adapter, everything else frozen. Raises Failure(BAD_EXPERIMENT) for bad targets."""
+    """Add a new float32 adapter and freeze everything else. Raises Failure(BAD_EXPERIMENT) for unknown targets."""
     import torch
     from peft import LoraConfig, get_peft_model
 
@@ -37,7 +49,7 @@ def attach(model: Any, lora: Lora, seed: int) -> Any:
 
 
 def trainable(model: Any) -> dict[str, Any]:
-    """The adapter's parameters by the names that peft gives them in a file, in the model's order."""
+    """The adapter's parameters, named as in a peft file, in the model's order."""
     return {
         name.replace(".default.", "."): parameter
         for name, parameter in model.named_parameters()
@@ -45,23 +57,23 @@ def trainable(model: Any) -> dict[str, Any]:
     }
 
 
-def write(weights: dict[str, Any], model: Any, base: dict[str, str], out: Path) -> None:
-    """Write the adapter in peft's format; the same adapter gives the same bytes.
-
-    `base` says which model it belongs to: `base_model_name_or_path`, `revision`.
-    """
+def write(weights: dict[str, Tensor], model: Any, base: BaseReference, out: Path) -> None:
+    """Write the adapter in peft's format; the same adapter gives the same bytes."""
     from safetensors.torch import save_file
 
     save_file(weights, out / WEIGHTS, metadata={"format": "pt"})
-    config = {**model.peft_config["default"].to_dict(), "inference_mode": True, **base}
+    config = {**model.peft_config["default"].to_dict(), "inference_mode": True}
+    config["base_model_name_or_path"] = base.name
+    if base.revision is not None:
+        config["revision"] = base.revision
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     (out / CONFIG).write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def merge(model: Any, directory: Path) -> int:
-    """Add the adapter in `directory` to the weights of `model`, in float32 whatever their type; returns how many.
+    """Merge the adapter in `directory` into the weights of `model`, in float32; return the number of matrices.
 
-    W += alpha / r * B A, with A (r x in) and B (out x r). Raises Failure(CORRUPT_ARTIFACT) where it does not fit.
+    W += alpha / r * B A, with A (r x in) and B (out x r). Raises Failure(CORRUPT_ARTIFACT) if it does not fit.
     """
     import torch
     from safetensors.torch import load_file

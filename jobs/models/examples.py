@@ -1,7 +1,7 @@
-"""Rows -> token ids with a mark where learning starts. Pure; the tokenizer is the only thing asked.
+"""Rows -> token ids and the position from which tokens are trained. Pure.
 
-The prompt's tokens come from `prompt_tokens` alone, in training and in answering, so that a
-model meets at work exactly the bytes it was taught with.
+Training and generation both take a prompt's tokens from `prompt_tokens`, so a model answers exactly the
+prompts it was trained on.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from launcher.outcome import Failure, Reason
 
 @dataclass(frozen=True)
 class Example:
-    """One row as token ids: prompt, answer, end-of-sequence. `learn_from` is the first token that is learnt.
+    """One row as token ids: prompt, answer, end of sequence. `loss_start` is the first trained token.
 
     ::
 
         tokens      P P P P A A A E      P prompt, A answer, E end of sequence
-        learnt      . . . . x x x x      loss: answer            (learn_from = 4)
-        learnt      . x x x x x x x      loss: prompt-and-answer (learn_from = 1; nothing predicts the first)
+        trained     . . . . x x x x      loss: answer            (loss_start = 4)
+        trained     . x x x x x x x      loss: prompt-and-answer (loss_start = 1; nothing predicts the first)
     """
 
     tokens: tuple[int, ...]
-    learn_from: int
+    loss_start: int
 
     @property
-    def learnt_tokens(self) -> int:
-        return len(self.tokens) - self.learn_from
+    def trained_tokens(self) -> int:
+        return len(self.tokens) - self.loss_start
 
 
 @dataclass(frozen=True)
-class Tokenised:
-    """The examples of one part, and how many of its rows were too long to be among them."""
+class TokenizedSplit:
+    """The examples of one split, and the number of rows that were too long."""
 
     examples: tuple[Example, ...]
     too_long_rows: int
@@ -45,12 +45,18 @@ class Tokenised:
     def tokens(self) -> int:
         return sum(len(example.tokens) for example in self.examples)
 
+    def summary(self) -> str:
+        """One line for the log."""
+        trained = sum(example.trained_tokens for example in self.examples)
+        left_out = f"; {self.too_long_rows} rows too long, left out" if self.too_long_rows else ""
+        return f"{len(self.examples)} rows, {self.tokens} tokens, {trained} trained{left_out}"
+
 
 def prompt_tokens(row: Row, tokenizer: Any, style: Literal["chat", "plain"]) -> list[int]:
-    """Token ids of what the model reads before it answers `row`.
+    """Token ids of the prompt of `row`.
 
-    A chat template writes its own special tokens; a plain prompt gets what the tokenizer puts in
-    front of a text (a beginning-of-sequence token, for Llama), never what it may put behind.
+    A chat template contains its own special tokens. A plain prompt gets the tokenizer's leading ones
+    (for Llama, beginning of sequence), but no trailing end of sequence.
     """
     text = prompt_text(row, tokenizer, style)
     if style == "chat":
@@ -62,33 +68,33 @@ def prompt_tokens(row: Row, tokenizer: Any, style: Literal["chat", "plain"]) -> 
     return [int(token) for token in ids]
 
 
-def shared_tokens(texts: Sequence[Sequence[int]]) -> int:
-    """How many tokens all of `texts` begin with."""
-    columns = zip(*texts, strict=False)  # ends with the shortest
+def common_prefix_tokens(texts: Sequence[Sequence[int]]) -> int:
+    """Length of the longest common prefix of token sequences."""
+    columns = zip(*texts, strict=False)  # up to the shortest
     return next(
         (n for n, column in enumerate(columns) if len(set(column)) > 1), min(map(len, texts), default=0)
     )
 
 
 def example(row: Row, tokenizer: Any, style: Literal["chat", "plain"], loss: str) -> Example:
-    """One row as an Example. The gold answer is tokenised by itself, as the model will produce it."""
+    """One row as an Example. The gold answer is tokenized separately, as the model will generate it."""
     prompt = prompt_tokens(row, tokenizer, style)
     answer = [int(token) for token in tokenizer.encode(row.gold, add_special_tokens=False)]
-    learn_from = len(prompt) if loss == "answer" else 1
-    # The first token has nothing before it that could predict it.
-    return Example((*prompt, *answer, int(tokenizer.eos_token_id)), max(learn_from, 1))
+    loss_start = len(prompt) if loss == "answer" else 1
+    # Nothing predicts the first token.
+    return Example((*prompt, *answer, int(tokenizer.eos_token_id)), max(loss_start, 1))
 
 
-def tokenise(
+def tokenize(
     rows: Iterable[Row], tokenizer: Any, *, style: Literal["chat", "plain"], loss: str, limit_tokens: int
-) -> Tokenised:
-    """Every row as an Example. A row longer than `limit_tokens` is left out whole and counted.
+) -> TokenizedSplit:
+    """All rows as Examples. A row longer than `limit_tokens` is left out and counted, never truncated:
+    truncation would train a broken question or an answer without its end.
 
-    Cutting it would teach a broken question or an answer without its end; leaving it out
-    teaches nothing wrong. Raises Failure(UNSUPPORTED) where the tokenizer has no end of sequence.
+    Raises Failure(UNSUPPORTED) if the tokenizer has no end-of-sequence token.
     """
     if tokenizer.eos_token_id is None:
-        raise Failure(Reason.UNSUPPORTED, "the model's tokenizer has no end-of-sequence token to learn")
+        raise Failure(Reason.UNSUPPORTED, "the model's tokenizer has no end-of-sequence token")
     examples = [example(row, tokenizer, style, loss) for row in rows]
     kept = tuple(item for item in examples if len(item.tokens) <= limit_tokens)
-    return Tokenised(kept, len(examples) - len(kept))
+    return TokenizedSplit(kept, len(examples) - len(kept))

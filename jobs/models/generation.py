@@ -1,10 +1,9 @@
-"""Greedy answers of one batch: what `transformers` computes, without its general generate loop.
+"""Greedy decoding of one batch: the answers of transformers' `generate`, without its general loop.
 
-Rows that reached their end leave the batch at once, so a batch costs what its rows need. What all
-prompts begin with is read once. What follows is padded on the left; positions and the attention
-mask leave the padding out::
+Finished rows leave the batch at once, so a batch costs what its rows need. The prompts' common prefix
+is prefilled once. The rest is padded on the left; the attention mask and the positions skip padding::
 
-    shared      i i i
+    prefix      i i i
     tokens      0 a a      mask   1 1 1 0 1 1      positions   . 3 4
                 b b b             1 1 1 1 1 1                  3 4 5
 """
@@ -16,34 +15,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jobs.models.examples import shared_tokens
+from jobs.models.examples import common_prefix_tokens
 from launcher.outcome import Failure, Reason
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Token ids without the end-of-sequence token, and why generation ended."""
+    """Token ids without the end token, and why generation ended: an end token, or the length limit."""
 
     tokens: tuple[int, ...]
     finish: Literal["stop", "length"]
 
 
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Every token that ends an answer: the tokenizer's end of sequence and what the model's own settings name."""
+    """Tokens that end an answer: the tokenizer's end of sequence and those of the model's generation config."""
     named = model.generation_config.eos_token_id
     ends = {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
     return frozenset(int(token) for token in ends if token is not None)
 
 
 def check_lengths(longest_prompt_tokens: int, max_new_tokens: int, model: Any) -> None:
-    """Raise Failure(BAD_DATA) where prompt and answer together are longer than the model can read."""
+    """Raise Failure(BAD_DATA) if prompt and answer together exceed the model's context length."""
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit is not None and longest_prompt_tokens + max_new_tokens > limit:
         raise Failure(
             Reason.BAD_DATA,
             f"a prompt of {longest_prompt_tokens} tokens and an answer of up to {max_new_tokens} "
-            f"do not fit into the model's {limit}",
-            next_step="lower generation.max_new_tokens, leave long rows out, or take a model that reads more",
+            f"do not fit into the model's context of {limit}",
+            next_step="lower generation.max_new_tokens, leave long rows out, or use a model with a longer context",
         )
 
 
@@ -54,20 +53,20 @@ def answer_batch(
     import torch
 
     device = model.device
-    shared = _shared_tokens(prompts)
-    width = max(len(prompt) for prompt in prompts) - shared
+    prefix = _prefix_tokens(prompts)
+    width = max(len(prompt) for prompt in prompts) - prefix
     tokens = torch.zeros((len(prompts), width), dtype=torch.long)  # (rows, columns)
-    mask = torch.ones((len(prompts), shared + width), dtype=torch.long)
+    mask = torch.ones((len(prompts), prefix + width), dtype=torch.long)
     for row, prompt in enumerate(prompts):
-        padding = shared + width - len(prompt)
-        tokens[row, padding:] = torch.tensor(prompt[shared:])
-        mask[row, shared : shared + padding] = 0
+        padding = prefix + width - len(prompt)
+        tokens[row, padding:] = torch.tensor(prompt[prefix:])
+        mask[row, prefix : prefix + padding] = 0
     tokens, mask = tokens.to(device), mask.to(device)
-    positions = (mask.cumsum(dim=1)[:, shared:] - 1).clamp(min=0)
-    cache = _read_once(model, prompts[0][:shared], len(prompts))
+    positions = (mask.cumsum(dim=1)[:, prefix:] - 1).clamp(min=0)
+    cache = _prefill(model, prompts[0][:prefix], len(prompts))
     written: list[list[int]] = [[] for _ in prompts]
     finish: list[Literal["stop", "length"]] = ["length"] * len(prompts)
-    alive = list(range(len(prompts)))  # the prompt that each row of the tensors belongs to
+    alive = list(range(len(prompts)))  # row of the tensors -> prompt
     with torch.inference_mode():
         for _ in range(max_new_tokens):
             logits = model(
@@ -99,21 +98,21 @@ def answer_batch(
     return [Answer(tuple(ids), end) for ids, end in zip(written, finish, strict=True)]
 
 
-def _shared_tokens(prompts: Sequence[Sequence[int]]) -> int:
-    """How many tokens all prompts begin with, at least one of each left to go on from; 0 for a single prompt."""
+def _prefix_tokens(prompts: Sequence[Sequence[int]]) -> int:
+    """Length of the common prefix that leaves at least one token of each prompt; 0 for a single prompt."""
     if len(prompts) == 1:
         return 0
-    return min(shared_tokens(prompts), min(map(len, prompts)) - 1)
+    return min(common_prefix_tokens(prompts), min(map(len, prompts)) - 1)
 
 
-def _read_once(model: Any, shared: Sequence[int], rows: int) -> Any:
-    """A cache of keys and values that already holds `shared` for every row."""
+def _prefill(model: Any, prefix: Sequence[int], rows: int) -> Any:
+    """A KV cache that holds `prefix` for every row."""
     import torch
     from transformers import DynamicCache
 
     cache = DynamicCache(config=model.config)
-    if shared:
-        tokens = torch.tensor([list(shared)], device=model.device)
+    if prefix:
+        tokens = torch.tensor([list(prefix)], device=model.device)
         with torch.inference_mode():
             model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
             cache.batch_repeat_interleave(rows)
@@ -128,10 +127,10 @@ def load(
     device: str,
     quantization: str = "none",
 ) -> Any:
-    """The model ready to answer, with its adapter if one is given.
+    """The model in evaluation mode, with its adapter if one is given.
 
-    An adapter is merged into the weights in float32, then all is cast to `dtype`. Quantised
-    weights are too coarse to take it up: there it stays beside them.
+    An adapter is merged into the weights in float32, then the model is cast to `dtype`. With quantized
+    weights, which are too coarse to merge into, the adapter stays separate.
     """
     import torch
 

@@ -1,6 +1,6 @@
-"""Libraries made quiet and repeatable, and the frozen base model with its tokenizer.
+"""Loads base models and tokenizers, and configures the libraries: reproducible, offline, without noise.
 
-Call `prepare` before anything imports torch: threads and the accelerator are read at import.
+Call `prepare` before anything imports torch, which reads threads and accelerator at import.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from jobs.stage import pin_threads
+from jobs.runtime import pin_threads
 from launcher.outcome import Failure, Reason
 
 
 def prepare(threads: int, device: str) -> None:
-    """Pin the threads, choose the accelerator, ask for repeatable kernels, silence the libraries.
+    """Pin the threads, choose the accelerator, ask for deterministic kernels, silence the libraries.
 
-    Raises Failure(UNSUPPORTED) where the plan's device is a GPU and there is none.
+    Raises Failure(UNSUPPORTED) if `device` is a GPU and there is none.
     """
     pin_threads(threads)
-    # The artifact is complete: nothing may be looked up elsewhere while it is loaded.
+    # The artifact is complete: loading must not query the hub.
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     os.environ["TQDM_DISABLE"] = "1"
@@ -33,12 +33,12 @@ def prepare(threads: int, device: str) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    # The same as use_deterministic_algorithms(warn_only=True), without importing a compiler for a second or two.
+    # As use_deterministic_algorithms(warn_only=True), which also imports a compiler for a second or two.
     torch.set_deterministic_debug_mode("warn")
     if device != "cpu" and not torch.cuda.is_available():
         raise Failure(
             Reason.UNSUPPORTED,
-            f"the plan wants a GPU ({device}), and torch sees none here",
+            f"the plan wants a GPU ({device}), and torch finds none",
             next_step="submit to a cluster with that GPU, or set hardware.device: cpu",
         )
     from transformers.utils import logging as transformers_logging
@@ -49,14 +49,14 @@ def prepare(threads: int, device: str) -> None:
 
 
 def place(device: str, local_rank: int = 0) -> Any:
-    """The torch device that a worker computes on."""
+    """The torch.device of a worker."""
     import torch
 
     return torch.device("cpu") if device == "cpu" else torch.device("cuda", local_rank)
 
 
 def load_tokenizer(directory: Path) -> Any:
-    """The model's tokenizer; runs no code of the model's own."""
+    """The model's tokenizer. Never runs code from the model."""
     from transformers import AutoTokenizer
 
     try:
@@ -66,10 +66,9 @@ def load_tokenizer(directory: Path) -> Any:
 
 
 def load_model(directory: Path, *, dtype: str, quantization: str = "none", local_rank: int = 0) -> Any:
-    """The base model, from safetensors only. A quantised one goes to its GPU at once, others stay in memory.
+    """The base model, from safetensors only: a quantized one on its GPU, others in main memory.
 
-    Raises Failure(NO_SUCH_MODEL) where it cannot be loaded, Failure(UNSUPPORTED) where the
-    quantisation is not possible here.
+    Raises Failure(NO_SUCH_MODEL) if it cannot be loaded, Failure(UNSUPPORTED) without bitsandbytes.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -88,7 +87,7 @@ def load_model(directory: Path, *, dtype: str, quantization: str = "none", local
 
 
 def attention() -> str:
-    """Variable-length flash attention where it is installed, which packing profits from; else torch's own."""
+    """Flash attention if installed on a GPU (packing needs no mask with it), else torch's SDPA."""
     import torch
 
     installed = importlib.util.find_spec("flash_attn") is not None
@@ -99,7 +98,7 @@ def _quantization(kind: str, dtype: str) -> Any:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise Failure(
             Reason.UNSUPPORTED,
-            f"quantization {kind} needs the package bitsandbytes, which is not installed here",
+            f"quantization {kind} needs the package bitsandbytes, which is not installed",
             next_step="pip install bitsandbytes, or set training.quantization: none",
         )
     import torch

@@ -12,8 +12,9 @@ from typing import Any
 from jobs.hosted.batch_api import answer_in_batches
 from jobs.hosted.completions import answer_row_by_row
 from jobs.hosted.row_ledger import Ledger
+from jobs.jsonl import write_jsonl
 from jobs.rehearsal.session import service_of
-from jobs.stage import StageContext, write_jsonl
+from jobs.stage import StageContext
 from jobs.tasks.rows import Row, read_rows
 from launcher.costs import budget
 from launcher.outcome import Failure, Reason

@@ -11,9 +11,10 @@ import sys
 import traceback
 from pathlib import Path
 
-from jobs.methods.sft import Job, StoppedAtStep, train
+from jobs.methods.sft import train
+from jobs.methods.training_job import StoppedAtStep, TrainingJob, from_json
 from jobs.methods.worker import PipeReporter
-from jobs.methods.worker_pool import STOPPED, from_json
+from jobs.methods.worker_pool import STOPPED
 from jobs.models import loading
 from jobs.models.examples import example
 from jobs.tasks.rows import read_rows
@@ -23,7 +24,7 @@ from launcher.outcome import Failure, Reason
 def main() -> int:
     reporter = PipeReporter(os.dup(1))
     os.dup2(2, 1)
-    job = from_json(Path(sys.argv[1]).read_text(encoding="utf-8"), rank=0)
+    job = from_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
     try:
         if job.checkpoint is None:
             _check_lengths(job)
@@ -40,7 +41,7 @@ def main() -> int:
     return 0
 
 
-def _check_lengths(job: Job) -> None:
+def _check_lengths(job: TrainingJob) -> None:
     """Raise Failure(BAD_DATA) naming every row that the base model cannot read whole: nothing is left out silently."""
     loading.prepare(job.settings.threads, job.settings.device)
     tokenizer = loading.load_tokenizer(job.model)

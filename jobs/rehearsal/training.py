@@ -19,8 +19,8 @@ from typing import Any
 
 from jobs.hosted import pricing, upload_checks
 from jobs.methods import checkpoint
-from jobs.methods.sft import Job
-from jobs.methods.worker_pool import to_json
+from jobs.methods.training_job import TrainingJob, to_json
+from jobs.models.adapters import BaseReference
 from jobs.rehearsal.child import Child
 from jobs.rehearsal.job_results import job_losses, metrics_csv, model_name, newest_checkpoint, row_of
 from jobs.rehearsal.recipe import Recipe, train_settings
@@ -209,15 +209,15 @@ class Trainer:
         fresh = self._state.get("job", job.tenant, job.id)
         return str((fresh or job).body["status"])
 
-    def _engine_job(self, job: Stored, directory: Path) -> Job:
-        return Job(
+    def _engine_job(self, job: Stored, directory: Path) -> TrainingJob:
+        return TrainingJob(
             settings=TrainSettings.model_validate_json(json.dumps(job.body["_settings"])),
             model=self._models[job.body["model"]],
             data=directory / "data",
             out=directory / "out",
             scratch=directory / "scratch",
             checkpoint=newest_checkpoint(directory),
-            base={"base_model_name_or_path": job.body["model"]},
+            base=BaseReference(job.body["model"]),
         )
 
     def _progress(self, job: Stored, report: dict[str, Any]) -> None:

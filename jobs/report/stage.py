@@ -7,8 +7,9 @@ from collections import Counter
 from itertools import combinations
 from typing import Any
 
+from jobs.jsonl import read_jsonl
 from jobs.report.compare import compare, mean_measure
-from jobs.stage import StageContext, read_jsonl
+from jobs.stage import StageContext
 from jobs.tasks.rows import Row, read_rows
 from launcher.spec.plan import stage_name
 from launcher.spec.results import (

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from jobs.jsonl import read_jsonl, write_jsonl
 from jobs.measures.cache import default_path
 from jobs.score.scoring import Scoring, score_rows
-from jobs.stage import StageContext, read_jsonl, write_jsonl
+from jobs.stage import StageContext
 from jobs.tasks.rows import read_rows
 from launcher.outcome import Failure, Reason
 from launcher.spec.stages import ScoreSettings

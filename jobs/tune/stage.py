@@ -19,9 +19,10 @@ from typing import Any
 from jobs.hosted import idempotency, pricing, upload_checks
 from jobs.hosted.client import Service
 from jobs.hosted.journal import Notes
+from jobs.jsonl import write_jsonl
 from jobs.rehearsal.embedded import Embedded
 from jobs.rehearsal.session import service_of
-from jobs.stage import StageContext, Stopped, write_jsonl
+from jobs.stage import StageContext, Stopped
 from jobs.tune.follow import end_of, follow
 from launcher.outcome import Failure, Reason
 from launcher.spec.stages import TuneSettings

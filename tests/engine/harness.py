@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import stage
-from jobs.methods.engine import join
+from jobs.methods.deepspeed_setup import init_process_group
 from jobs.tasks.rows import Row, write_rows
 from launcher.spec.contenders import Generation, Lora, Training
 from launcher.spec.experiment import Data
@@ -62,7 +62,7 @@ def meet_once() -> None:
     """Join the process group that all stages of this process train in, at a place that outlives the first of them."""
     directory = tempfile.mkdtemp(prefix="tuneyard-rendezvous-")
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    join(0, 0, 1, f"file://{directory}/rendezvous", "cpu")
+    init_process_group(0, 0, 1, f"file://{directory}/rendezvous", "cpu")
 
 
 class Bench:

@@ -8,7 +8,7 @@ import pytest
 from harness import rows
 
 import jobs.predict.stage
-from jobs.models.examples import example, prompt_tokens, tokenise
+from jobs.models.examples import example, prompt_tokens, tokenize
 from jobs.tasks.prompts import prompt_text
 from jobs.tasks.rows import Row
 from launcher.outcome import Failure, Reason
@@ -18,14 +18,14 @@ ROW = Row("a", ({"role": "user", "content": "two and two?"}, {"role": "assistant
 
 def test_only_the_answer_and_its_end_are_learnt(tokenizer: Any) -> None:
     item = example(ROW, tokenizer, "chat", "answer")
-    learnt = item.tokens[item.learn_from :]
+    learnt = item.tokens[item.loss_start :]
     assert tokenizer.decode(learnt) == "four é<|end|>"
     assert learnt[-1] == tokenizer.eos_token_id
 
 
 def test_the_whole_prompt_is_learnt_on_request_except_its_first_token(tokenizer: Any) -> None:
     item = example(ROW, tokenizer, "chat", "prompt-and-answer")
-    assert item.learn_from == 1
+    assert item.loss_start == 1
     assert item.tokens == example(ROW, tokenizer, "chat", "answer").tokens
 
 
@@ -33,15 +33,15 @@ def test_training_and_answering_read_the_same_bytes(tokenizer: Any) -> None:
     assert vars(jobs.predict.stage)["prompt_tokens"] is prompt_tokens
     for row in rows(20):
         item = example(row, tokenizer, "chat", "answer")
-        assert list(item.tokens[: item.learn_from]) == prompt_tokens(row, tokenizer, "chat")
-        assert tokenizer.decode(item.tokens[: item.learn_from]) == prompt_text(row, tokenizer, "chat")
+        assert list(item.tokens[: item.loss_start]) == prompt_tokens(row, tokenizer, "chat")
+        assert tokenizer.decode(item.tokens[: item.loss_start]) == prompt_text(row, tokenizer, "chat")
 
 
 def test_a_row_that_is_too_long_is_left_out_whole_and_counted(tokenizer: Any) -> None:
     length = len(example(ROW, tokenizer, "chat", "answer").tokens)
-    fits = tokenise([ROW], tokenizer, style="chat", loss="answer", limit_tokens=length)
+    fits = tokenize([ROW], tokenizer, style="chat", loss="answer", limit_tokens=length)
     assert (len(fits.examples), fits.too_long_rows, fits.tokens) == (1, 0, length)
-    too_long = tokenise([ROW, ROW], tokenizer, style="chat", loss="answer", limit_tokens=length - 1)
+    too_long = tokenize([ROW, ROW], tokenizer, style="chat", loss="answer", limit_tokens=length - 1)
     assert (len(too_long.examples), too_long.too_long_rows) == (0, 2)
 
 
@@ -50,5 +50,5 @@ def test_a_tokenizer_without_an_end_of_sequence_is_refused() -> None:
         eos_token_id = None
 
     with pytest.raises(Failure) as raised:
-        tokenise([ROW], Endless(), style="chat", loss="answer", limit_tokens=100)
+        tokenize([ROW], Endless(), style="chat", loss="answer", limit_tokens=100)
     assert raised.value.reason is Reason.UNSUPPORTED

@@ -9,26 +9,28 @@ from typing import Any
 import pytest
 from harness import Bench, rows
 
-from jobs.methods.microbatches import IGNORED, microbatches
+from jobs.methods.microbatches import IGNORE_INDEX, microbatches
 from jobs.models.examples import Example, example
 
 ALIKE = 1e-4
 
 
 def losses(
-    model: Any, items: list[Example], *, limit_tokens: int, packing: bool, share: bool = False
+    model: Any, items: list[Example], *, limit_tokens: int, packing: bool, share_prefix: bool = False
 ) -> float:
     """The summed loss over the micro-batches of `items`, computed here from all logits."""
     import torch
 
-    ((*batches,),) = microbatches(items, limit_tokens=limit_tokens, packing=packing, workers=1, share=share)
-    assert any(batch.shared for batch in batches) is share
+    ((*batches,),) = microbatches(
+        items, limit_tokens=limit_tokens, packing=packing, workers=1, share_prefix=share_prefix
+    )
+    assert any(batch.prefix for batch in batches) is share_prefix
     total = 0.0
     for batch in batches:
         with torch.no_grad():
             cache = None
-            if batch.shared:
-                cache = model(input_ids=torch.tensor([batch.shared]), use_cache=True).past_key_values
+            if batch.prefix:
+                cache = model(input_ids=torch.tensor([batch.prefix]), use_cache=True).past_key_values
                 cache.batch_repeat_interleave(len(batch.tokens))
             logits = model(
                 input_ids=torch.tensor(batch.tokens),
@@ -40,7 +42,7 @@ def losses(
             torch.nn.functional.cross_entropy(
                 logits.flatten(0, 1),
                 torch.tensor(batch.targets).flatten(),
-                ignore_index=IGNORED,
+                ignore_index=IGNORE_INDEX,
                 reduction="sum",
             )
         )
@@ -58,7 +60,7 @@ def test_packed_padded_and_shared_loss_equal_the_loss_of_each_row_alone(
     assert losses(model, items, limit_tokens=512, packing=True) == pytest.approx(alone, rel=ALIKE)
     assert losses(model, items, limit_tokens=128, packing=True) == pytest.approx(alone, rel=ALIKE)
     assert losses(model, items, limit_tokens=512, packing=False) == pytest.approx(alone, rel=ALIKE)
-    assert losses(model, items, limit_tokens=512, packing=False, share=True) == pytest.approx(
+    assert losses(model, items, limit_tokens=512, packing=False, share_prefix=True) == pytest.approx(
         alone, rel=ALIKE
     )
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.methods.microbatches import IGNORED, Microbatch, microbatches, targets
+from jobs.methods.microbatches import IGNORE_INDEX, Microbatch, microbatches, targets
 from jobs.methods.sampler import rows_of_step
 from jobs.methods.schedule import learning_rate
 from jobs.models.examples import Example
@@ -32,7 +32,7 @@ def learnt_pairs(batch: Microbatch) -> set[tuple[int, int]]:
         (token, target)
         for token_row, target_row in zip(batch.tokens, batch.targets, strict=True)
         for token, target in zip(token_row, target_row, strict=True)
-        if target != IGNORED
+        if target != IGNORE_INDEX
     }
 
 
@@ -46,9 +46,9 @@ def test_everything_is_learnt_exactly_once_within_the_limit(
     batches = [batch for share in shares for batch in share]
     assert all(sum(map(len, batch.tokens)) <= LIMIT_TOKENS for batch in batches)
     assert sum(batch.real_tokens for batch in batches) == sum(len(item.tokens) for item in items)
-    expected = {(token - 1, token) for item in items for token in item.tokens[item.learn_from :]}
+    expected = {(token - 1, token) for item in items for token in item.tokens[item.loss_start :]}
     found = [pair for batch in batches for pair in learnt_pairs(batch)]
-    assert len(found) == len(set(found)) == sum(batch.learnt_tokens for batch in batches)
+    assert len(found) == len(set(found)) == sum(batch.trained_tokens for batch in batches)
     assert set(found) == expected
 
 
@@ -57,16 +57,16 @@ def test_what_all_rows_begin_with_is_computed_once_and_nothing_else_changes(
     items: list[Example], common: int, workers: int
 ) -> None:
     instructions = tuple(range(-common, 0))
-    longer = [Example(instructions + item.tokens, common + item.learn_from) for item in items]
+    longer = [Example(instructions + item.tokens, common + item.loss_start) for item in items]
     limit = LIMIT_TOKENS + common
-    shares = microbatches(longer, limit_tokens=limit, packing=False, workers=workers, share=True)
+    shares = microbatches(longer, limit_tokens=limit, packing=False, workers=workers, share_prefix=True)
     batches = [batch for share in shares for batch in share]
     for batch in batches:
-        assert len(batch.shared) + sum(map(len, batch.tokens)) <= limit
-        assert len(batch.shared) >= common or len(batch.tokens) == 1
+        assert len(batch.prefix) + sum(map(len, batch.tokens)) <= limit
+        assert len(batch.prefix) >= common or len(batch.tokens) == 1
         first = {positions[0] for positions in batch.positions}
-        assert first == {len(batch.shared)}
-    expected = {(token - 1, token) for item in items for token in item.tokens[item.learn_from :]}
+        assert first == {len(batch.prefix)}
+    expected = {(token - 1, token) for item in items for token in item.tokens[item.loss_start :]}
     found = [pair for batch in batches for pair in learnt_pairs(batch)]
     assert len(found) == len(set(found)) == len(expected)
     assert set(found) == expected
@@ -75,27 +75,27 @@ def test_what_all_rows_begin_with_is_computed_once_and_nothing_else_changes(
 
 def test_the_token_that_predicts_the_answer_is_never_shared() -> None:
     items = [Example((1, 2, 3, 7), 3), Example((1, 2, 3, 8), 3)]
-    ((batch,),) = microbatches(items, limit_tokens=16, packing=False, workers=1, share=True)
-    assert batch.shared == (1, 2)
+    ((batch,),) = microbatches(items, limit_tokens=16, packing=False, workers=1, share_prefix=True)
+    assert batch.prefix == (1, 2)
     assert batch.tokens == ((3, 7), (3, 8))
-    assert batch.targets == ((7, IGNORED), (8, IGNORED))
+    assert batch.targets == ((7, IGNORE_INDEX), (8, IGNORE_INDEX))
 
 
 def test_positions_restart_at_every_packed_example() -> None:
     items = [Example((1, 2, 3), 1), Example((4, 5), 1)]
     ((batch,),) = microbatches(items, limit_tokens=8, packing=True, workers=1)
     assert batch.positions == ((0, 1, 2, 0, 1),)
-    assert batch.targets == ((2, 3, IGNORED, 5, IGNORED),)
+    assert batch.targets == ((2, 3, IGNORE_INDEX, 5, IGNORE_INDEX),)
 
 
 def test_padding_is_never_learnt_even_where_it_is_the_end_of_sequence() -> None:
     items = [Example((5, 6, 7, 0), 1), Example((8, 0), 1)]  # 0 is both padding and end of sequence
     ((batch,),) = microbatches(items, limit_tokens=8, packing=False, workers=1)
-    assert batch.targets == ((6, 7, 0, IGNORED), (0, IGNORED, IGNORED, IGNORED))
+    assert batch.targets == ((6, 7, 0, IGNORE_INDEX), (0, IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX))
 
 
 def test_the_end_of_sequence_is_a_target() -> None:
-    assert targets(Example((5, 6, 9), 2)) == (IGNORED, 9, IGNORED)
+    assert targets(Example((5, 6, 9), 2)) == (IGNORE_INDEX, 9, IGNORE_INDEX)
 
 
 @given(st.integers(0, 5), st.integers(1, 30), st.integers(1, 7))

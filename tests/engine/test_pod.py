@@ -65,13 +65,13 @@ def test_the_log_of_a_stopped_stage_is_kept_and_it_exits_143(bench: Bench) -> No
 
 
 def test_only_the_first_of_several_nodes_keeps_a_log(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jobs.pod import log_kept
+    from jobs.pod import stored_log
 
     monkeypatch.setenv("TUNEYARD_TRY", "1")
     monkeypatch.setenv("TUNEYARD_NODES", "2")
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
     attempt = Attempt(bench.store, bench.plan().run_id, 1)
-    with log_kept(attempt, "fetch"):
+    with stored_log(attempt, "fetch"):
         print("not kept")
     assert attempt.log("fetch", 1) is None
 
@@ -127,8 +127,8 @@ def test_a_crash_still_tells_its_last_words(tmp_path: Path) -> None:
     program = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from jobs.pod import _copied\n"
-        "with _copied(Path(sys.argv[1])):\n"
+        "from jobs.pod import _tee\n"
+        "with _tee(Path(sys.argv[1])):\n"
         "    print('before', flush=True)\n"
         "    os.system('echo a child')\n"
         "    os.abort()\n"

@@ -126,4 +126,4 @@ def test_a_prompt_the_model_cannot_read_is_refused_at_once(
 ) -> None:
     name = bench.predict(max_new_tokens=5000)
     assert bench.run(name) == DISPOSITIONS[Reason.BAD_DATA].exit_code
-    assert "do not fit into the model's 4096" in capsys.readouterr().err
+    assert "do not fit into the model's context of 4096" in capsys.readouterr().err

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from small_sql_data import QUESTIONS, SqlData
 
+from jobs.jsonl import write_jsonl
 from jobs.score import VERSION
-from jobs.stage import run_stage, write_jsonl
+from jobs.stage import run_stage
 from jobs.tasks.rows import Row, write_rows
 from launcher.spec.plan import Plan, Stage, stage_key
 from launcher.spec.stages import ScoreSettings
