@@ -14,7 +14,7 @@ from launcher.manifests.render import Rendered
 from launcher.outcome import Failure, Reason
 from launcher.spec.site import SecretKey, Secrets, Site
 from launcher.targets.cluster import pod_logs
-from launcher.targets.cluster.api_errors import Refusal
+from launcher.targets.cluster.api_errors import KubernetesApiError
 from launcher.targets.cluster.client import Cluster as Client
 from launcher.targets.cluster.client import Conflict
 from launcher.targets.cluster.preflight import preflight
@@ -116,14 +116,14 @@ def test_objects_are_never_changed_and_never_taken_over(client: Client) -> None:
         "immutable": True,
     }
     client.apply({**plan, "data": {"plan.json": "{}"}})
-    with pytest.raises(Refusal) as changed:
+    with pytest.raises(KubernetesApiError) as changed:
         client.apply({**plan, "data": {"plan.json": "[]"}})
     assert changed.value.cause == "immutable"
     # Somebody else changes a label of it.
     path = f"/api/v1/namespaces/{client.namespace}/configmaps/plan?fieldManager=somebody"
     change = {"metadata": {"labels": {MANIFEST: "changed"}}}
     _api(client).request("PATCH", path, change, "application/merge-patch+json")
-    with pytest.raises(Refusal, match="somebody else has changed it") as held:
+    with pytest.raises(KubernetesApiError, match="somebody else has changed it") as held:
         client.apply({**plan, "data": {"plan.json": "{}"}})
     assert 'conflict with "somebody"' in held.value.text()
 
@@ -138,7 +138,7 @@ def test_a_manifest_that_is_not_valid_is_refused_at_once(
     manifest = job("wrong", base_image, "", resources=resources)
     for ask in (client.apply, client.create):
         began = time.monotonic()
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(KubernetesApiError) as refused:
             ask(manifest, dry_run=True)
         assert time.monotonic() - began < 10, "not something to wait for"
         assert refused.value.reason is Reason.BAD_EXPERIMENT

@@ -10,7 +10,7 @@ import pytest
 from launcher.outcome import Failure, Reason
 from launcher.spec.site import Site
 from launcher.targets.cluster import connection
-from launcher.targets.cluster.api_errors import Refusal
+from launcher.targets.cluster.api_errors import KubernetesApiError
 from launcher.targets.cluster.client import Cluster
 from launcher.targets.cluster.target import ClusterTarget
 from tests.cluster_client.api_server import Answering, ApiServer, Asked, Reply, listing, scripted, status
@@ -111,7 +111,7 @@ def test_but_credentials_that_are_not_taken_are_told_at_once(
     server: ApiServer, submit: tuple[ClusterTarget, list[str]]
 ) -> None:
     server.answer = scripted(status(401, "Unauthorized", "Unauthorized"))
-    with pytest.raises(Refusal, match="does not accept these credentials"):
+    with pytest.raises(KubernetesApiError, match="does not accept these credentials"):
         _ = submit[0].cluster
     assert len(server.asked) == 1
 

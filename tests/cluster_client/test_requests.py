@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from launcher.outcome import Failure, Reason
-from launcher.targets.cluster.api_errors import Refusal
+from launcher.targets.cluster.api_errors import KubernetesApiError
 from launcher.targets.cluster.client import Cluster, Conflict
 from tests.cluster_client.api_server import ApiServer, Asked, Reply, scripted, status
 from tests.cluster_client.conftest import TOKEN
@@ -213,7 +213,7 @@ def test_a_refusal_says_what_and_what_next(
 ) -> None:
     server.answer = scripted(reply)
     failure = raised(lambda: connect().apply(JOB))
-    assert isinstance(failure, Refusal)
+    assert isinstance(failure, KubernetesApiError)
     assert (failure.cause, failure.reason) == (cause, reason)
     assert says in failure.text()
     assert len(server.asked) == 1

@@ -12,7 +12,7 @@ import pytest
 
 from launcher.outcome import Failure
 from launcher.targets.cluster.client import Cluster
-from launcher.targets.cluster.informer import Watched
+from launcher.targets.cluster.informer import Informer
 from tests.cluster_client.api_server import ApiServer, Asked, Reply, event, listing, scripted, status
 
 Connect = Callable[..., Cluster]
@@ -51,10 +51,10 @@ class Script:
 
 
 @pytest.fixture
-def watch(server: ApiServer, connect: Connect) -> Iterator[Callable[..., Watched]]:
-    begun: list[tuple[Watched, Script]] = []
+def watch(server: ApiServer, connect: Connect) -> Iterator[Callable[..., Informer]]:
+    begun: list[tuple[Informer, Script]] = []
 
-    def begin(lists: list[Reply], *watches: Reply) -> Watched:
+    def begin(lists: list[Reply], *watches: Reply) -> Informer:
         script = Script(lists, list(watches))
         server.answer = script
         begun.append((connect().watch("Pod", labels=RUN), script))
@@ -66,11 +66,11 @@ def watch(server: ApiServer, connect: Connect) -> Iterator[Callable[..., Watched
         watched.stop()
 
 
-def phases(watched: Watched) -> dict[str, str]:
+def phases(watched: Informer) -> dict[str, str]:
     return {name: item["status"]["phase"] for name, item in watched.objects().items()}
 
 
-def test_a_page_of_a_proxy_in_place_of_a_list_does_not_end_the_watch(watch: Callable[..., Watched]) -> None:
+def test_a_page_of_a_proxy_in_place_of_a_list_does_not_end_the_watch(watch: Callable[..., Informer]) -> None:
     gone = status(410, "Expired", "too old resource version")
     page = Reply(body=b"<html>back soon</html>")
     watched = watch([listing("1", pod("a", 1)), page, page, listing("9", pod("b", 9))], gone)
@@ -78,7 +78,7 @@ def test_a_page_of_a_proxy_in_place_of_a_list_does_not_end_the_watch(watch: Call
 
 
 def test_what_is_listed_is_there_at_once_and_events_change_it(
-    server: ApiServer, watch: Callable[..., Watched]
+    server: ApiServer, watch: Callable[..., Informer]
 ) -> None:
     events = [
         event("ADDED", pod("b", 6)),
@@ -94,7 +94,7 @@ def test_what_is_listed_is_there_at_once_and_events_change_it(
     assert "managedFields" not in watched.objects()["b"]["metadata"]
 
 
-def test_a_dropped_watch_goes_on_where_it_was(server: ApiServer, watch: Callable[..., Watched]) -> None:
+def test_a_dropped_watch_goes_on_where_it_was(server: ApiServer, watch: Callable[..., Informer]) -> None:
     bookmark = event("BOOKMARK", {"metadata": {"resourceVersion": "9"}})
     half = event("ADDED", pod("b", 10))[:20]
     watched = watch(
@@ -105,7 +105,7 @@ def test_a_dropped_watch_goes_on_where_it_was(server: ApiServer, watch: Callable
     assert server.count("GET") <= 5
 
 
-def test_a_forgotten_place_is_listed_again(server: ApiServer, watch: Callable[..., Watched]) -> None:
+def test_a_forgotten_place_is_listed_again(server: ApiServer, watch: Callable[..., Informer]) -> None:
     expired = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
     lists = [listing("5", pod("a", 3)), listing("20", pod("b", 15)), listing("30", pod("c", 25))]
     watched = watch(lists, Reply(chunks=[event("ERROR", expired)]), status(410, "Expired", "too old"))
@@ -113,7 +113,7 @@ def test_a_forgotten_place_is_listed_again(server: ApiServer, watch: Callable[..
     until(lambda: server.asked[-1].query.get("resourceVersion") == "30")
 
 
-def test_the_view_stays_while_the_server_is_away(watch: Callable[..., Watched]) -> None:
+def test_the_view_stays_while_the_server_is_away(watch: Callable[..., Informer]) -> None:
     away = Reply(503, b"")
     watched = watch(
         [listing("5", pod("a", 3))], away, away, away, Reply(chunks=[event("ADDED", pod("b", 6))])
@@ -125,7 +125,7 @@ def test_the_view_stays_while_the_server_is_away(watch: Callable[..., Watched]) 
     assert not is_blind(watched)
 
 
-def test_a_view_that_stands_still_for_too_long_says_why(watch: Callable[..., Watched]) -> None:
+def test_a_view_that_stands_still_for_too_long_says_why(watch: Callable[..., Informer]) -> None:
     message = (
         'pods is forbidden: User "bob" cannot watch resource "pods" in API group "" in the namespace "team"'
     )
@@ -135,7 +135,7 @@ def test_a_view_that_stands_still_for_too_long_says_why(watch: Callable[..., Wat
         watched.check(patience_s=-1)
 
 
-def is_blind(watched: Watched) -> bool:
+def is_blind(watched: Informer) -> bool:
     try:
         watched.check(patience_s=-1)
     except Failure:
@@ -144,7 +144,7 @@ def is_blind(watched: Watched) -> bool:
 
 
 def test_a_server_that_ends_every_watch_at_once_is_not_stormed(
-    server: ApiServer, watch: Callable[..., Watched]
+    server: ApiServer, watch: Callable[..., Informer]
 ) -> None:
     watched = watch([listing("5")], *[Reply(chunks=[]) for _ in range(1000)])
     began = time.monotonic()
@@ -154,7 +154,7 @@ def test_a_server_that_ends_every_watch_at_once_is_not_stormed(
     assert watched.objects() == {}
 
 
-def test_stop_ends_a_silent_watch_quickly(server: ApiServer, watch: Callable[..., Watched]) -> None:
+def test_stop_ends_a_silent_watch_quickly(server: ApiServer, watch: Callable[..., Informer]) -> None:
     watched = watch([listing("5")])
     until(lambda: server.count("GET") == 2)
     began = time.monotonic()
@@ -172,7 +172,7 @@ def test_what_may_not_be_listed_is_said_at_once(server: ApiServer, connect: Conn
         connect().watch("Pod", labels=RUN)
 
 
-def test_lines_may_be_cut_anywhere(watch: Callable[..., Watched]) -> None:
+def test_lines_may_be_cut_anywhere(watch: Callable[..., Informer]) -> None:
     whole = event("ADDED", pod("é-name", 6)) + event("ADDED", pod("b", 7))
     assert json.loads(whole.split(b"\n")[0])
     pieces = [whole[i : i + 3] for i in range(0, len(whole), 3)]

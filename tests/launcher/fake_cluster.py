@@ -15,7 +15,7 @@ Object = dict[str, Any]
 _JOB_NAME = "batch.kubernetes.io/job-name"
 
 
-class FakeWatched:
+class FakeInformer:
     def __init__(self, cluster: FakeCluster, kind: str) -> None:
         self._cluster, self._kind = cluster, kind
         self.changed = threading.Event()
@@ -47,8 +47,8 @@ class FakeCluster:
         self._numbers = itertools.count()
 
     # -- what the backend asks ------------------------------------------------------------
-    def watch(self, kind: str, *, labels: dict[str, str]) -> FakeWatched:
-        return FakeWatched(self, kind)
+    def watch(self, kind: str, *, labels: dict[str, str]) -> FakeInformer:
+        return FakeInformer(self, kind)
 
     def get(self, kind: str, name: str) -> Object | None:
         return self.things[kind].get(name)

@@ -19,7 +19,7 @@ from launcher.runs import finalize
 from launcher.store import DirectoryStore
 from launcher.store.runs import Attempt
 from launcher.targets.cluster import conductor_main
-from launcher.targets.cluster.api_errors import refusal
+from launcher.targets.cluster.api_errors import api_error
 from launcher.targets.cluster.client import Cluster
 
 
@@ -157,7 +157,7 @@ def test_a_token_that_is_void_ends_the_pod_and_not_the_attempt(
     arguments: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As on a node that is lost and does not know: its pod was deleted, and another follows.
-    void = refusal(401, {"message": "Unauthorized"}, doing="watch jobs", where="here")
+    void = api_error(401, {"message": "Unauthorized"}, doing="watch jobs", where="here")
     assert ended(arguments, void, monkeypatch) == (75, None)
 
 
@@ -172,6 +172,6 @@ def test_a_right_that_is_missing_closes_the_attempt_and_is_named(
     arguments: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = 'User "bob" cannot watch resource "jobs" in API group "batch" in the namespace "team"'
-    missing = refusal(403, {"message": text}, doing="watch jobs", where="here")
+    missing = api_error(403, {"message": text}, doing="watch jobs", where="here")
     code = DISPOSITIONS[Reason.UNAUTHORIZED].exit_code
     assert ended(arguments, missing, monkeypatch) == (code, "unauthorized")

@@ -6,7 +6,7 @@ import pytest
 from job_scene import START_TIMEOUT_S, Scene
 
 from launcher.outcome import Reason
-from launcher.targets.cluster.api_errors import refusal
+from launcher.targets.cluster.api_errors import api_error
 
 
 def test_an_image_that_cannot_be_pulled_is_given_up_after_the_start_timeout(scene: Scene) -> None:
@@ -108,7 +108,7 @@ def test_a_job_that_waits_for_its_queue_is_never_given_up(scene: Scene) -> None:
 @pytest.mark.parametrize("at_create", [True, False])
 def test_a_quota_that_the_run_itself_uses_up_is_waited_for(scene: Scene, at_create: bool) -> None:
     text = 'pods "x" is forbidden: exceeded quota: gpus, requested: requests.nvidia.com/gpu=1, used: 1, limited: 1'
-    refused = refusal(403, {"message": text}, doing="create Job x", where="here")
+    refused = api_error(403, {"message": text}, doing="create Job x", where="here")
     patient_until = 3 * START_TIMEOUT_S
     noted: set[str] = set()
 

@@ -16,7 +16,7 @@ _NOT_VALID = re.compile(r"failed to create typed patch object|failed to convert 
 _POLICY = re.compile(r"admission webhook|ValidatingAdmissionPolicy|violates PodSecurity|denied the request")
 
 
-class Refusal(Failure):
+class KubernetesApiError(Failure):
     """The API server answered, with an error. `status` is HTTP's; `cause` one word to decide by.
 
     Causes: unauthorized, forbidden (a permission is missing), quota, policy (admission), absent, exists,
@@ -31,14 +31,14 @@ class Refusal(Failure):
         self.repeated = False
 
 
-def is_disowned(failure: Failure) -> bool:
+def is_unauthorized(failure: Failure) -> bool:
     """Whether it is our credentials that the server does not accept, whatever we ask."""
-    return isinstance(failure, Refusal) and failure.cause == "unauthorized"
+    return isinstance(failure, KubernetesApiError) and failure.cause == "unauthorized"
 
 
-def is_about_quota(failure: Failure) -> bool:
+def is_quota_exceeded(failure: Failure) -> bool:
     """Whether it was refused for what others take now."""
-    return isinstance(failure, Refusal) and failure.cause == "quota"
+    return isinstance(failure, KubernetesApiError) and failure.cause == "quota"
 
 
 def answer_of(body: bytes) -> dict[str, Any]:
@@ -63,11 +63,11 @@ def is_final(status: int, answer: dict[str, Any]) -> bool:
     return True
 
 
-def refusal(status: int, answer: dict[str, Any], *, doing: str, where: str) -> Refusal:
+def api_error(status: int, answer: dict[str, Any], *, doing: str, where: str) -> KubernetesApiError:
     """The failure for an error answer. `doing` reads like "create Job x", `where` names server and namespace."""
     message = _short(answer.get("message") or answer.get("reason") or f"HTTP status {status}")
     if status == 401:
-        return Refusal(
+        return KubernetesApiError(
             Reason.UNAUTHORIZED,
             "the API server does not accept these credentials",
             where=where,
@@ -80,7 +80,7 @@ def refusal(status: int, answer: dict[str, Any], *, doing: str, where: str) -> R
     if status == 404:
         return _absent(message, doing, where)
     if status == 409 and _held(answer):
-        return Refusal(
+        return KubernetesApiError(
             Reason.UNSUPPORTED,
             f"cannot {doing}: somebody else has changed it since",
             where=where,
@@ -92,7 +92,7 @@ def refusal(status: int, answer: dict[str, Any], *, doing: str, where: str) -> R
     if status in (400, 422) or _NOT_VALID.search(message):
         return _invalid(status, answer, message, doing, where)
     busy = status == 429 or status >= 500
-    return Refusal(
+    return KubernetesApiError(
         Reason.NETWORK if busy else Reason.UNSUPPORTED,
         f"cannot {doing}: the API server answers {status}",
         where=where,
@@ -102,7 +102,7 @@ def refusal(status: int, answer: dict[str, Any], *, doing: str, where: str) -> R
     )
 
 
-def _forbidden(message: str, doing: str, where: str) -> Refusal:
+def _forbidden(message: str, doing: str, where: str) -> KubernetesApiError:
     missing = re.search(
         r'User "(?P<user>[^"]*)" cannot (?P<verb>\S+) resource "(?P<resource>[^"]*)"'
         r'(?: in API group "(?P<group>[^"]*)")?(?: in the namespace "(?P<namespace>[^"]*)")?',
@@ -111,7 +111,7 @@ def _forbidden(message: str, doing: str, where: str) -> Refusal:
     if missing:
         resource = ".".join(part for part in (missing["resource"], missing["group"]) if part)
         scope = f"in namespace {missing['namespace']}" if missing["namespace"] else "in the whole cluster"
-        return Refusal(
+        return KubernetesApiError(
             Reason.UNAUTHORIZED,
             f"{missing['user']} may not {missing['verb']} {resource} {scope}",
             where=where,
@@ -125,7 +125,7 @@ def _forbidden(message: str, doing: str, where: str) -> Refusal:
         cause, what, step = "policy", "a policy of the cluster refuses it", "change what the policy names"
     else:
         cause, what, step = "policy", "the cluster does not admit it", "correct what is listed"
-    return Refusal(
+    return KubernetesApiError(
         Reason.UNSUPPORTED,
         f"cannot {doing}: {what}",
         where=where,
@@ -136,21 +136,21 @@ def _forbidden(message: str, doing: str, where: str) -> Refusal:
     )
 
 
-def _absent(message: str, doing: str, where: str) -> Refusal:
+def _absent(message: str, doing: str, where: str) -> KubernetesApiError:
     namespace = re.search(r'namespaces "([^"]+)" not found', message)
     if namespace:
         what, step = f"namespace {namespace[1]} does not exist", f"kubectl create namespace {namespace[1]}"
     else:
         what, step = f"cannot {doing}: {message}", "launcher doctor shows what the cluster offers"
-    return Refusal(
+    return KubernetesApiError(
         Reason.MISSING_INPUT, what, where=where, status=404, cause="absent", next_step=step
     )  # fmt: skip
 
 
-def _invalid(status: int, answer: dict[str, Any], message: str, doing: str, where: str) -> Refusal:
+def _invalid(status: int, answer: dict[str, Any], message: str, doing: str, where: str) -> KubernetesApiError:
     problems = _causes(answer) or (message,)
     if any("field is immutable" in problem for problem in problems):
-        return Refusal(
+        return KubernetesApiError(
             Reason.UNSUPPORTED,
             f"cannot {doing}: it is there already with other content, and cannot be changed",
             where=where,
@@ -160,7 +160,7 @@ def _invalid(status: int, answer: dict[str, Any], message: str, doing: str, wher
             next_step="delete the object of that name, then try again",
         )
     denied = bool(_POLICY.search(message))
-    return Refusal(
+    return KubernetesApiError(
         Reason.UNSUPPORTED if denied else Reason.BAD_EXPERIMENT,
         f"cannot {doing}: " + ("a policy of the cluster refuses it" if denied else "it is not valid"),
         where=where,

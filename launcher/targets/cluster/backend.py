@@ -18,7 +18,7 @@ from launcher.runs.conductor import Ended
 from launcher.spec.plan import Plan, Stage
 from launcher.store.records import Note
 from launcher.targets.cluster import pod_status as of
-from launcher.targets.cluster.api_errors import is_about_quota, is_disowned
+from launcher.targets.cluster.api_errors import is_quota_exceeded, is_unauthorized
 from launcher.targets.cluster.client import Cluster, Conflict
 
 Object = dict[str, Any]
@@ -313,9 +313,9 @@ class ClusterBackend:
         except Conflict:
             pass  # made by a conductor that was lost before it knew
         except Failure as failure:
-            if failure.reason is Reason.NETWORK or is_disowned(failure):
+            if failure.reason is Reason.NETWORK or is_unauthorized(failure):
                 raise  # the manifest was not refused: the conductor waits for the API, and begins anew
-            if is_about_quota(failure) and self._others_run(one):
+            if is_quota_exceeded(failure) and self._others_run(one):
                 # What the run itself takes of it comes back.
                 self.notes[one.stage.name] = Note(of.first_line("; ".join((failure.what, *failure.problems))))
                 one.not_before = self.clock() + _EVENTS_INTERVAL_S

@@ -13,9 +13,9 @@ from typing import Any
 
 from launcher.outcome import Failure, Reason
 from launcher.targets.cluster import kubeconfig
-from launcher.targets.cluster.api_errors import Refusal, answer_of
+from launcher.targets.cluster.api_errors import KubernetesApiError, answer_of
 from launcher.targets.cluster.connection import PATIENCE_S, Connection, Request, Stream
-from launcher.targets.cluster.informer import Watched
+from launcher.targets.cluster.informer import Informer
 
 FIELD_MANAGER = "launcher"
 
@@ -104,8 +104,8 @@ class Cluster:
     def apply(self, manifest: dict[str, Any], *, dry_run: bool = False) -> Applied:
         """Server-side apply: creates the object, or finds it there as it should be.
 
-        Fields that somebody else owns with another value are never taken over: Refusal "held"; an
-        immutable object with other content is Refusal "immutable".
+        Fields that somebody else owns with another value are never taken over: KubernetesApiError "held"; an
+        immutable object with other content is KubernetesApiError "immutable".
         """
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         return self._write("PATCH", kind, name, manifest, "apply", dry_run)
@@ -119,10 +119,10 @@ class Cluster:
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         try:
             return self._write("POST", kind, name, manifest, "create", dry_run)
-        except Refusal as refused:
-            if refused.cause != "exists":
+        except KubernetesApiError as error:
+            if error.cause != "exists":
                 raise
-            existing = self.get(kind, name) if refused.repeated and not dry_run else None
+            existing = self.get(kind, name) if error.repeated and not dry_run else None
             if existing is None or not _is_ours(existing, manifest):
                 raise Conflict(kind, name) from None
             return Applied(existing, ())
@@ -133,8 +133,8 @@ class Cluster:
             answer = self.connection.ask(
                 Request("GET", self._path(kind, name), f"get {kind} {name}"), where=self.where
             )
-        except Refusal as refused:
-            if refused.cause == "absent":
+        except KubernetesApiError as error:
+            if error.cause == "absent":
                 return None
             raise
         return _object(answer.body)
@@ -168,18 +168,18 @@ class Cluster:
         request = Request("DELETE", self._path(kind, name), f"delete {kind} {name}", body=body)
         try:
             self.connection.ask(request, where=self.where)
-        except Refusal as refused:
+        except KubernetesApiError as error:
             # A lost answer to the first try: it has been deleted by us.
-            if refused.cause == "absent":
-                return refused.repeated
-            if refused.status == 409 and uid is not None:
+            if error.cause == "absent":
+                return error.repeated
+            if error.status == 409 and uid is not None:
                 return False
             raise
         return True
 
-    def watch(self, kind: str, *, labels: dict[str, str]) -> Watched:
+    def watch(self, kind: str, *, labels: dict[str, str]) -> Informer:
         """A live view of the objects with these labels. Raises Failure where they may not be listed."""
-        return Watched(self, kind, labels)
+        return Informer(self, kind, labels)
 
     def open_watch(self, kind: str, labels: dict[str, str], version: str, timeout_s: int) -> Stream:
         """Events since `version`, one JSON document a line, bookmarks among them."""
@@ -205,15 +205,15 @@ class Cluster:
     ) -> bytes:
         """What the container has written so far (the node's current log file); empty before it has started.
 
-        `since_time` is RFC 3339, in whole seconds for the node. Raises Refusal "absent" for a pod that is gone.
+        `since_time` is RFC 3339, in whole seconds. Raises KubernetesApiError ("absent") if the pod is gone.
         """
         request = self._log_request(
             pod, container, since_time=since_time, tail_lines=tail_lines, timestamps=timestamps, follow=False
         )
         try:
             return self.connection.ask(request, where=self.where).body
-        except Refusal as refused:
-            if refused.status == 400 and any("waiting to start" in text for text in refused.problems):
+        except KubernetesApiError as error:
+            if error.status == 400 and any("waiting to start" in text for text in error.problems):
                 return b""
             raise
 

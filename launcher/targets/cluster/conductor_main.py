@@ -26,7 +26,7 @@ from launcher.store import Store, open_store
 from launcher.store.records import Note
 from launcher.store.runs import BEAT_INTERVAL_S, Attempt
 from launcher.targets.cluster import pod_status as of
-from launcher.targets.cluster.api_errors import is_disowned
+from launcher.targets.cluster.api_errors import is_unauthorized
 from launcher.targets.cluster.backend import ClusterBackend, live_conductors
 from launcher.targets.cluster.client import Cluster, owner_reference
 
@@ -88,7 +88,7 @@ def conduct(arguments: argparse.Namespace) -> int:
 
 def _patience_s(failure: Failure) -> float | None:
     """For how long it is waited for, before the Job shall try again; None for what closes the attempt."""
-    return _DISOWNED_S if is_disowned(failure) else _AWAY.get(failure.reason)
+    return _DISOWNED_S if is_unauthorized(failure) else _AWAY.get(failure.reason)
 
 
 def _conduct_once(arguments: argparse.Namespace, process: _Pod) -> int:
@@ -264,8 +264,8 @@ def _stop_stages(arguments: argparse.Namespace, attempt: Attempt) -> bool:
         for job in cluster.list("Job", labels=stages):
             if not of.job_has_ended(job):
                 cluster.delete("Job", job["metadata"]["name"])
-    except Failure as refused:
-        print(f"warning: stages may run on: {refused.what}", file=sys.stderr, flush=True)
+    except Failure as error:
+        print(f"warning: stages may run on: {error.what}", file=sys.stderr, flush=True)
         return False
     return True
 

@@ -21,7 +21,7 @@ from kubernetes.client.rest import RESTClientObject
 
 from launcher.outcome import Failure, Reason
 from launcher.targets.cluster import kubeconfig
-from launcher.targets.cluster.api_errors import Refusal, answer_of, is_final, refusal
+from launcher.targets.cluster.api_errors import KubernetesApiError, answer_of, api_error, is_final
 
 PATIENCE_S = 60.0
 #: How long a server that has not answered yet is waited for. Its address or the network is wrong sooner than it is
@@ -102,9 +102,9 @@ class Connection:
         request = Request("GET", "/version", "ask the API server for its version")
         try:
             self.ask(request, patience_s=patience_s, read_timeout_s=patience_s, where=where)
-        except Refusal as refused:
+        except KubernetesApiError as error:
             # A gateway's 503 speaks of a server that is away; a server that is busy (429) is there.
-            if refused.cause == "unauthorized" or refused.status >= 500:
+            if error.cause == "unauthorized" or error.status >= 500:
                 raise
 
     def ask(
@@ -138,7 +138,7 @@ class Connection:
                     renewed = True
                     continue
                 answer = answer_of(body)
-                ended = failure = refusal(
+                ended = failure = api_error(
                     response.status, answer, doing=request.doing, where=where or self.host
                 )
                 if response.status >= 500 and not is_final(response.status, answer):
@@ -174,7 +174,7 @@ class Connection:
                 response = self._send(request, read_timeout_s, where)
             if response.status >= 400:
                 answer = answer_of(bytes(response.data))
-                raise refusal(response.status, answer, doing=request.doing, where=where or self.host)
+                raise api_error(response.status, answer, doing=request.doing, where=where or self.host)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise self._lost(error, where) from None
         return Stream(response, lambda error: self._lost(error, where))

@@ -12,7 +12,7 @@ import time
 from typing import Any, Protocol
 
 from launcher.outcome import Failure
-from launcher.targets.cluster.api_errors import Refusal, refusal
+from launcher.targets.cluster.api_errors import KubernetesApiError, api_error
 from launcher.targets.cluster.connection import PATIENCE_S, Stream
 
 #: The server ends a watch after this long, and it is opened again where it stopped.
@@ -33,7 +33,7 @@ class WatchSource(Protocol):
     def open_watch(self, kind: str, labels: dict[str, str], version: str, timeout_s: int) -> Stream: ...
 
 
-class Watched:
+class Informer:
     """Objects of one kind with some labels, kept current by a thread until `stop`.
 
     `changed` is set whenever the view has changed; whoever waits for it clears it first and looks after.
@@ -72,7 +72,7 @@ class Watched:
                 self._stream.close()
         self._thread.join()
 
-    def __enter__(self) -> Watched:
+    def __enter__(self) -> Informer:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -87,7 +87,7 @@ class Watched:
                     self._list(patience_s=0.0)
                 self._follow()
             except Failure as failure:
-                if isinstance(failure, Refusal) and failure.status == 410:
+                if isinstance(failure, KubernetesApiError) and failure.status == 410:
                     self._version = ""
                 self._failing = (self._failing[0] if self._failing else began, failure)
             # Rounds that end at once, for whatever reason, are tried at growing waits.
@@ -126,7 +126,9 @@ class Watched:
         happened, item = event["type"], event["object"]
         if happened == "ERROR":
             self._version = ""  # whatever it was, a fresh list is right afterwards
-            raise refusal(item.get("code", 500), item, doing=f"watch {self._kind}", where=self._cluster.where)
+            raise api_error(
+                item.get("code", 500), item, doing=f"watch {self._kind}", where=self._cluster.where
+            )
         meta = item["metadata"]
         self._version = meta["resourceVersion"]
         if happened == "BOOKMARK":

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from launcher.outcome import Failure
-from launcher.targets.cluster.api_errors import Refusal
+from launcher.targets.cluster.api_errors import KubernetesApiError
 from launcher.targets.cluster.client import Cluster
 from launcher.targets.cluster.connection import Stream
-from launcher.targets.cluster.informer import Watched
+from launcher.targets.cluster.informer import Informer
 from launcher.targets.cluster.log_lines import NewLines
 
 LONGEST_WAIT_S = 5.0
@@ -116,8 +116,8 @@ def whole(cluster: Cluster, pod: str, container: str) -> bytes:
     """All that the node still has of a container's log; empty where it never started or the pod is gone."""
     try:
         return cluster.pod_log(pod, container)
-    except Refusal as refused:
-        if refused.cause == "absent":
+    except KubernetesApiError as error:
+        if error.cause == "absent":
             return b""
         raise
 
@@ -128,7 +128,7 @@ class _Pod:
     def __init__(
         self,
         cluster: Cluster,
-        pods: Watched,
+        pods: Informer,
         pod: dict[str, Any],
         container: str,
         write: Callable[[bytes], None],
@@ -147,7 +147,7 @@ class _Pod:
             try:
                 brought = self._read_to_end() if over else self._read_along()
             except Failure as failure:
-                cause = failure.cause if isinstance(failure, Refusal) else ""
+                cause = failure.cause if isinstance(failure, KubernetesApiError) else ""
                 if cause in ("forbidden", "unauthorized") and not self._cluster.connection.settling:
                     raise
                 if over or cause == "absent":

@@ -13,7 +13,7 @@ from launcher.outcome import Failure, Reason
 from launcher.spec.site import Site
 from launcher.system.text import listed
 from launcher.targets.cluster import node_fit, pod_references
-from launcher.targets.cluster.api_errors import Refusal
+from launcher.targets.cluster.api_errors import KubernetesApiError
 from launcher.targets.cluster.client import Applied, Cluster, Conflict
 
 if TYPE_CHECKING:
@@ -109,21 +109,21 @@ def _pod_of(job: Manifest, own: set[tuple[str, str]]) -> Manifest:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
-def _ask(question: _Question) -> tuple[_Question, Applied | Refusal | Conflict]:
+def _ask(question: _Question) -> tuple[_Question, Applied | KubernetesApiError | Conflict]:
     try:
         return question, question.ask()
     except Conflict as conflict:
         return question, conflict
-    except Refusal as refused:
-        if refused.cause == "unauthorized":
+    except KubernetesApiError as error:
+        if error.cause == "unauthorized":
             raise
-        return question, refused
+        return question, error
 
 
 def _judge(
     findings: _Findings,
     question: _Question,
-    outcome: Applied | Refusal | Conflict,
+    outcome: Applied | KubernetesApiError | Conflict,
     own: set[tuple[str, str]],
 ) -> None:
     if isinstance(outcome, Conflict):
@@ -146,14 +146,12 @@ def _judge(
         findings.add(outcome.reason, _without_name(problem), question.about)
 
 
-def _role_to_come(refused: Refusal, own: set[tuple[str, str]]) -> bool:
+def _role_to_come(error: KubernetesApiError, own: set[tuple[str, str]]) -> bool:
     """A binding is looked up against its Role, which a dry run has not left behind.
 
     The server then calls the Role absent, or (1.34, on apply) the binding itself.
     """
-    absent = re.search(
-        r'(?:roles|rolebindings)\.rbac\.authorization\.k8s\.io "[^"]+" not found', refused.what
-    )
+    absent = re.search(r'(?:roles|rolebindings)\.rbac\.authorization\.k8s\.io "[^"]+" not found', error.what)
     return absent is not None and any(kind == "Role" for kind, _ in own)
 
 
@@ -183,10 +181,10 @@ def _check_references(
     for (kind, name), keys in sorted(wanted.items()):
         try:
             found = cluster.get(kind, name)
-        except Refusal as refused:
-            if refused.cause != "forbidden":
+        except KubernetesApiError as error:
+            if error.cause != "forbidden":
                 raise
-            findings.note(f"not checked whether {kind} {name} is there: {refused.what}")
+            findings.note(f"not checked whether {kind} {name} is there: {error.what}")
             continue
         if found is None:
             wanted_keys = f", wanted with {_keys(keys)}" if keys else ""
@@ -218,18 +216,18 @@ def _check_claim(cluster: Cluster, findings: _Findings, claim: Manifest) -> None
                 Reason.MISSING_INPUT,
                 f"PersistentVolumeClaim {name} is {phase}: there is no StorageClass {storage_class}",
             )
-    except Refusal as refused:
-        findings.note(f"not checked whether StorageClass {storage_class} is there: {refused.what}")
+    except KubernetesApiError as error:
+        findings.note(f"not checked whether StorageClass {storage_class} is there: {error.what}")
 
 
 def _check_nodes(cluster: Cluster, findings: _Findings, jobs: list[Manifest]) -> None:
     """For each pod there is a node that could take it, were it empty."""
     try:
         nodes = cluster.list("Node")
-    except Refusal as refused:
-        if refused.cause != "forbidden":
+    except KubernetesApiError as error:
+        if error.cause != "forbidden":
             raise
-        findings.note(f"not checked whether a node has the GPUs and memory asked for: {refused.what}")
+        findings.note(f"not checked whether a node has the GPUs and memory asked for: {error.what}")
         return
     for job in jobs:
         why = node_fit.why_nowhere(job["spec"]["template"]["spec"], nodes)
