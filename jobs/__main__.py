@@ -1,12 +1,17 @@
-"""`python -m jobs VERB`: the entry point of every stage, and of the launcher's heavy verbs."""
+"""`python -m jobs`: the commands that the launcher, a stage or a pod starts as a process of its own.
+
+`run` carries out one stage of a plan, `count` counts the tokens of its rows, `rehearse` is `launcher rehearse`.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from jobs import pod, stage, told
+from jobs import pod, stage
 from launcher.outcome import Failure
 from launcher.spec.plan import parse
 from launcher.store import open_store
@@ -27,18 +32,6 @@ def _run(arguments: list[str]) -> int:
         return stage.run_stage(plan, options.stage, store, options.attempt)
 
 
-def _score(arguments: list[str]) -> int:
-    from jobs.score import command
-
-    return command.main(arguments)
-
-
-def _data(arguments: list[str]) -> int:
-    from jobs.prepare import command
-
-    return command.main(arguments)
-
-
 def _count(arguments: list[str]) -> int:
     from jobs.prepare import count
 
@@ -46,37 +39,25 @@ def _count(arguments: list[str]) -> int:
 
 
 def _rehearse(arguments: list[str]) -> int:
-    from jobs.rehearsal import command
+    from launcher.cli.main import main
 
-    return command.main(arguments)
-
-
-def _verify(arguments: list[str]) -> int:
-    from jobs import verify
-
-    return verify.main(arguments)
+    # The server's output goes to the log of a stage: an unexpected error is logged with its stack trace.
+    os.environ.setdefault("TUNEYARD_TRACEBACK", "1")
+    return main(["rehearse", *arguments])
 
 
-_VERBS = {
-    "verify": _verify,
-    "rehearse": _rehearse,
-    "run": _run,
-    "score": _score,
-    "data": _data,
-    "count": _count,
-}
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {"run": _run, "count": _count, "rehearse": _rehearse}
 
 
 def main() -> int:
-    verb, arguments = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("", [])
-    if verb not in _VERBS:
-        print(f"usage: python -m jobs {{{','.join(_VERBS)}}} …", file=sys.stderr)
+    name, arguments = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("", [])
+    if name not in _COMMANDS:
+        print(f"usage: python -m jobs {{{','.join(_COMMANDS)}}} …", file=sys.stderr)
         return 2
     try:
-        return _VERBS[verb](arguments)
+        return _COMMANDS[name](arguments)
     except Failure as failure:
-        if verb in ("rehearse", "verify"):
-            return told.tell(failure, verb)
+        # Without the launcher's "error: ": it is a line of a stage's log.
         print(failure.text(), file=sys.stderr)
         return failure.exit_code
 

@@ -1,57 +1,146 @@
-"""`python -m jobs verify`: score the stored answers anew and compare with what is committed.
+"""`launcher verify`: check the digests of a run's files, score its stored answers again and compare the results.
 
-Nothing is written to the store: what is computed goes to a directory of its own.
+Nothing is written to the store: recomputed stages go to a temporary directory.
 """
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import importlib
-import json
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import click
+
 from jobs.stage import StageContext, code_version
-from launcher.outcome import Failure, Reason
-from launcher.spec.plan import Plan, Stage, parse
+from launcher.cli import errors
+from launcher.cli.options import output_option, store_options
+from launcher.cli.output import emit, table
+from launcher.outcome import DISPOSITIONS, Failure, Reason
+from launcher.spec.plan import Plan, Stage
 from launcher.spec.results import Results
-from launcher.store import Artifact, DirectoryStore, Store, open_store
+from launcher.store import Artifact, DirectoryStore, Store
+from launcher.store.runs import find, view
+from launcher.store.selection import open_named_store
 
 
-class Anew(DirectoryStore):
-    """A directory for what is computed anew; everything else is read from the store that is verified."""
+@dataclass(frozen=True)
+class Check:
+    """One line of the output. The field names are the keys of `-o json`."""
 
-    def __init__(self, root: Path, verified: Store) -> None:
+    what: str
+    ok: bool
+    found: str
+
+
+@click.command("verify")
+@click.argument("run")
+@click.option("--digests-only", is_flag=True, help="Check digests only; do not recompute the results.")
+@store_options
+@output_option("table", "json", "yaml")
+def command(
+    run: str, digests_only: bool, store_address: str | None, site_path: Path | None, output: str
+) -> int:
+    """Check every digest of RUN, and recompute its results from the stored answers.
+
+    The exit code is 0 only if every byte is what was committed and the results are the same.
+    """
+    store = open_named_store(store_address, site_path)
+    seen = view(store, find(store, run))
+    checks = _digest_checks(store, seen.plan)
+    if seen.verdict is not None and not digests_only:
+        if all(check.ok for check in checks):
+            checks += _result_checks(store, seen.plan, seen.verdict)
+        else:
+            click.echo("the results were not recomputed: files that they depend on are corrupt", err=True)
+    if output == "table":
+        rows = [["ok" if check.ok else "WRONG", check.what, check.found] for check in checks]
+        table(["STATE", "WHAT", "FOUND"], rows)
+    else:
+        emit([asdict(check) for check in checks], output)
+    wrong = [check for check in checks if not check.ok]
+    click.echo(f"{seen.run_id}: {len(checks) - len(wrong)} of {len(checks)} checks passed", err=True)
+    return DISPOSITIONS[Reason.CORRUPT_ARTIFACT].exit_code if wrong else 0
+
+
+def _digest_checks(store: Store, plan: Plan) -> list[Check]:
+    """One check per finished stage and per outside file."""
+    checks = []
+    for stage in plan.stages:
+        prefix = f"stages/{stage.key}"
+        if not store.exists(prefix):
+            continue
+        try:
+            artifact = store.open(prefix)
+            artifact.directory()
+            files, size_bytes = len(artifact.manifest.files), artifact.manifest.size_bytes
+            checks.append(Check(stage.name, True, f"{files} files, {size_bytes} bytes"))
+        except Failure as failure:
+            checks.append(Check(stage.name, False, failure.text().partition("\n")[0]))
+    inputs = {sha256: name for stage in plan.stages for name, sha256 in stage.inputs.items()}
+    for sha256, name in sorted(inputs.items(), key=lambda item: item[1]):
+        try:
+            store.input(sha256)
+            checks.append(Check(f"input {name}", True, sha256[:12]))
+        except Failure as failure:
+            checks.append(Check(f"input {name}", False, failure.text().partition("\n")[0]))
+    return checks
+
+
+def _result_checks(store: Store, plan: Plan, verdict: dict[str, Any]) -> list[Check]:
+    """One check per recomputed stage, and one of the results digest. A failure is one check that is not ok."""
+    try:
+        # The stages print to stdout, which is for the checks alone.
+        with (
+            tempfile.TemporaryDirectory(prefix="tuneyard-verify-") as scratch,
+            contextlib.redirect_stdout(sys.stderr),
+        ):
+            recomputed = recompute(plan, store, Path(scratch))
+    except Failure as failure:
+        code = errors.report(failure, "verify")
+        return [Check("results", False, f"could not be computed (exit code {code})")]
+    checks = [
+        Check(f"{name} recomputed", not differing, f"{', '.join(differing)} differ" if differing else "same")
+        for name, differing in recomputed.stages.items()
+    ]
+    expected, found = verdict["results_digest"], recomputed.results_digest
+    same = found == expected
+    text = found[:12] if same else f"{found[:12]}, the verdict has {expected[:12]}"
+    return [*checks, Check("results digest", same, text)]
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """The score and report stages of a plan, computed again."""
+
+    #: Stage name -> names of files that differ from the committed ones.
+    stages: dict[str, list[str]]
+    results_digest: str
+
+
+class OverlayStore(DirectoryStore):
+    """Writes to a directory; reads what the directory lacks from another store."""
+
+    def __init__(self, root: Path, base: Store) -> None:
         super().__init__(root)
-        self._verified = verified
+        self._base = base
 
     def open(self, prefix: str) -> Artifact:  # type: ignore[override]
-        return super().open(prefix) if self.exists(prefix) else self._verified.open(prefix)
+        return super().open(prefix) if self.exists(prefix) else self._base.open(prefix)
 
     def input(self, sha256: str) -> Path:
-        return self._verified.input(sha256)
+        return self._base.input(sha256)
 
 
-def main(argv: list[str]) -> int:
-    """Write what was found to --result; the exit code is 0 whatever it says. Raises Failure where it cannot be done."""
-    parser = argparse.ArgumentParser(prog="python -m jobs verify")
-    parser.add_argument("--plan", required=True, type=Path)
-    parser.add_argument("--store", required=True)
-    parser.add_argument("--scratch", required=True, type=Path)
-    parser.add_argument("--result", required=True, type=Path)
-    options = parser.parse_args(argv)
-    plan = parse(options.plan.read_bytes(), str(options.plan))
-    found = compute_anew(plan, open_store(options.store, writable=False), options.scratch)
-    options.result.write_text(json.dumps(found), encoding="utf-8")
-    return 0
+def recompute(plan: Plan, store: Store, scratch: Path) -> Recomputed:
+    """Run the score and report stages again in `scratch` and compare their files with the committed ones.
 
-
-def compute_anew(plan: Plan, store: Store, scratch: Path) -> dict[str, Any]:
-    """{"stages": {name: [files that differ]}, "results_digest": …} of the score and report stages.
-
-    Raises Failure(VERSION_MISMATCH) where this code scores differently by its own account.
+    Raises Failure(VERSION_MISMATCH) if the plan names other versions of these stages than this code has.
     """
-    anew = Anew(scratch / "store", store)
+    overlay = OverlayStore(scratch / "store", store)
     stages = [stage for stage in plan.stages if stage.kind in ("score", "report")]
     old = [f"{s.name} (version {s.version})" for s in stages if code_version(s.kind) != s.version]
     if old:
@@ -60,21 +149,20 @@ def compute_anew(plan: Plan, store: Store, scratch: Path) -> dict[str, Any]:
             "the results were computed by another version of the code",
             where=plan.run_id,
             problems=tuple(old),
-            next_step="verify with the version that made them, or submit again to score anew",
+            next_step="verify with the version that computed them, or submit again to score with this one",
         )
-    differing = {stage.name: _differences(plan, stage, anew, store, scratch) for stage in stages}
-    report = anew.open(f"stages/{plan.stage('report').key}").path("results.json")
-    return {
-        "stages": differing,
-        "results_digest": Results.model_validate_json(report.read_bytes()).digest(),
-    }
+    differing = {stage.name: _differing_files(plan, stage, overlay, store, scratch) for stage in stages}
+    report = overlay.open(f"stages/{plan.stage('report').key}").path("results.json")
+    return Recomputed(differing, Results.model_validate_json(report.read_bytes()).digest())
 
 
-def _differences(plan: Plan, stage: Stage, anew: Anew, store: Store, scratch: Path) -> list[str]:
-    """Names of the stage's files that come out otherwise than they are committed."""
-    context = StageContext(plan, stage, anew, 1, scratch / stage.name)
+def _differing_files(
+    plan: Plan, stage: Stage, overlay: OverlayStore, store: Store, scratch: Path
+) -> list[str]:
+    """Names of the files of one stage whose recomputed content is not the committed one."""
+    context = StageContext(plan, stage, overlay, 1, scratch / stage.name)
     importlib.import_module(f"jobs.{stage.kind}.stage").run(context)
     prefix = f"stages/{stage.key}"
-    found = anew.commit(prefix, context.out, {}).files
+    found = overlay.commit(prefix, context.out, {}).files
     committed = store.open(prefix).manifest.files
     return sorted(name for name in found.keys() | committed.keys() if found.get(name) != committed.get(name))

@@ -202,13 +202,16 @@ class Failure(Exception):
     def about(self, run_id: str, stage: str) -> Failure:
         """The same failure with RUN and STAGE in its next step filled in, ready to be copied to a shell."""
         step = re.sub(r"\bRUN\b", run_id, self.next_step)
-        step = re.sub(r"\bSTAGE\b", stage, step)
+        return self.with_next_step(re.sub(r"\bSTAGE\b", stage, step))
+
+    def with_next_step(self, next_step: str) -> Failure:
+        """The same failure with another next step."""
         return Failure(
             self.reason,
             self.what,
             where=self.where,
             problems=self.problems,
-            next_step=step,
+            next_step=next_step,
             cause=self.cause,
         )
 

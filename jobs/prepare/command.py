@@ -1,51 +1,124 @@
-"""`python -m jobs data TASK …`: what the stage prepare does, without a run."""
+"""`launcher data`: write a task's prepared data to a directory, without a run. The card goes to stdout."""
 
 from __future__ import annotations
 
-import argparse
 import errno
 import json
 import re
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
-from jobs import told
-from jobs.data.card import summary
+import click
+
 from jobs.data.sources import SOURCES, detect
-from jobs.data.writer import prepare
+from launcher.cli.options import output_option
 from launcher.outcome import Failure, Reason
 from launcher.spec.experiment import Data
 
-_TASKS = ("sql", "viggo", "chat")
 
+@click.command("data")
+@click.argument("task", type=click.Choice(["sql", "viggo", "chat"]))
+@click.option(
+    "--data",
+    "data_directory",
+    type=click.Path(path_type=Path),
+    help="Directory with the source's files.  [default: for sql the built-in sample]",
+)
+@click.option("--source", help="Layout of the directory.  [default: detected]")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Directory for the result, empty or new.",
+)
+@click.option(
+    "--train-rows",
+    type=click.IntRange(1),
+    help="Number of training rows to sample.  [default: all; sample: 480]",
+)
+@click.option(
+    "--validation-rows",
+    type=click.IntRange(0),
+    help="Number of validation rows to sample; from the training rows if the source has no validation part.  "
+    "[default: the source's own; sample: 60]",
+)
+@click.option(
+    "--test-rows",
+    type=click.IntRange(1),
+    help="Number of test rows to sample.  [default: all; sample: 150]",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Seed for sampling rows; row order is kept.",
+)
+@output_option("text", "json")
+def command(
+    task: str,
+    data_directory: Path | None,
+    source: str | None,
+    out: Path,
+    train_rows: int | None,
+    validation_rows: int | None,
+    test_rows: int | None,
+    seed: int,
+    output: str,
+) -> int:
+    """Write TASK's chat rows, upload files and data card, as the stage `prepare` of a run does.
 
-def main(argv: Sequence[str]) -> int:
-    """Prepare data into a directory and print its card; returns the exit code. Problems go to stderr."""
-    arguments = _parser().parse_args(argv)
+    \b
+    launcher data viggo --data viggo/ --train-rows 480 --out prepared
+    """
+    # Imports the tokenizer, which takes half a second: `--help` does without.
+    from jobs.data.card import summary
+
+    _check_empty(out)
+    data = Data.model_validate(
+        {
+            "source": _source(task, source, data_directory),
+            "train_rows": train_rows,
+            "validation_rows": validation_rows,
+            "test_rows": test_rows,
+            "seed": seed,
+        }
+    )
     try:
-        card = _prepare(arguments)
+        card = _prepare(task, data, data_directory, out)
     except Failure as failure:
-        return told.tell(_of_options(failure), "data")
-    if arguments.output == "json":
-        print(json.dumps(card, indent=2, ensure_ascii=False))
-    else:
-        print(summary(card))
+        raise _in_terms_of_options(failure) from None
+    click.echo(json.dumps(card, indent=2, ensure_ascii=False) if output == "json" else summary(card))
     return 0
 
 
-def _of_options(failure: Failure) -> Failure:
-    """The same failure with the options of this command in place of an experiment's keys."""
+def _in_terms_of_options(failure: Failure) -> Failure:
+    """The same failure with this command's options in place of an experiment's keys."""
     problems = tuple(
         re.sub(r"\bdata\.(train|validation|test)_rows\b", r"--\1-rows", line) for line in failure.problems
     )
     return Failure(
-        failure.reason, failure.what, where=failure.where, problems=problems, next_step=failure.next_step
+        failure.reason,
+        failure.what,
+        where=failure.where,
+        problems=problems,
+        next_step=failure.next_step,
+        cause=failure.cause,
     )
 
 
+def _check_empty(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise Failure(
+            Reason.USAGE,
+            "exists and is not an empty directory",
+            where=f"--out {out}",
+            next_step="name an empty or new directory: --out DIR",
+        )
+
+
 def _source(task: str, source: str | None, directory: Path | None) -> str:
-    """The source to read. Raises Failure where it is none of the task's, or has no directory."""
+    """The name of the source to read. Raises Failure(USAGE | MISSING_INPUT)."""
     if task == "sql" and (source == "sample" or (source is None and directory is None)):
         return "sample"
     if source != "sample":
@@ -71,31 +144,17 @@ def _source(task: str, source: str | None, directory: Path | None) -> str:
     return source
 
 
-def _prepare(arguments: argparse.Namespace) -> dict[str, object]:
-    out, directory = arguments.out, arguments.data
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise Failure(
-            Reason.USAGE,
-            "is there already and not an empty directory",
-            where=f"--out {out}",
-            next_step="name an empty or new directory: --out DIR",
-        )
-    data = Data.model_validate(
-        {
-            "source": _source(arguments.task, arguments.source, directory),
-            "train_rows": arguments.train_rows,
-            "validation_rows": arguments.validation_rows,
-            "test_rows": arguments.test_rows,
-            "seed": arguments.seed,
-        }
-    )
+def _prepare(task: str, data: Data, directory: Path | None, out: Path) -> dict[str, object]:
+    """Write the files to `out` and return the card. Raises Failure; then `out` is not created."""
+    from jobs.data.writer import prepare
+
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        # Whole or not at all: a directory that is half written never has the name that was asked for.
+        # The directory gets its name when it is complete.
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".tuneyard-") as staged:
             work = Path(staged) / "out"
             work.mkdir()
-            card = prepare(arguments.task, data, directory or work, work, lambda _done, _total: None)
+            card = prepare(task, data, directory or work, work, lambda _done, _total: None)
             if out.exists():
                 out.rmdir()
             work.rename(out)
@@ -110,42 +169,3 @@ def _prepare(arguments: argparse.Namespace) -> dict[str, object]:
             else "name one that can be written: --out DIR",
         ) from None
     return card
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="launcher data",
-        description="Prepare a task's data into a directory: parts, upload files, databases and a data card.",
-    )
-    parser.add_argument("task", choices=_TASKS)
-    parser.add_argument("--data", type=Path, metavar="DIR", help="directory with the source's files")
-    parser.add_argument(
-        "--source", metavar="SOURCE", help="sample, or a source's name (default: by the files)"
-    )
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="new or empty directory")
-    parser.add_argument("--train-rows", type=_rows(1), metavar="N", help="default: all (sample: 480)")
-    parser.add_argument(
-        "--validation-rows", type=_rows(0), metavar="N", help="default: the source's own (sample: 60)"
-    )
-    parser.add_argument("--test-rows", type=_rows(1), metavar="N", help="default: all (sample: 150)")
-    parser.add_argument(
-        "--seed", type=_rows(0), default=0, metavar="N", help="which rows a limit takes (default: 0)"
-    )
-    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="(default: text)")
-    return parser
-
-
-class _rows:
-    """An argparse type: a whole number that is not below a bound."""
-
-    def __init__(self, least: int) -> None:
-        self.least = least
-
-    def __call__(self, text: str) -> int:
-        value = int(text)
-        if value < self.least:
-            raise argparse.ArgumentTypeError(f"must be at least {self.least}")
-        return value
-
-    def __repr__(self) -> str:
-        return f"whole number of at least {self.least}"

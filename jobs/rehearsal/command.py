@@ -1,60 +1,161 @@
-"""`python -m jobs rehearse`: the server on a port of its own, keys from a file, state in a directory."""
+"""`launcher rehearse`: the rehearsal server on a port of its own, keys from a file, state in a directory."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import secrets
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import click
 from pydantic import ValidationError
 
-from jobs.rehearsal.app import Settings
-from jobs.rehearsal.faults import Faults, read
-from jobs.rehearsal.recipe import Recipe
 from launcher.outcome import Failure, Reason
 from launcher.spec.strict import describe
 from launcher.system.processes import die_with_parent
+
+if TYPE_CHECKING:
+    from jobs.rehearsal.app import Settings
 
 #: Keys of a server that a stage starts: JSON of key -> tenant, in the environment, never on a command line.
 KEYS_VARIABLE = "TUNEYARD_REHEARSAL_KEYS"
 
 
-def parser() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(
-        prog="launcher rehearse", description="Serve the OpenAI fine-tuning protocol; jobs really train."
+@click.command("rehearse")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    required=True,
+    metavar="NAME=DIRECTORY",
+    help="A model name of the protocol, and the directory of the open model (config.json, *.safetensors, tokenizer) "
+    "that answers under it. Can be repeated.",
+)
+@click.option(
+    "--state",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Directory of the server's files, jobs and adapters. A server started again with it continues its jobs.",
+)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on. An address other than loopback needs a TLS proxy in front.",
+)
+@click.option(
+    "--port",
+    default=8321,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 chooses a free one.",
+)
+@click.option(
+    "--keys",
+    "keys_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File with lines of 'TENANT KEY'; tenants cannot see each other.  [default: a new key in STATE/keys]",
+)
+@click.option(
+    "--requests-per-minute",
+    default=10_000,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Requests per minute and tenant; more are answered with 429.",
+)
+@click.option(
+    "--faults",
+    "faults_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="JSON list of faults to inject (docs/hosted.md).  [default: none]",
+)
+@click.option(
+    "--fault-header", is_flag=True, help="Inject the fault that a request's header x-rehearsal-fault names."
+)
+@click.option(
+    "--recipe",
+    help='JSON with training settings, such as {"learning_rate": 0.001}.  [default: as in jobs/rehearsal/recipe.py]',
+)
+@click.option("--ready-file", type=click.Path(path_type=Path), hidden=True)
+@click.option("--die-with-parent", "dies_with_parent", is_flag=True, hidden=True)
+def command(
+    models: tuple[str, ...],
+    state: Path,
+    host: str,
+    port: int,
+    keys_path: Path | None,
+    requests_per_minute: int,
+    faults_path: Path | None,
+    fault_header: bool,
+    recipe: str | None,
+    ready_file: Path | None,
+    dies_with_parent: bool,
+) -> int:
+    """Serve the OpenAI protocol for files, fine-tuning jobs, chat completions and batches; jobs really train.
+
+    Any OpenAI SDK works with it. A status page with loss curves is at /, the OpenAPI description at /openapi.json.
+
+    \b
+    launcher rehearse --model gpt-4o-mini=models/smollm2 --state rehearsal
+    export OPENAI_BASE_URL=http://127.0.0.1:8321/v1 OPENAI_API_KEY=$(cut -d' ' -f2 rehearsal/keys)
+    """
+    # Imports the web server, which `--help` does without.
+    from jobs.rehearsal.server import serve
+
+    if dies_with_parent:
+        die_with_parent()
+    chosen = settings(
+        models=models,
+        state=state,
+        keys_path=keys_path,
+        requests_per_minute=requests_per_minute,
+        faults_path=faults_path,
+        fault_header=fault_header,
+        recipe=recipe,
     )
-    options.add_argument("--state", required=True, type=Path)
-    options.add_argument("--model", action="append", default=[], metavar="NAME=DIRECTORY")
-    options.add_argument("--host", default="127.0.0.1")
-    options.add_argument("--port", type=int, default=8321)
-    options.add_argument("--keys", type=Path)
-    options.add_argument("--faults", type=Path)
-    options.add_argument("--fault-header", action="store_true")
-    options.add_argument("--requests-per-minute", type=int, default=10_000)
-    options.add_argument("--recipe", default="{}", help="JSON of recipe.Recipe's fields")
-    options.add_argument("--ready-file", type=Path)
-    options.add_argument("--die-with-parent", action="store_true")
-    return options
+
+    def ready(url: str) -> None:
+        click.echo(f"rehearsal at {url}, models {', '.join(chosen.models)}")
+        if ready_file is not None:
+            staged = ready_file.with_name(f".{ready_file.name}")
+            staged.write_text(url, encoding="ascii")
+            staged.replace(ready_file)
+
+    try:
+        serve(chosen, host=host, port=port, ready=ready)
+    except OSError as error:
+        raise Failure(Reason.USAGE, f"cannot listen: {error.strerror}", where=f"--port {port}") from None
+    return 0
 
 
-def settings(arguments: argparse.Namespace) -> Settings:
-    """What the options say. Raises Failure(USAGE) with every problem."""
+def settings(
+    *,
+    models: tuple[str, ...],
+    state: Path,
+    keys_path: Path | None = None,
+    requests_per_minute: int = 10_000,
+    faults_path: Path | None = None,
+    fault_header: bool = False,
+    recipe: str | None = None,
+) -> Settings:
+    """The server's settings; creates `state`. Raises Failure(USAGE) with every problem."""
+    from jobs.rehearsal.app import Settings
+    from jobs.rehearsal.faults import Faults, read
+    from jobs.rehearsal.recipe import Recipe
+
     problems = []
-    models = {}
-    for given in arguments.model:
+    directories = {}
+    for given in models:
         name, equals, directory = given.partition("=")
         if not equals or not name or not (Path(directory) / "config.json").is_file():
             problems.append(f"--model {given}: write NAME=DIRECTORY, a directory with config.json")
-        models[name] = Path(directory).absolute()
-    if not models and not problems:
-        problems.append("--model NAME=DIRECTORY: at least one is needed")
+        directories[name] = Path(directory).absolute()
+    training = Recipe()
     try:
-        recipe = Recipe.model_validate_json(arguments.recipe)
+        training = Recipe() if recipe is None else Recipe.model_validate_json(recipe)
     except ValidationError as error:
         problems += [f"--recipe: {problem}" for problem in describe(error)]
-        recipe = Recipe()
     if problems:
         raise Failure(
             Reason.USAGE,
@@ -62,28 +163,27 @@ def settings(arguments: argparse.Namespace) -> Settings:
             problems=tuple(problems),
             next_step="correct what is listed; launcher rehearse --help",
         )
-    arguments.state.mkdir(parents=True, exist_ok=True)
-    rules = read(arguments.faults) if arguments.faults else ()
+    state.mkdir(parents=True, exist_ok=True)
     return Settings(
-        state=arguments.state.absolute(),
-        models=models,
-        keys=_keys(arguments),
-        recipe=recipe,
-        faults=Faults(rules, arguments.fault_header),
-        requests_per_minute=arguments.requests_per_minute,
+        state=state.absolute(),
+        models=directories,
+        keys=_keys(keys_path, state),
+        recipe=training,
+        faults=Faults(read(faults_path) if faults_path else (), fault_header),
+        requests_per_minute=requests_per_minute,
     )
 
 
-def _keys(arguments: argparse.Namespace) -> dict[str, str]:
-    """Key -> tenant: from the environment, the file named, or a key made now and kept in the state directory."""
+def _keys(keys_path: Path | None, state: Path) -> dict[str, str]:
+    """Key -> tenant: from the environment, from the file, or a new key that is kept in the state directory."""
     if KEYS_VARIABLE in os.environ:
         return {str(key): str(tenant) for key, tenant in json.loads(os.environ.pop(KEYS_VARIABLE)).items()}
-    path = arguments.keys or arguments.state / "keys"
-    if arguments.keys is None and not path.exists():
+    path = keys_path or state / "keys"
+    if keys_path is None and not path.exists():
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w", encoding="ascii") as stream:
             stream.write(f"local sk-rehearsal-{secrets.token_urlsafe(24)}\n")
-        print(f"an API key was made: it is the second word in {path}", flush=True)
+        click.echo(f"an API key was created: it is the second word in {path}")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -95,33 +195,9 @@ def _keys(arguments: argparse.Namespace) -> dict[str, str]:
         if not words or line.startswith("#"):
             continue
         if len(words) != 2 or not words[0].replace("-", "").isalnum():
-            # What stands there is not repeated: it may be a key.
+            # The line is not quoted: it may hold a key.
             raise Failure(Reason.USAGE, f"line {number} is not 'TENANT KEY'", where=f"--keys {path}")
         found[words[1]] = words[0]
     if not found:
         raise Failure(Reason.USAGE, "holds no key", where=f"--keys {path}")
     return found
-
-
-def main(arguments: list[str]) -> int:
-    from jobs.rehearsal.server import serve
-
-    options = parser().parse_args(arguments)
-    if options.die_with_parent:
-        die_with_parent()
-    chosen = settings(options)
-
-    def ready(url: str) -> None:
-        print(f"rehearsal at {url}, models {', '.join(chosen.models)}", flush=True)
-        if options.ready_file:
-            staged = options.ready_file.with_name(f".{options.ready_file.name}")
-            staged.write_text(url, encoding="ascii")
-            staged.replace(options.ready_file)
-
-    try:
-        serve(chosen, host=options.host, port=options.port, ready=ready)
-    except OSError as error:
-        raise Failure(
-            Reason.USAGE, f"cannot listen: {error.strerror}", where=f"--port {options.port}"
-        ) from None
-    return 0

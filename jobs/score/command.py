@@ -1,8 +1,7 @@
-"""`python -m jobs score TASK …`: score a file of answers, without a run. stdout is the result, stderr is talk."""
+"""`launcher score`: score a file of answers without a run. The result goes to stdout, messages to stderr."""
 
 from __future__ import annotations
 
-import argparse
 import errno
 import json
 import sys
@@ -11,84 +10,143 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs import told
+import click
+
 from jobs.data.sources import detect, read_part
 from jobs.measures.cache import default_path
 from jobs.score import explanation
 from jobs.score.predictions import read_answers
 from jobs.score.scoring import Scoring, score_rows
+from jobs.score.summary_formats import summary_json, summary_text
+from launcher.cli.options import output_option
 from launcher.outcome import Failure, Reason
 
 _PROGRESS_INTERVAL_S = 0.5
 
 
-def main(argv: list[str]) -> int:
-    """Score as the arguments say and print the result; returns the exit code. Problems go to stderr."""
-    options = _parser().parse_args(argv)
-    try:
-        _score(options)
-    except Failure as failure:
-        return told.tell(failure, "score")
+@click.command("score")
+@click.argument("task", type=click.Choice(["sql", "viggo", "chat"]))
+@click.option(
+    "--data",
+    "data_directory",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Directory with the data set's files.",
+)
+@click.option("--source", help="Layout of the directory.  [default: detected]")
+@click.option(
+    "--split",
+    required=True,
+    help="Part of the data that the answers are for: train, validation, dev or test.",
+)
+@click.option(
+    "--predictions",
+    required=True,
+    type=click.Path(path_type=Path),
+    help='JSONL with one {"answer": …} per question in the data\'s order, or with {"id": …, "answer": …}.',
+)
+@click.option(
+    "--scorer",
+    "scorers",
+    multiple=True,
+    help="For task chat: exact, choice, number, json or module:function. Can be repeated.",
+)
+@click.option(
+    "--explain", metavar="ROW", help="Show why one row (its number from 1, or its id) is right or wrong."
+)
+@click.option(
+    "--details",
+    type=click.Path(path_type=Path),
+    help="Write the verdict on every row to this file (JSONL).  [default: not written]",
+)
+@click.option(
+    "--survivors",
+    type=click.Path(path_type=Path),
+    help="For task sql: write surviving mutants to this file (JSONL).  [default: not written]",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    help="For task sql: number of processes.  [default: one per processor]",
+)
+@click.option("--no-cache", is_flag=True, help="Ignore cached scores and compute every score again.")
+@output_option("table", "json")
+def command(
+    task: str,
+    data_directory: Path,
+    source: str | None,
+    split: str,
+    predictions: Path,
+    scorers: tuple[str, ...],
+    explain: str | None,
+    details: Path | None,
+    survivors: Path | None,
+    workers: int | None,
+    no_cache: bool,
+    output: str,
+) -> int:
+    """Score answers to TASK's questions. No model, no run and no torch are needed: pip install 'tuneyard[score]'.
+
+    \b
+    launcher score sql --data spider/ --split dev --predictions answers.jsonl -o json
+    """
+    _refuse_options_of_other_tasks(task, scorers, survivors)
+    written = {"--details": details, "--survivors": survivors}
+    _check_writable({option: path for option, path in written.items() if path is not None})
+    source = source or detect(task, data_directory)
+    rows = read_part(task, source, data_directory, split)
+    if not rows:
+        raise Failure(Reason.BAD_DATA, f"the part '{split}' has no rows", where=str(data_directory))
+    answers = read_answers(predictions, [row.id for row in rows])
+    scoring = Scoring(
+        task=task,
+        directory=data_directory,
+        scorers=scorers,
+        find_module=_module_here,
+        progress=_Progress(),
+        workers=workers,
+        cache=None if no_cache else default_path(),
+    )
+    if explain is not None:
+        place = explanation.find_row(rows, explain)
+        found = explanation.explain(scoring, rows[place], answers[place])
+        click.echo(json.dumps(found, indent=2) if output == "json" else explanation.text(found))
+        return 0
+    scores, summary = score_rows(scoring, rows, answers)
+    result = {"source": source, "split": split, **summary_json(summary)}
+    # Printed before the files are written: scoring takes long, and writing may still fail.
+    click.echo(json.dumps(result, indent=2) if output == "json" else summary_text(summary))
+    if details is not None:
+        _write_jsonl(details, [score.to_json() for score in scores])
+    if survivors is not None:
+        _write_jsonl(survivors, summary["mutants"]["survivors"])
     return 0
 
 
-def _score(options: argparse.Namespace) -> None:
-    """Raises Failure for expected errors."""
-    _refuse_what_would_be_ignored(options)
-    written = {"--details": options.details, "--survivors": options.survivors}
-    _check_writable({option: path for option, path in written.items() if path is not None})
-    source = options.source or detect(options.task, options.data)
-    rows = read_part(options.task, source, options.data, options.split)
-    if not rows:
-        raise Failure(Reason.BAD_DATA, f"the part '{options.split}' has no rows", where=str(options.data))
-    answers = read_answers(options.predictions, [row.id for row in rows])
-    scoring = Scoring(
-        task=options.task,
-        directory=options.data,
-        scorers=tuple(options.scorer),
-        find_module=_module_here,
-        progress=_Progress(),
-        workers=options.workers,
-        cache=None if options.no_cache else default_path(),
-    )
-    if options.explain is not None:
-        place = explanation.find_row(rows, options.explain)
-        found = explanation.explain(scoring, rows[place], answers[place])
-        print(json.dumps(found, indent=2) if options.output == "json" else explanation.text(found))
-        return
-    scores, summary = score_rows(scoring, rows, answers)
-    result = {"source": source, "split": options.split, **_flat(summary)}
-    # First: it took long to get, and a file may still turn out not to be writable.
-    print(json.dumps(result, indent=2) if options.output == "json" else _table(summary), flush=True)
-    if options.details is not None:
-        _write_details(options.details, [score.to_json() for score in scores])
-    if options.survivors is not None:
-        _write_details(options.survivors, summary["mutants"]["survivors"])
-
-
-def _refuse_what_would_be_ignored(options: argparse.Namespace) -> None:
+def _refuse_options_of_other_tasks(task: str, scorers: tuple[str, ...], survivors: Path | None) -> None:
+    """Raises Failure(USAGE) for options that would have no effect."""
     problems = []
-    if options.scorer and options.task != "chat":
-        problems.append(f"--scorer is for task chat: {options.task} has measures of its own")
-    if options.survivors is not None and options.task != "sql":
-        problems.append(f"--survivors is for task sql: {options.task} has no mutants")
+    if scorers and task != "chat":
+        problems.append(f"--scorer is for task chat: {task} has measures of its own")
+    if survivors is not None and task != "sql":
+        problems.append(f"--survivors is for task sql: {task} has no mutants")
     if problems:
         raise Failure(
             Reason.USAGE,
-            f"task {options.task} does not have these options",
+            f"task {task} does not have these options",
             problems=tuple(problems),
             next_step="leave them out, or name the task they are for",
         )
 
 
 def _check_writable(paths: Mapping[str, Path]) -> None:
-    """Scoring can take long: that its files cannot be written is said before. What they hold stays."""
+    """Raises Failure(USAGE) before the work starts if a file cannot be written. Files are left unchanged."""
     problems = []
     for option, path in paths.items():
         target = path.resolve()
         is_new = not target.exists()
         if not is_new and not target.is_file() and not target.is_dir():
-            continue  # a pipe or a terminal: opening it twice is not the same
+            continue  # a pipe or a terminal must not be opened twice
         try:
             target.open("ab").close()
         except OSError as error:
@@ -100,58 +158,6 @@ def _check_writable(paths: Mapping[str, Path]) -> None:
         raise Failure(
             Reason.USAGE, "cannot write", problems=tuple(problems), next_step="name files that can be written"
         )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="launcher score", description="Score a file of answers against a data set's gold answers."
-    )
-    parser.add_argument("task", choices=("sql", "viggo", "chat"))
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="where the data set lies")
-    parser.add_argument(
-        "--split", required=True, metavar="NAME", help="train, validation, dev or test, as the data has"
-    )
-    parser.add_argument(
-        "--predictions",
-        required=True,
-        type=Path,
-        metavar="FILE",
-        help='JSONL, one {"answer": …} per question',
-    )
-    parser.add_argument(
-        "--source", metavar="NAME", help="the data's layout, where it cannot be told (default: detect)"
-    )
-    parser.add_argument(
-        "--scorer",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="chat only: exact, choice, number, json, module:function",
-    )
-    parser.add_argument(
-        "--details", type=Path, metavar="FILE", help="write every row's verdict there, as JSONL"
-    )
-    parser.add_argument(
-        "--workers", type=_positive, metavar="N", help="sql only: processes (default: one per processor)"
-    )
-    parser.add_argument("--no-cache", action="store_true", help="score anew what was scored before")
-    parser.add_argument(
-        "--survivors",
-        type=Path,
-        metavar="FILE",
-        help="sql only: write the mutants that no database kills there",
-    )
-    parser.add_argument(
-        "--explain", metavar="ROW", help="show why one row (its id, or its number from 1) is right or wrong"
-    )
-    parser.add_argument("-o", "--output", choices=("json", "table"), default="table")
-    return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 256:
-        raise argparse.ArgumentTypeError("must be a number from 1 to 256")
-    return int(text)
 
 
 def _module_here(module: str) -> Path:
@@ -166,7 +172,7 @@ def _module_here(module: str) -> Path:
     return path
 
 
-def _write_details(path: Path, rows: list[dict[str, Any]]) -> None:
+def _write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
     try:
         with path.open("w", encoding="utf-8", newline="\n") as stream:
             stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -179,65 +185,8 @@ def _write_details(path: Path, rows: list[dict[str, Any]]) -> None:
         ) from None
 
 
-def _flat(summary: dict[str, Any]) -> dict[str, Any]:
-    """The summary with its measures as plain fractions, and their intervals beside them."""
-    measures = summary["measures"]
-    return {
-        "task": summary["task"],
-        "rows": summary["rows"],
-        "valid_gold": summary["valid_gold"],
-        "primary": summary["primary"],
-        **{name: measure["value"] for name, measure in measures.items()},
-        "intervals": {name: [measure["low"], measure["high"]] for name, measure in measures.items()},
-        **_mutants(summary),
-        "flags": summary["flags"],
-        "notes": summary["notes"],
-        "reasons": summary["reasons"],
-        "breakdowns": {
-            group: {
-                value: {"rows": m[summary["primary"]]["of"], **{name: m[name]["value"] for name in m}}
-                for value, m in parts.items()
-            }
-            for group, parts in summary["breakdowns"].items()
-        },
-    }
-
-
-def _mutants(summary: dict[str, Any]) -> dict[str, Any]:
-    """The kill rate and its parts; the survivors themselves go to a file (`--survivors`)."""
-    if "mutants" not in summary:
-        return {}
-    found = {name: value for name, value in summary["mutants"].items() if name != "survivors"}
-    return {"mutants_killed": found["rate"], "mutants": found}
-
-
-def _table(summary: dict[str, Any]) -> str:
-    lines = [f"{summary['task']}: {summary['rows']} rows, {summary['valid_gold']} with valid gold", ""]
-    width = max(map(len, summary["measures"]), default=0)
-    for name, measure in summary["measures"].items():
-        interval = f"95 % {100 * measure['low']:.1f} to {100 * measure['high']:.1f}"
-        lines.append(
-            f"{name:{width}}  {100 * measure['value']:5.1f} %  {interval}  ({measure['correct']} of {measure['of']})"
-        )
-    if "mutants" in summary:
-        mutants = summary["mutants"]
-        counted = mutants["mutants"] - mutants["equivalent"]
-        lines.append(
-            f"{'mutants_killed':{width}}  {100 * mutants['rate']:5.1f} %  ({counted - mutants['missed']} of {counted})"
-        )
-    if summary["reasons"]:
-        lines += [
-            "",
-            *(
-                f"{count:6}  {reason}"
-                for reason, count in sorted(summary["reasons"].items(), key=lambda r: -r[1])
-            ),
-        ]
-    return "\n".join(lines)
-
-
 class _Progress:
-    """How far it is, on stderr: a line that renews itself, on a terminal only."""
+    """The percentage done, redrawn in place on stderr if that is a terminal."""
 
     def __init__(self) -> None:
         self._shown = time.monotonic()
@@ -247,9 +196,4 @@ class _Progress:
         now = time.monotonic()
         if self._live and (now - self._shown > _PROGRESS_INTERVAL_S or done == of):
             self._shown = now
-            print(
-                f"\rscoring {100 * done // max(of, 1)} %",
-                end="\n" if done == of else "",
-                file=sys.stderr,
-                flush=True,
-            )
+            click.echo(f"\rscoring {100 * done // max(of, 1)} %", nl=done == of, err=True)

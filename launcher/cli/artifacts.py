@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from launcher.cli.options import output_option, store_options
-from launcher.cli.show import emit, size, table
+from launcher.cli.output import emit, size, table
 from launcher.outcome import Failure, Reason
 from launcher.store import Artifact, digest_file
 from launcher.store.runs import find, read_plan

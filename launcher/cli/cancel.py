@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from launcher.cli.options import CLUSTER_PATIENCE_S, context_option, store_options
-from launcher.cli.show import one_line
 from launcher.outcome import Failure, Reason
 from launcher.runs import finalize
 from launcher.runs.submission import newest_attempt
 from launcher.spec import site
 from launcher.store.runs import Attempt, find
 from launcher.store.selection import open_named_store
+from launcher.system.text import printable
 from launcher.targets.runner import wait_until_left
 
 
@@ -61,7 +61,7 @@ def _abandoned(attempt: Attempt, site_path: Path | None, context: str | None) ->
     except Failure as failure:
         labels = f"{RUN_LABEL}={attempt.run_id},{ATTEMPT_LABEL}={attempt.number}"
         click.echo(
-            f"warning: not asked the cluster: {one_line(failure.what)}; Jobs may be left: "
+            f"warning: not asked the cluster: {printable(failure.what)}; Jobs may be left: "
             f"kubectl get jobs -l {labels}",
             err=True,
         )

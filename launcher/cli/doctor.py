@@ -17,13 +17,14 @@ from urllib.parse import urlparse
 import click
 
 from launcher.cli.options import context_option, output_option, refuse_for_this_machine, store_options
-from launcher.cli.show import emit, one_line, table
+from launcher.cli.output import emit, table
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.runs.preflight import require_shared_store
 from launcher.spec import site
 from launcher.store import open_store
 from launcher.store.directory import explained
 from launcher.store.selection import named_store
+from launcher.system.text import printable
 
 if TYPE_CHECKING:
     from launcher.spec.site import SecretKey, Site
@@ -112,7 +113,7 @@ def _of_site(site_path: Path | None, *, needed: bool) -> tuple[Site | None, list
     except Failure as failure:
         problems = failure.problems or (failure.what,)
         return None, [
-            Check("site file", False, one_line(f"{path}: {problem}"), failure.next_step)
+            Check("site file", False, printable(f"{path}: {problem}"), failure.next_step)
             for problem in problems
         ]
     if site_path is None and not path.exists():
@@ -169,7 +170,7 @@ def _of_smallest_run(cluster: Cluster, facts: Site) -> Iterator[Check]:
         notes = preflight(cluster, render(plan(resolution.experiment, resolution.lock), facts), facts)
     except Failure as failure:
         for problem in failure.problems or (failure.what,):
-            yield Check("smallest run", False, problem, one_line(failure.next_step))
+            yield Check("smallest run", False, problem, printable(failure.next_step))
         return
     yield Check("smallest run", True, "; ".join(("the API server takes every object and pod", *notes)))
 
@@ -177,7 +178,7 @@ def _of_smallest_run(cluster: Cluster, facts: Site) -> Iterator[Check]:
 def _told(failure: Failure) -> str:
     """Where and what, on one line."""
     place = f"{failure.where.removeprefix('--store ')}: " if failure.where else ""
-    return one_line(place + "; ".join((failure.what, *failure.problems)))
+    return printable(place + "; ".join((failure.what, *failure.problems)))
 
 
 def _of_store(address: str, target: str) -> Check:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from launcher.cli.options import output_option, store_options
-from launcher.cli.show import emit, size, table
+from launcher.cli.output import emit, size, table
 from launcher.store import gc
 from launcher.store.selection import open_named_store
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from launcher.cli.options import output_option, store_options
-from launcher.cli.show import emit, size, table
+from launcher.cli.output import emit, size, table
 from launcher.outcome import Failure
 from launcher.store.gc import run_size_bytes
 from launcher.store.runs import RunView, run_ids, view

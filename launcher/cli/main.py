@@ -1,14 +1,18 @@
-"""`launcher`: the group of verbs. Starts in a tenth of a second, because a verb is imported when it is called."""
+"""`launcher`: the group of verbs. Starts in a tenth of a second: a verb's module is imported when the verb is used.
+
+Verbs that need the packages of an extra are defined in `jobs`; they are imported by name, never statically.
+"""
 
 from __future__ import annotations
 
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 
 import click
 
-# pydantic would read the entry points of every installed distribution, for plugins of which we have none.
+# pydantic would search every installed distribution for plugins; Tuneyard uses none.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 #: Heading -> verb -> (module, one line of help).
@@ -17,41 +21,41 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "plan": ("launcher.cli.plan", "Show stages, inputs and estimates before anything runs."),
         "submit": ("launcher.cli.submit", "Run an experiment, or continue it, and print the verdict."),
         "render": ("launcher.cli.render", "Print the Kubernetes objects of a run, for review or for Git."),
-        "retry": ("launcher.cli.retry", "Open another attempt at a run that failed or was cancelled."),
+        "retry": ("launcher.cli.retry", "Start another attempt at a run that failed or was cancelled."),
         "cancel": ("launcher.cli.cancel", "Stop a run and close its attempt."),
     },
-    "Look": {
+    "Inspect": {
         "list": ("launcher.cli.list", "List the runs of a store."),
-        "status": ("launcher.cli.status", "Show where every stage of a run stands."),
+        "status": ("launcher.cli.status", "Show the state of every stage of a run."),
         "logs": ("launcher.cli.logs", "Print a stage's log, or follow it."),
         "why": (
             "launcher.cli.why",
-            "Say in one sentence why a run stands where it stands, and the next command.",
+            "Explain a run's state in one sentence, with the next command.",
         ),
         "report": ("launcher.cli.report", "Print a finished run's report or verdict."),
-        "artifacts": ("launcher.cli.artifacts", "List or fetch what a run made."),
-        "verify": ("launcher.cli.verify", "Check every digest of a run and compute its results anew."),
+        "artifacts": ("launcher.cli.artifacts", "List or download the files that a run wrote."),
+        "verify": ("jobs.verify", "Check every digest of a run and recompute its results."),
     },
     "Data and scores": {
         "data": (
-            "launcher.cli.data",
+            "jobs.prepare.command",
             "Prepare a data set without a run: chat rows, upload files, data card.",
         ),
-        "score": ("launcher.cli.score", "Score a file of answers without a run."),
+        "score": ("jobs.score.command", "Score a file of answers without a run."),
     },
     "Setup": {
         "gc": ("launcher.cli.gc", "List or delete what a store no longer needs."),
         "rehearse": (
-            "launcher.cli.rehearse",
-            "Serve the hosted protocol on this machine; its jobs really train.",
+            "jobs.rehearsal.command",
+            "Serve the OpenAI protocol on this machine; its jobs really train.",
         ),
-        "doctor": ("launcher.cli.doctor", "Check this installation and this machine."),
+        "doctor": ("launcher.cli.doctor", "Check this installation, this machine or a cluster."),
     },
 }
 
 
 class LazyGroup(click.Group):
-    """Knows every verb's name and help line; imports a verb's module only when it is used."""
+    """Holds every verb's name and help line; imports a verb's module only when the verb is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [verb for verbs in VERBS.values() for verb in verbs]
@@ -83,10 +87,11 @@ def cli() -> None:
     """
 
 
-def main() -> int:
-    """Entry point: every expected end is one message on stderr and an exit code of launcher/outcome.py."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; `arguments` are by default those of the process. Returns an exit code of launcher/outcome.py."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        result = cli.main(prog_name="launcher", standalone_mode=False)
+        result = cli.main(args=words, prog_name="launcher", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as end:
         return end.exit_code
@@ -97,22 +102,9 @@ def main() -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        return _explain(error)
+        from launcher.cli import errors
 
-
-def _explain(error: Exception) -> int:
-    from launcher.outcome import Failure, Reason
-
-    if not isinstance(error, Failure):
-        if os.environ.get("TUNEYARD_TRACEBACK"):
-            raise error
-        error = Failure(
-            Reason.INTERNAL,
-            f"{type(error).__name__}: {error}",
-            next_step="please report it, with what TUNEYARD_TRACEBACK=1 and the same command print",
-        )
-    print(f"error: {error.text()}", file=sys.stderr)
-    return error.exit_code
+        return errors.report(error, words[0] if words else "")
 
 
 if __name__ == "__main__":

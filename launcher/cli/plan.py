@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from launcher.cli.options import Study, experiment_options, make_study, output_option, store_options
-from launcher.cli.show import duration, emit, table
+from launcher.cli.output import duration, emit, table
 from launcher.costs.estimate import StageEstimate, TokenCounts, estimate, refuse_impossible
 from launcher.costs.token_counts import count_tokens
 from launcher.outcome import Failure, Reason

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from launcher.cli.options import output_option, store_options
-from launcher.cli.show import emit
+from launcher.cli.output import emit
 from launcher.outcome import Failure, Reason
 from launcher.runs import verdict
 from launcher.store.runs import find, view

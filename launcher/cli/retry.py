@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from launcher.cli import ending
-from launcher.cli.follow import follow
 from launcher.cli.options import chosen_target, cluster_options, output_option, store_options
+from launcher.cli.outcome import print_outcome
+from launcher.cli.progress import watch
 from launcher.runs.submission import retry_run
 from launcher.spec import site
 from launcher.store.runs import Attempt, find
@@ -62,7 +62,7 @@ def command(
     if detach or output == "name":
         click.echo(started.id)
         return 0
-    return ending.report_end(started.attempt, follow(started.attempt, started.supervise()), output)
+    return print_outcome(started.attempt, watch(started.attempt, started.supervise()), output)
 
 
 def _announce(attempt: Attempt) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from launcher.cli.follow import detail
 from launcher.cli.list import standing
 from launcher.cli.options import output_option, store_options
-from launcher.cli.show import emit, table
+from launcher.cli.output import emit, table
+from launcher.cli.progress import detail
 from launcher.store.runs import find, view
 from launcher.store.selection import open_named_store
 

@@ -7,8 +7,6 @@ from typing import Any
 
 import click
 
-from launcher.cli import ending
-from launcher.cli.follow import follow
 from launcher.cli.options import (
     chosen_target,
     cluster_options,
@@ -17,6 +15,8 @@ from launcher.cli.options import (
     output_option,
     store_options,
 )
+from launcher.cli.outcome import print_outcome
+from launcher.cli.progress import watch
 from launcher.runs.submission import continue_run
 from launcher.spec import site
 from launcher.store.runs import Attempt
@@ -73,7 +73,7 @@ def command(
     if detach or output == "name":
         click.echo(run.id)
         return 0
-    return ending.report_end(run.attempt, follow(run.attempt, run.supervise()), output)
+    return print_outcome(run.attempt, watch(run.attempt, run.supervise()), output)
 
 
 def _announce(attempt: Attempt) -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from launcher.cli.follow import detail
 from launcher.cli.list import standing
 from launcher.cli.options import CLUSTER_PATIENCE_S, context_option, store_options
-from launcher.cli.show import one_line
+from launcher.cli.progress import detail
 from launcher.outcome import Failure, Reason
 from launcher.spec import site
 from launcher.store.runs import RunView, StageStatus, find, view
 from launcher.store.selection import open_named_store
+from launcher.system.text import printable
 
 _LOG_LINES_SHOWN = 12
 
@@ -27,9 +27,9 @@ def command(run: str, context: str | None, store_address: str | None, site_path:
     store = open_named_store(store_address, site_path)
     seen = view(store, find(store, run))
     silent = _why_silent(seen, site_path, context)
-    sentence, next_step = (one_line(silent.what), silent.next_step) if silent else _explain(seen)
+    sentence, next_step = (printable(silent.what), silent.next_step) if silent else _explain(seen)
     click.echo(sentence)
-    click.echo(f"next: {one_line(next_step)}")
+    click.echo(f"next: {printable(next_step)}")
     failed = next((status for status in seen.stages if status.state == "failed"), None)
     if failed is not None and failed.tries:
         _show_log(seen, failed)
@@ -61,7 +61,7 @@ def _explain(seen: RunView) -> tuple[str, str]:
         problems = "".join(f"; {problem}" for problem in failed.failure.problems)
         step = failed.failure.next_step
         return (
-            one_line(f"{failed.stage.name} failed{tries}: {failed.failure.what.rstrip('.')}{problems}."),
+            printable(f"{failed.stage.name} failed{tries}: {failed.failure.what.rstrip('.')}{problems}."),
             step if f"launcher retry {run_id}" in step else f"{step}; then launcher retry {run_id}",
         )
     if state == Reason.SUCCEEDED.value:
@@ -75,7 +75,7 @@ def _explain(seen: RunView) -> tuple[str, str]:
         # Its conductor broke, and no stage is to blame.
         ended = Failure.from_json(seen.outcome["failure"])
         return (
-            one_line(
+            printable(
                 f"{run_id} ended: {ended.what.rstrip('.')}{''.join(f'; {one}' for one in ended.problems)}."
             ),
             f"{ended.next_step}; then launcher retry {run_id}",
@@ -86,7 +86,7 @@ def _explain(seen: RunView) -> tuple[str, str]:
         # What comes with a cure is the cause; a pod that finds no room may only be its consequence.
         name, note = min(stuck, key=lambda one: not one[1].next_step)
         return (
-            one_line(f"{name} does not get on: {note.what}"),
+            printable(f"{name} does not get on: {note.what}"),
             note.next_step or f"kubectl describe pods -l tuneyard.dev/run={run_id},tuneyard.dev/stage={name}",
         )
     if running:
@@ -111,4 +111,4 @@ def _show_log(seen: RunView, failed: StageStatus) -> None:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES_SHOWN:]
         click.echo(f"\nlast lines of {path}:", err=True)
         for line in lines:
-            click.echo(f"  {one_line(line)}", err=True)
+            click.echo(f"  {printable(line)}", err=True)

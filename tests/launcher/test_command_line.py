@@ -1,4 +1,4 @@
-"""What a user meets: one clear message, the right exit code, data on stdout and talk on stderr."""
+"""The command line: one message per error, its exit code, data on stdout and messages on stderr."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Run = Callable[..., Said]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """The launcher in this process, as `main` runs it, with a home of its own."""
+    """The launcher in this process, through `main`, with a home of its own."""
     for name in list(os.environ):
         if name.startswith(("TUNEYARD", "XDG_", "HF_")):
             monkeypatch.delenv(name)
@@ -73,7 +73,7 @@ def open_run(store: DirectoryStore, **changes: object) -> str:
 
 
 def assert_refused(said: Said, reason: Reason, words: str) -> None:
-    """One message on stderr, that says what and what to do; nothing on stdout; the reason's exit code."""
+    """One message on stderr with a next step, nothing on stdout, the reason's exit code."""
     assert said.code == DISPOSITIONS[reason].exit_code, said
     assert said.out == ""
     assert said.err.startswith("error: ")
@@ -97,7 +97,7 @@ BAD_FILES = {
 
 @pytest.mark.parametrize("verb", ["plan", "submit"])
 @pytest.mark.parametrize("text", BAD_FILES)
-def test_a_bad_experiment_file(run: Run, tmp_path: Path, verb: str, text: str) -> None:
+def test_a_bad_experiment_file_is_exit_10(run: Run, tmp_path: Path, verb: str, text: str) -> None:
     (tmp_path / "mine.yaml").write_text(text)
     target = ["--target", "local"] if verb == "submit" else []
     assert_refused(run(verb, "mine.yaml", *target), Reason.BAD_EXPERIMENT, BAD_FILES[text])
@@ -135,20 +135,20 @@ REFUSED = [
     REFUSED,
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
-def test_what_cannot_be_done_is_one_message(
+def test_every_error_is_one_message_with_a_next_step(
     run: Run, arguments: tuple[str, ...], reason: Reason, words: str
 ) -> None:
     assert_refused(run(*arguments), reason, words)
 
 
 @pytest.mark.parametrize("verb", ["status", "why", "report", "logs", "cancel", "retry"])
-def test_an_ambiguous_prefix_names_the_runs(run: Run, store: DirectoryStore, verb: str) -> None:
+def test_an_ambiguous_run_prefix_lists_the_runs(run: Run, store: DirectoryStore, verb: str) -> None:
     runs = sorted([open_run(store), open_run(store, seeds=[2])])
     said = run(verb, "tiny-", "--store", str(store.root))
     assert_refused(said, Reason.NOT_FOUND, f"could be {', '.join(runs)}")
 
 
-def test_a_prefix_of_one_run_is_enough(run: Run, store: DirectoryStore) -> None:
+def test_an_unambiguous_run_prefix_is_accepted(run: Run, store: DirectoryStore) -> None:
     run_id = open_run(store)
     said = run("status", run_id[:7], "--store", str(store.root), "-o", "json")
     assert said.code == 0
@@ -164,7 +164,7 @@ def test_a_prefix_of_one_run_is_enough(run: Run, store: DirectoryStore) -> None:
         ("report", "{run}"),
     ],
 )
-def test_what_a_run_does_not_have_is_not_found(
+def test_a_missing_stage_log_attempt_or_verdict_is_not_found(
     run: Run, store: DirectoryStore, arguments: tuple[str, ...]
 ) -> None:
     run_id = open_run(store)
@@ -183,14 +183,14 @@ def test_what_a_run_does_not_have_is_not_found(
         ("plan", "sql", "--relock"),
     ],
 )
-def test_a_wrong_command_line_is_exit_2(run: Run, arguments: tuple[str, ...]) -> None:
+def test_a_usage_error_is_exit_2(run: Run, arguments: tuple[str, ...]) -> None:
     said = run(*arguments)
     assert said.code == 2
     assert "Traceback" not in said.err
 
 
 @pytest.mark.parametrize("verb", ALL_VERBS)
-def test_every_verb_explains_itself_with_its_defaults(run: Run, verb: str) -> None:
+def test_the_help_of_every_verb_shows_every_option_with_its_default(run: Run, verb: str) -> None:
     said = run(verb, "--help")
     assert said.code == 0
     assert said.err == ""
@@ -199,7 +199,9 @@ def test_every_verb_explains_itself_with_its_defaults(run: Run, verb: str) -> No
     command = main_module.cli.get_command(click.Context(main_module.cli), verb)
     assert command is not None
     for parameter in command.params:
-        if isinstance(parameter, click.Option) and not parameter.is_flag and not parameter.multiple:
+        if isinstance(parameter, click.Option) and not (
+            parameter.is_flag or parameter.multiple or parameter.hidden
+        ):
             assert parameter.help, parameter.name
             shown = re.search(rf"{parameter.opts[-1]}\b.*?(?=\n  -|\Z)", options, re.DOTALL)
             assert shown is not None, parameter.name
@@ -212,14 +214,14 @@ def test_every_verb_explains_itself_with_its_defaults(run: Run, verb: str) -> No
             assert "required" in shown[0] or not parameter.required, parameter.name
 
 
-def test_the_groups_help_names_every_verb(run: Run) -> None:
+def test_help_lists_every_verb(run: Run) -> None:
     said = run("--help")
     for verb in ALL_VERBS:
         assert re.search(rf"^  {verb}\s+\S", said.out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_is_there_for_every_shell(tmp_path: Path, shell: str) -> None:
+def test_completion_exists_for_every_shell(tmp_path: Path, shell: str) -> None:
     environment = {
         **os.environ,
         "PYTHONPATH": str(Path(launcher.__file__).parents[1]),
@@ -239,7 +241,7 @@ def test_completion_is_there_for_every_shell(tmp_path: Path, shell: str) -> None
     assert f"_LAUNCHER_COMPLETE={shell}_complete" in done.stdout
 
 
-def test_completion_knows_the_verbs(tmp_path: Path) -> None:
+def test_completion_lists_the_verbs(tmp_path: Path) -> None:
     environment = {
         **os.environ,
         "PYTHONPATH": str(Path(launcher.__file__).parents[1]),
@@ -258,7 +260,7 @@ def test_completion_knows_the_verbs(tmp_path: Path) -> None:
     assert {"plain,submit", "plain,status", "plain,score"} <= set(done.stdout.split())
 
 
-def test_looking_creates_no_store(run: Run, tmp_path: Path) -> None:
+def test_reading_creates_no_store(run: Run, tmp_path: Path) -> None:
     said = run("list", "--store", str(tmp_path / "typo"))
     assert (said.code, said.out) == (0, "")
     assert "no runs in" in said.err
@@ -268,9 +270,7 @@ def test_looking_creates_no_store(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("verb", [("list",), ("status", "{run}"), ("doctor",)])
 @pytest.mark.parametrize("form", ["json", "yaml"])
-def test_stdout_is_data_and_nothing_else(
-    run: Run, store: DirectoryStore, verb: tuple[str, ...], form: str
-) -> None:
+def test_stdout_is_data_only(run: Run, store: DirectoryStore, verb: tuple[str, ...], form: str) -> None:
     import yaml
 
     run_id = open_run(store)
@@ -280,7 +280,7 @@ def test_stdout_is_data_and_nothing_else(
     assert "\x1b" not in said.out + said.err
 
 
-def test_the_plan_as_data_is_the_plan(run: Run) -> None:
+def test_plan_output_as_json_is_the_plan(run: Run) -> None:
     said = run("plan", "sql", "--profile", "smoke", "-o", "json")
     assert said.code == 0, said.err
     document = json.loads(said.out)
@@ -289,7 +289,7 @@ def test_the_plan_as_data_is_the_plan(run: Run) -> None:
     assert len(document["estimates"]) == len(document["plan"]["stages"])
 
 
-def test_a_lock_is_written_once_and_then_read(run: Run, tmp_path: Path) -> None:
+def test_a_lock_file_is_written_once_and_then_read(run: Run, tmp_path: Path) -> None:
     first = run("plan", "sql", "--profile", "smoke", "-o", "name", "--lock", "lock.json")
     assert "lock: written to lock.json" in first.err
     before = (tmp_path / "lock.json").read_bytes()
@@ -298,22 +298,22 @@ def test_a_lock_is_written_once_and_then_read(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "lock.json").read_bytes() == before
 
 
-def test_an_unforeseen_error_is_one_line_and_says_how_to_report_it(
+def test_an_unexpected_error_is_one_line_and_explains_how_to_report_it(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(**_: object) -> None:
-        raise RuntimeError("the unforeseen")
+        raise RuntimeError("an unexpected error")
 
     monkeypatch.setattr(main_module.cli, "main", broken)
     said = run("list")
-    assert_refused(said, Reason.INTERNAL, "RuntimeError: the unforeseen")
+    assert_refused(said, Reason.INTERNAL, "RuntimeError: an unexpected error")
     monkeypatch.setenv("TUNEYARD_TRACEBACK", "1")
     with pytest.raises(RuntimeError):
         run("list")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
-def test_an_interrupt_is_130(run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+def test_an_interrupt_is_exit_130(run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def interrupted(**_: object) -> None:
         raise error
 
@@ -323,9 +323,7 @@ def test_an_interrupt_is_130(run: Run, monkeypatch: pytest.MonkeyPatch, error: B
 
 
 @pytest.mark.parametrize("reason", [r for r in Reason if r is not Reason.SUCCEEDED])
-def test_every_failure_ends_with_its_exit_code(
-    run: Run, monkeypatch: pytest.MonkeyPatch, reason: Reason
-) -> None:
+def test_every_reason_has_its_exit_code(run: Run, monkeypatch: pytest.MonkeyPatch, reason: Reason) -> None:
     def fail(**_: object) -> None:
         raise Failure(reason, "it broke", where="here", problems=("one", "two"))
 
@@ -336,7 +334,7 @@ def test_every_failure_ends_with_its_exit_code(
 
 
 def closed_run(store: DirectoryStore, reason: Reason) -> str:
-    """A run whose first stage failed for good."""
+    """A run whose first stage failed permanently."""
     run_id = open_run(store)
     attempt = Attempt(store, run_id, 1)
     failure = Failure(reason, "prepare broke", where="prepare").about(run_id, "prepare").to_json()
@@ -360,7 +358,7 @@ def closed_run(store: DirectoryStore, reason: Reason) -> str:
 
 
 @pytest.mark.parametrize("reason", [Reason.INTERNAL, Reason.BAD_DATA, Reason.DISK_FULL, Reason.OUT_OF_MEMORY])
-def test_why_is_a_sentence_and_a_command_that_can_be_copied(
+def test_why_prints_a_sentence_and_a_command_without_placeholders(
     run: Run, store: DirectoryStore, reason: Reason
 ) -> None:
     run_id = closed_run(store, reason)
@@ -375,10 +373,8 @@ def test_why_is_a_sentence_and_a_command_that_can_be_copied(
     assert "\x1b" not in said.out + said.err
 
 
-def test_why_of_a_run_whose_money_is_spent_names_the_cap_and_its_cure(
-    run: Run, store: DirectoryStore
-) -> None:
-    # No stage has had a try: the cap was reached before.
+def test_why_names_the_budget_that_is_spent(run: Run, store: DirectoryStore) -> None:
+    # The budget was spent before any stage started.
     run_id = open_run(store)
     spent = Failure(Reason.OVER_BUDGET, "$7.10 of $7.00 are spent", next_step="raise budget_usd").to_json()
     stages = {stage.name: {"state": "failed", "failure": spent} for stage in make_plan().stages}
@@ -392,7 +388,7 @@ def test_why_of_a_run_whose_money_is_spent_names_the_cap_and_its_cure(
     assert {one["state"] for one in states} == {"failed"}
 
 
-def test_why_of_a_run_whose_conductor_broke_says_so(run: Run, store: DirectoryStore) -> None:
+def test_why_names_the_failure_of_the_conductor(run: Run, store: DirectoryStore) -> None:
     run_id = open_run(store)
     broken = Failure(Reason.UNAUTHORIZED, "\x1b[2Jbob may not watch jobs", next_step="ask for a Role")
     finalize.close_failed(Attempt(store, run_id, 1), broken)
@@ -402,7 +398,7 @@ def test_why_of_a_run_whose_conductor_broke_says_so(run: Run, store: DirectorySt
     )
 
 
-def test_why_names_what_comes_with_a_cure_before_what_only_waits(run: Run, store: DirectoryStore) -> None:
+def test_why_prefers_a_note_with_a_next_step(run: Run, store: DirectoryStore) -> None:
     plan = make_plan()
     store.put_json(f"runs/{plan.run_id}/plan.json", plan.model_dump(mode="json"))
     attempt = Attempt(store, plan.run_id, 1)
@@ -434,7 +430,7 @@ def test_status_shows_the_failure(run: Run, store: DirectoryStore, form: str) ->
     assert "blocked" in said.out
 
 
-def test_logs_are_printed_as_they_are(run: Run, store: DirectoryStore) -> None:
+def test_logs_are_printed_unchanged(run: Run, store: DirectoryStore) -> None:
     run_id = closed_run(store, Reason.BAD_DATA)
     said = run("logs", run_id, "--stage", "prepare", "--store", str(store.root))
     assert (said.code, said.out) == (0, "working\n\x1b[2J\x1b[31mhostile\n")
@@ -452,23 +448,23 @@ def test_cancel_closes_an_open_attempt_once(run: Run, store: DirectoryStore) -> 
     assert why.out == f"{run_id} was cancelled.\nnext: launcher retry {run_id}\n"
 
 
-def test_retry_refuses_an_attempt_that_is_open(run: Run, store: DirectoryStore) -> None:
+def test_retry_of_an_open_attempt_is_an_error(run: Run, store: DirectoryStore) -> None:
     run_id = open_run(store)
     said = run("retry", run_id, "--store", str(store.root))
     assert_refused(said, Reason.USAGE, "attempt 1 is still open")
 
 
-def test_a_retry_that_is_refused_opens_no_attempt(run: Run, store: DirectoryStore) -> None:
+def test_a_refused_retry_opens_no_attempt(run: Run, store: DirectoryStore) -> None:
     run_id = open_run(store)
     run("cancel", run_id, "--store", str(store.root))
     for _ in range(2):
-        # Pods cannot reach a directory: the same answer each time, and no attempt 2 that nobody conducts.
+        # Pods cannot reach a directory. The answer is the same each time, and attempt 2 is not opened.
         said = run("retry", run_id, "--target", "cluster", "--store", str(store.root))
         assert_refused(said, Reason.UNSUPPORTED, "pods cannot reach a directory of this machine")
     assert attempts(store, run_id) == [1]
 
 
-def test_a_plan_over_its_budget_is_refused_after_it_was_shown(run: Run, tmp_path: Path) -> None:
+def test_an_impossible_plan_is_printed_and_then_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "big.yaml").write_text(
         "name: big\ntask: sql\nbudget_usd: 1\ncontenders:\n"
         "  - {name: a, kind: lora, model: random-llama, hardware: {device: NVIDIA-T4}}\n"

@@ -7,10 +7,10 @@ import pytest
 from small_sql_data import QUESTIONS, SqlData
 
 from jobs.measures.cache import Cache, key
-from jobs.score import command
 from jobs.score.explanation import find_row
 from jobs.tasks.sql.execution import worker_pool
 from jobs.tasks.sql.scorer import score
+from launcher.cli.main import main
 from launcher.outcome import Failure, Reason
 
 
@@ -84,7 +84,7 @@ def explained(sql_data: SqlData, tmp_path: Path, capsys: pytest.CaptureFixture[s
 
     def explain(row: str, *more: str) -> str:
         base = ["sql", "--data", str(sql_data.directory), "--split", "train", "--predictions", str(file)]
-        assert command.main([*base, "--explain", row, *more]) == 0
+        assert main(["score", *base, "--explain", row, *more]) == 0
         return capsys.readouterr().out
 
     return explain

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from small_sql_data import SqlData
 
-from jobs.score import command
 from jobs.tasks.sql.execution import engine, explain, syntax, worker
 from jobs.tasks.sql.execution.engine import QueryLimits
 from jobs.tasks.sql.execution.worker_pool import LostJob, WorkerPool
+from launcher.cli.main import main
 
 SINGER = "CREATE TABLE singer (id INTEGER PRIMARY KEY, name TEXT, country TEXT);"
 ROWS = SINGER + "INSERT INTO singer VALUES (1, 'Ann', 'Chad'), (2, 'Bob', 'France'), (3, 'Eve', 'France');"
@@ -98,7 +98,7 @@ def test_the_terminal_says_that_the_gold_is_chance(
         '{"answer": "SELECT (SELECT name FROM singer ORDER BY id DESC LIMIT 1), count(*) FROM singer"}\n'
     )
     arguments = ["sql", "--data", str(sql_data.directory), "--split", "train", "--predictions", str(answers)]
-    assert command.main([*arguments, "--explain", "1"]) == 0
+    assert main(["score", *arguments, "--explain", "1"]) == 0
     shown = capsys.readouterr().out
     assert "strict yes" in shown
     assert "the gold's own result is chance here; either is right" in shown

@@ -1,10 +1,9 @@
-"""`launcher score` refuses before it works, says all that is wrong and what to do, and keeps what it has worked out."""
+"""Errors of `launcher score`: all problems at once, before scoring starts, and the computed result is printed."""
 
 import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from small_sql_data import QUESTIONS, SqlData
 
 from jobs.score import command
+from launcher.cli.main import main
 
 Streams = tuple[int, str, str]
 Score = Callable[..., Streams]
@@ -19,7 +19,7 @@ Score = Callable[..., Streams]
 
 @pytest.fixture
 def score(sql_data: SqlData, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Score:
-    """Score right answers (or the lines given) with more options: exit code, stdout, stderr."""
+    """Score correct answers, or the given lines, with more options: exit code, stdout, stderr."""
 
     def run(*more: str, lines: str | None = None, task: str = "sql") -> Streams:
         file = tmp_path / "answers.jsonl"
@@ -34,13 +34,13 @@ def score(sql_data: SqlData, tmp_path: Path, capsys: pytest.CaptureFixture[str])
             str(file),
             "--no-cache",
         ]
-        code = command.main([task, *base, *more])
+        code = main(["score", task, *base, *more])
         return code, *capsys.readouterr()
 
     return run
 
 
-def test_every_problem_of_the_answers_at_once(score: Score) -> None:
+def test_every_problem_of_the_answers_is_listed(score: Score) -> None:
     code, out, err = score(lines='{"answer": 1}\nnothing\n')
     assert (code, out) == (11, "")
     assert err.startswith("error: ")
@@ -48,7 +48,7 @@ def test_every_problem_of_the_answers_at_once(score: Score) -> None:
         assert problem in err
 
 
-def test_answers_that_are_not_there(score: Score, tmp_path: Path) -> None:
+def test_a_missing_answers_file_is_exit_12(score: Score, tmp_path: Path) -> None:
     code, _, err = score("--predictions", str(tmp_path / "none"))
     assert (code, err.splitlines()[-1]) == (12, "next: correct the path in --predictions")
 
@@ -62,7 +62,7 @@ def test_answers_that_are_not_there(score: Score, tmp_path: Path) -> None:
         ("chat", ["--survivors", "x"], "--survivors is for task sql"),
     ],
 )
-def test_an_option_that_would_be_ignored_is_refused(
+def test_an_option_of_another_task_is_a_usage_error(
     score: Score, task: str, more: list[str], words: str
 ) -> None:
     code, out, err = score(*more, task=task)
@@ -72,7 +72,7 @@ def test_an_option_that_would_be_ignored_is_refused(
 
 
 @pytest.mark.parametrize("option", ["--details", "--survivors"])
-def test_a_file_that_cannot_be_written_is_refused_before_scoring(
+def test_an_output_file_that_cannot_be_written_is_an_error_before_scoring(
     score: Score,
     option: str,
     tmp_path: Path,
@@ -85,7 +85,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_scoring(
         assert f"{option} {path}: " in err
 
 
-def test_files_are_left_alone_until_there_is_something_to_write(score: Score, tmp_path: Path) -> None:
+def test_output_files_are_unchanged_if_scoring_fails(score: Score, tmp_path: Path) -> None:
     kept, new, link = tmp_path / "kept", tmp_path / "new", tmp_path / "link"
     kept.write_text("of before")
     link.symlink_to(new)
@@ -98,7 +98,7 @@ def test_files_are_left_alone_until_there_is_something_to_write(score: Score, tm
     assert new.is_file()
 
 
-def test_the_result_is_printed_though_its_file_cannot_be_written(
+def test_the_result_is_printed_if_writing_its_file_fails(
     score: Score,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -118,7 +118,7 @@ def test_the_result_is_printed_though_its_file_cannot_be_written(
     assert "cannot write" in err
 
 
-def test_a_pipe_is_not_opened_before_it_is_written(score: Score, tmp_path: Path) -> None:
+def test_a_pipe_is_opened_once(score: Score, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True)
@@ -129,7 +129,7 @@ def test_a_pipe_is_not_opened_before_it_is_written(score: Score, tmp_path: Path)
 @pytest.mark.parametrize(
     "more", [["--source", "nonesuch"], ["--explain", "99"], ["--split", "nonesuch"], ["--data", "nonesuch"]]
 )
-def test_a_failure_reads_like_that_of_other_verbs_and_says_what_to_do(score: Score, more: list[str]) -> None:
+def test_an_error_has_the_format_of_all_verbs_and_a_next_step(score: Score, more: list[str]) -> None:
     code, out, err = score(*more)
     assert code in (2, 12)
     assert out == ""
@@ -139,19 +139,6 @@ def test_a_failure_reads_like_that_of_other_verbs_and_says_what_to_do(score: Sco
     assert "submit" not in err
 
 
-def test_a_quoted_file_moves_no_cursor(score: Score) -> None:
+def test_error_output_contains_no_escape_sequences(score: Score) -> None:
     _, _, err = score(lines='{"id": "\\u001b[2J", "answer": "x"}\n')
     assert "\x1b" not in err
-
-
-def test_the_launcher_says_the_same(sql_data: SqlData, tmp_path: Path) -> None:
-    arguments = ["score", "sql", "--data", str(sql_data.directory), "--split", "train", "--predictions"]
-    done = subprocess.run(
-        [sys.executable, "-m", "launcher.cli.main", *arguments, str(tmp_path / "none")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (12, "")
-    assert done.stderr.startswith("error: ")

@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 
-from launcher.cli.show import duration, emit, one_line
+from launcher.cli.output import duration, emit
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.runs.verdict import price_lines
 from launcher.store.runs import Attempt
+from launcher.system.text import printable
 
 
-def report_end(attempt: Attempt, outcome: dict[str, Any], output: str) -> int:
+def print_outcome(attempt: Attempt, outcome: dict[str, Any], output: str) -> int:
     """Print how a closed attempt ended and return the exit code for it."""
     reason = Reason(outcome["reason"])
     if reason is not Reason.SUCCEEDED:
@@ -37,7 +38,7 @@ def _sentence(attempt: Attempt, outcome: dict[str, Any]) -> str:
     if failure.reason is Reason.CANCELLED:
         lines.append(f"next: launcher retry {attempt.run_id}")
     else:
-        lines.append(f"next: {one_line(failure.next_step)}")
+        lines.append(f"next: {printable(failure.next_step)}")
         lines.append(
             f"      launcher why {attempt.run_id}; launcher retry {attempt.run_id} once it is put right"
         )

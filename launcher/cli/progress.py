@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from launcher.cli.show import duration, is_terminal, one_line
+from launcher.cli.output import duration, is_terminal
 from launcher.runs.finalize import cancel
 from launcher.store.runs import Attempt, RunView, StageStatus, view
+from launcher.system.text import printable
 from launcher.targets.target import Supervision
 
 _POLL_S = 0.3
@@ -18,7 +19,7 @@ _POLL_S = 0.3
 _PLAIN_INTERVAL_S = 10.0
 
 
-def follow(attempt: Attempt, supervision: Supervision) -> dict[str, Any]:
+def watch(attempt: Attempt, supervision: Supervision) -> dict[str, Any]:
     """Show progress until the attempt is closed, and return its outcome.
 
     Ctrl-C on a terminal asks whether to stop the run or to leave it running.
@@ -145,11 +146,11 @@ def detail(status: StageStatus) -> str:
     if status.state == "finished":
         return f"{duration(status.seconds)}{' (kept from before)' if status.reused else ''}"
     if status.state == "failed" and status.failure:
-        return one_line(status.failure.what)
+        return printable(status.failure.what)
     if status.state == "blocked":
         return f"by {status.blocked_by}"
     if status.note:
-        return one_line(str(status.note))
+        return printable(str(status.note))
     beat = status.heartbeat
     if status.state == "running" and beat:
         measures = " ".join(f"{name} {value:.4g}" for name, value in beat["measures"].items())

@@ -1,4 +1,4 @@
-"""An option that cannot have an effect is refused, and the help says all that an option takes."""
+"""Options without an effect are an error, and the help of an option lists all that it accepts."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ def launcher(tmp_path: Path) -> Launcher:
         ("doctor", "--context", "prod"),
     ],
 )
-def test_what_is_for_a_cluster_is_refused_for_this_machine(
+def test_a_cluster_option_is_an_error_for_the_local_target(
     launcher: Launcher, arguments: tuple[str, ...]
 ) -> None:
     (launcher.home / "overlay.yaml").write_text("spec: {}\n")
     said = launcher(*arguments)
     assert (said.returncode, said.stdout) == (2, "")
-    [told] = [line for line in said.stderr.splitlines() if line.startswith("Error: ")]
-    assert arguments[-2] in told
-    assert "--target cluster" in told
+    [message] = [line for line in said.stderr.splitlines() if line.startswith("Error: ")]
+    assert arguments[-2] in message
+    assert "--target cluster" in message
     assert not (launcher.store / "runs").exists()
 
 
-def test_each_ignored_option_is_named(tmp_path: Path) -> None:
+def test_the_error_names_every_ignored_option(tmp_path: Path) -> None:
     with pytest.raises(click.UsageError, match="--overlay and --context"):
         chosen_target("local", Site(), tmp_path / "overlay.yaml", "prod")
     assert chosen_target("local", Site(), None, None).name == "local"
 
 
 @pytest.mark.parametrize("verb", [verb for verbs in VERBS.values() for verb in verbs])
-def test_the_help_of_store_names_every_kind_of_store(verb: str) -> None:
+def test_the_help_of_store_lists_every_kind_of_store(verb: str) -> None:
     command = cli.get_command(click.Context(cli), verb)
     assert command is not None
     for option in command.params:

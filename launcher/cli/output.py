@@ -9,8 +9,6 @@ from typing import Any
 import click
 import yaml
 
-from launcher.system.text import printable
-
 
 def emit(value: Any, output: str) -> None:
     """Print plain data as JSON or YAML on stdout."""
@@ -26,11 +24,6 @@ def table(header: list[str], rows: list[list[str]]) -> None:
     for line in [header, *rows]:
         cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
         click.echo("   ".join(cells).rstrip())
-
-
-def one_line(text: str) -> str:
-    """Text that may quote data or a model: on one line, and unable to move a terminal's cursor."""
-    return printable(text)
 
 
 def duration(seconds: float | None) -> str:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs.rehearsal.command import parser, settings
+from jobs.rehearsal.command import settings
 from launcher.outcome import Failure, Reason
 
 
-def refused(tmp_path: Path, *options: str) -> Failure:
+def refused(tmp_path: Path, model: str, recipe: str) -> Failure:
     with pytest.raises(Failure) as caught:
-        settings(parser().parse_args(["--state", str(tmp_path / "state"), *options]))
+        settings(models=(model,), state=tmp_path / "state", recipe=recipe)
     assert caught.value.reason is Reason.USAGE
     assert not (tmp_path / "state").exists()
     return caught.value
@@ -20,7 +20,7 @@ def refused(tmp_path: Path, *options: str) -> Failure:
 
 def test_every_field_that_is_wrong_is_named_with_its_problem(tmp_path: Path) -> None:
     recipe = '{"learning_rte": 1, "threads": 0, "lora": {"rank": 4}}'
-    failure = refused(tmp_path, "--model", "x=absent", "--recipe", recipe)
+    failure = refused(tmp_path, "x=absent", recipe)
     told = [problem for problem in failure.problems if problem.startswith("--recipe: ")]
     assert sorted(told) == [
         "--recipe: learning_rte: no such key",
@@ -34,7 +34,7 @@ def test_every_field_that_is_wrong_is_named_with_its_problem(tmp_path: Path) -> 
 @pytest.mark.parametrize("text", ["learning_rate=1", "[1]", ""])
 def test_what_is_no_json_object_is_one_problem(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text("{}")
-    failure = refused(tmp_path, "--model", f"x={tmp_path}", "--recipe", text)
+    failure = refused(tmp_path, f"x={tmp_path}", text)
     [problem] = failure.problems
     assert problem.startswith("--recipe: ")
     assert "Recipe" not in problem
