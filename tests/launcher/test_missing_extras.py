@@ -54,7 +54,7 @@ def test_every_package_of_an_extra_is_known() -> None:
     importable: dict[str, set[str]] = {}
     for package, distributions in metadata.packages_distributions().items():
         for distribution in distributions:
-            importable.setdefault(distribution.lower(), set()).add(package)
+            importable.setdefault(distribution.lower().replace("_", "-"), set()).add(package)
     extras = PYPROJECT["optional-dependencies"]
     for extra in ("score", "hosted", "jobs"):
         for distribution in names(extras[extra]) - names(PYPROJECT["dependencies"]):
