@@ -1,7 +1,7 @@
-"""The Batch API: all missing rows as one file of requests, at the price of a batch.
+"""Answers through the Batch API: all missing rows in one file of requests, at the batch price.
 
-Made once, like a job: intent noted first, adopted after doubt. What fails for a passing reason is
-asked again in a further batch; each round has its own file and its own note.
+A batch is created at most once, like a job (see `idempotency`). Rows that failed for a transient reason are
+sent again in a further batch; each round has its own file and journal entries.
 """
 
 from __future__ import annotations
@@ -9,72 +9,88 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.hosted import idempotency
 from jobs.hosted.client import Service
 from jobs.hosted.completions import answer_of, prompt_tokens
-from jobs.hosted.journal import Notes
-from jobs.hosted.row_ledger import Ledger
+from jobs.hosted.journal import Journal
+from jobs.hosted.row_ledger import RowLedger
 from jobs.stage import StageContext, Stopped
 from launcher.outcome import Failure, Reason
+from launcher.spec.providers import Limits
 
-_MOST_REQUESTS = 50_000
-_MOST_BYTES = 200 << 20
-_MOST_ANSWER_BYTES = 1 << 30
+_RESULT_LIMIT_BYTES = 1 << 30
 _ROUNDS = 3
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _SAVE_EVERY_S = 10.0
 
 
+@dataclass(frozen=True)
+class Round:
+    """Journal entry of one batch: its rows, and how many rows were missing before it."""
+
+    rows: list[int]
+    missing: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
 def answer_in_batches(
     context: StageContext,
     service: Service,
-    notes: Notes,
-    ledger: Ledger,
+    journal: Journal,
+    ledger: RowLedger,
     requests: list[dict[str, Any]],
     *,
     save: Callable[[], None] | None,
 ) -> None:
     """Answer every row that the ledger lacks, round by round.
 
-    `save` stores a snapshot of a rehearsal server now and then; None for a service that is not ours.
+    `save` stores a snapshot of an embedded rehearsal server every few seconds; None for other services.
     """
     number = 0
     while missing := [row for row in range(len(requests)) if row not in ledger.answers]:
         number += 1
-        # A batch that was asked for and not read yet keeps the rows it was made of.
-        rows = (notes.get(f"round-{number}") or {}).get("rows")
-        if rows is None:
-            if _fruitless(notes, number, len(missing)):
+        # A batch that was created and not read yet keeps its rows.
+        planned = _round(journal, number)
+        if planned is None:
+            if _no_progress(journal, number, len(missing)):
                 raise Failure(
                     Reason.NETWORK,
                     f"{len(missing)} rows were not answered in {_ROUNDS} batches",
                     next_step="launcher retry RUN",
                 )
-            rows = _fitting(missing, requests)
+            planned = Round(_fitting(missing, requests, service.provider.limits), len(missing))
             ledger.check_budget(
-                sum(prompt_tokens(requests[row]) for row in rows),
-                sum(requests[row]["max_tokens"] for row in rows),
+                sum(prompt_tokens(requests[row]) for row in planned.rows),
+                sum(requests[row]["max_tokens"] for row in planned.rows),
             )
-            notes.put(f"round-{number}", {"rows": rows, "missing": len(missing)})
-        if any(row not in ledger.answers for row in rows):
-            _round(context, service, notes, ledger, requests, rows, number, save)
+            journal.put(f"round-{number}", planned.to_json())
+        if any(row not in ledger.answers for row in planned.rows):
+            _run(context, service, journal, ledger, requests, planned.rows, number, save)
         context.heartbeat(len(ledger.answers), len(requests), "rows")
 
 
-def _fruitless(notes: Notes, number: int, missing: int) -> bool:
-    """Whether the last rounds brought nothing."""
-    earlier = [notes.get(f"round-{one}") or {} for one in range(max(1, number - _ROUNDS), number)]
-    return len(earlier) == _ROUNDS and all(one.get("missing") == missing for one in earlier)
+def _round(journal: Journal, number: int) -> Round | None:
+    document = journal.get(f"round-{number}")
+    return Round(**document) if document else None
 
 
-def _fitting(missing: list[int], requests: list[dict[str, Any]]) -> list[int]:
-    """The first of the missing rows, as many as one batch takes."""
+def _no_progress(journal: Journal, number: int, missing: int) -> bool:
+    """Whether the last rounds answered no row."""
+    earlier = [_round(journal, one) for one in range(max(1, number - _ROUNDS), number)]
+    return len(earlier) == _ROUNDS and all(one is not None and one.missing == missing for one in earlier)
+
+
+def _fitting(missing: list[int], requests: list[dict[str, Any]], limits: Limits) -> list[int]:
+    """The first of the missing rows, as many as fit into one batch."""
     size, rows = 0, []
-    for row in missing[:_MOST_REQUESTS]:
+    for row in missing[: limits.batch_requests]:
         size += len(_line(row, requests[row]))
-        if size > _MOST_BYTES:
+        if size > limits.batch_bytes:
             break
         rows.append(row)
     return rows
@@ -85,27 +101,28 @@ def _line(row: int, request: dict[str, Any]) -> bytes:
     return json.dumps(value).encode() + b"\n"
 
 
-def _round(
+def _run(
     context: StageContext,
     service: Service,
-    notes: Notes,
-    ledger: Ledger,
+    journal: Journal,
+    ledger: RowLedger,
     requests: list[dict[str, Any]],
     rows: list[int],
     number: int,
     save: Callable[[], None] | None,
 ) -> None:
+    """One round: create or adopt its batch, wait for its end, store its answers."""
     data = b"".join(_line(row, requests[row]) for row in rows)
-    file_id = idempotency.upload(service, notes, f"batch{number}", data, purpose="batch")
+    file_id = idempotency.upload(service, journal, f"batch{number}", data, purpose="batch")
     identity = {"tuneyard_stage": context.stage.key[:32], "tuneyard_round": str(number)}
-    batch_id = idempotency.batch(service, notes, f"batch-{number}", identity, file_id)
+    batch_id = idempotency.batch(service, journal, f"batch-{number}", identity, file_id)
     if save is not None:
         save()
     saved_at = started = time.monotonic()
     known = len(ledger.answers)
     try:
         while True:
-            batch = service.ask("look at the batch", lambda: service.client.batches.retrieve(batch_id))
+            batch = service.call("retrieve the batch", lambda: service.client.batches.retrieve(batch_id))
             if batch.status in _ENDED:
                 break
             done = batch.request_counts.completed if batch.request_counts else 0
@@ -113,7 +130,7 @@ def _round(
             if save is not None and time.monotonic() - saved_at > _SAVE_EVERY_S:
                 save()
                 saved_at = time.monotonic()
-            service.wait(service.patience.poll_s)
+            service.wait(service.retry_policy.poll_s)
     except Stopped:
         if save is None and idempotency.is_cancelled(context):
             idempotency.cancel_batch(service, batch_id)
@@ -122,8 +139,8 @@ def _round(
     _read(service, ledger, batch, rows, latency_s)
 
 
-def _read(service: Service, ledger: Ledger, batch: Any, rows: list[int], latency_s: float) -> None:
-    """Note every answer. Raises Failure where a row, or the whole batch, was refused for good."""
+def _read(service: Service, ledger: RowLedger, batch: Any, rows: list[int], latency_s: float) -> None:
+    """Store every answer. Raises Failure if the batch, or a row for a permanent reason, was refused."""
     if batch.status == "failed":
         found = batch.errors.data if batch.errors and batch.errors.data else []
         problems = tuple(service.clean(f"line {one.line}: {one.message}") for one in found[:50])
@@ -131,18 +148,15 @@ def _read(service: Service, ledger: Ledger, batch: Any, rows: list[int], latency
     wanted = {f"row-{row}": row for row in rows}
     refused = []
     for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
-        data = service.read_file("fetch answers", file_id, _MOST_ANSWER_BYTES)
+        data = service.read_file("fetch answers", file_id, _RESULT_LIMIT_BYTES)
         for line in data.splitlines():
             row, response = _result(line, wanted)
             if row is None or row in ledger.answers:
                 continue
-            if response.get("status_code") == 200:
-                ledger.note(row, answer_of(response.get("body"), latency_s))
-            elif 400 <= int(response.get("status_code") or 0) < 500 and response["status_code"] not in (
-                408,
-                409,
-                429,
-            ):
+            status = int(response.get("status_code") or 0)
+            if status == 200:
+                ledger.add(row, answer_of(response.get("body"), latency_s))
+            elif 400 <= status < 500 and status not in (408, 409, 429):
                 message = ((response.get("body") or {}).get("error") or {}).get("message", "no message")
                 refused.append(service.clean(f"row {row}: {message}"))
     if refused:
@@ -152,7 +166,7 @@ def _read(service: Service, ledger: Ledger, batch: Any, rows: list[int], latency
 
 
 def _result(line: bytes, wanted: dict[str, int]) -> tuple[int | None, dict[str, Any]]:
-    """The row that a line of a result file is about, and its response; None for what is not ours."""
+    """Row and response of a line in a result file; no row for a line that is not of this batch."""
     try:
         value = json.loads(line)
         return wanted.get(value["custom_id"]), value.get("response") or {}

@@ -1,8 +1,7 @@
-"""A hosted service as a stage sees it: the client, what its errors mean, and how long they are borne.
+"""Client of a hosted service: connection, retries, and the failure reason of each of its errors.
 
-The SDK's own retries are off everywhere: it would post a job three times after a timeout. Here a
-call that may be repeated is repeated, waits are cut short by SIGTERM, and a key never reaches a
-message, whatever a service writes into its errors.
+The SDK's own retries are off: they would post a job three times after a timeout. Calls that are safe to
+repeat are retried here, SIGTERM interrupts every wait, and the API key is removed from the service's texts.
 """
 
 from __future__ import annotations
@@ -12,76 +11,75 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import openai
 
 from launcher.outcome import Failure, Reason
+from launcher.spec.providers import Provider
 from launcher.system.text import printable
 
 Result = TypeVar("Result")
-OPENAI_URL = "https://api.openai.com/v1"
-KEY_VARIABLE = "OPENAI_API_KEY"
-#: A file with the key, as a mounted Secret is.
-KEY_FILE_VARIABLE = "OPENAI_API_KEY_FILE"
-_SHOWN_CHARACTERS = 300
+_MESSAGE_LIMIT_CHARACTERS = 300
 _TICK_S = 0.1
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How much is borne before a call is given up."""
+class RetryPolicy:
+    """How often and how long a call is retried before it fails."""
 
     tries: int = 8
     first_wait_s: float = 0.5
     longest_wait_s: float = 120.0
     timeout_s: float = 60.0
-    #: After a request whose answer was lost, how long until the service will have carried it out, if it does.
+    #: After a lost response: seconds until the service has carried out the request, if it does.
     settle_s: float = 2.0
     poll_s: float = 2.0
 
 
-#: A server in the same stage answers at once.
-LOCAL = Patience(tries=6, first_wait_s=0.1, longest_wait_s=5.0, timeout_s=600.0, settle_s=0.2, poll_s=0.3)
+#: For the rehearsal server of the same stage.
+EMBEDDED_RETRY_POLICY = RetryPolicy(
+    tries=6, first_wait_s=0.1, longest_wait_s=5.0, timeout_s=600.0, settle_s=0.2, poll_s=0.3
+)
 
 
 @dataclass(frozen=True)
 class Connection:
-    """Where a service is asked, and with which key."""
+    """Base URL and API key of one service of `provider`."""
 
+    provider: Provider
     base_url: str
-    api_key: str
-
-    def __repr__(self) -> str:
-        return f"Connection({self.base_url!r})"
+    api_key: str = field(repr=False)
 
 
-def outside(base_url: str | None) -> Connection:
-    """A service outside; the key is in the environment, or in a file it names.
+def provider_connection(provider: Provider, base_url: str | None = None) -> Connection:
+    """Connection to `provider`, or to `base_url` with its key.
 
-    Raises Failure(UNAUTHORIZED) where there is none.
+    The key comes from the provider's key variable or key file. Raises Failure(UNAUTHORIZED) without a key.
     """
-    key = os.environ.get(KEY_VARIABLE, "").strip() or _key_in_file()
+    assert provider.key_variable is not None
+    assert provider.base_url is not None
+    key = os.environ.get(provider.key_variable, "").strip() or _key_in_file(provider)
     if not key:
         raise Failure(
             Reason.UNAUTHORIZED,
-            f"no API key: {KEY_VARIABLE} is not set",
-            next_step=f"export {KEY_VARIABLE}=… and submit again",
+            f"no API key: {provider.key_variable} is not set",
+            next_step=f"export {provider.key_variable}=… and submit again",
         )
-    return Connection(base_url or OPENAI_URL, key)
+    return Connection(provider, base_url or provider.base_url, key)
 
 
-def patience_of(base_url: str | None) -> Patience:
-    """A server on this machine is looked at more often than one that counts requests."""
+def retry_policy(base_url: str | None) -> RetryPolicy:
+    """The policy for a service; a server on this machine is polled more often."""
     host = (base_url or "").partition("://")[2]
-    near = host.startswith(("127.", "localhost", "[::1]"))
-    return Patience(poll_s=0.3, settle_s=0.5) if near else Patience()
+    is_local = host.startswith(("127.", "localhost", "[::1]"))
+    return RetryPolicy(poll_s=0.3, settle_s=0.5) if is_local else RetryPolicy()
 
 
-def _key_in_file() -> str:
-    path = os.environ.get(KEY_FILE_VARIABLE)
+def _key_in_file(provider: Provider) -> str:
+    path = os.environ.get(provider.key_file_variable or "")
     if not path:
         return ""
     try:
@@ -89,60 +87,61 @@ def _key_in_file() -> str:
     except (OSError, UnicodeDecodeError):
         raise Failure(
             Reason.UNAUTHORIZED,
-            f"the file that {KEY_FILE_VARIABLE} names cannot be read",
+            f"cannot read the file named by {provider.key_file_variable}",
             where=path,
             next_step="give the Secret that the site's configuration names the key api_key",
         ) from None
 
 
 class Service:
-    """One service, asked patiently. `check_stop` raises where the stage is to end."""
+    """One service, called with retries. `check_stop` raises Stopped when the stage must end."""
 
     def __init__(
-        self, connection: Connection, check_stop: Callable[[], None], patience: Patience | None = None
+        self, connection: Connection, check_stop: Callable[[], None], retry_policy: RetryPolicy | None = None
     ) -> None:
+        self.provider = connection.provider
         self._key = connection.api_key
         self._check_stop = check_stop
-        self.patience = patience or Patience()
-        # At its debug level the SDK's log holds whole requests.
+        self.retry_policy = retry_policy or RetryPolicy()
+        # At debug level the SDK logs whole requests.
         for name in ("openai", "httpx", "httpx2", "httpcore", "httpcore2"):
             logging.getLogger(name).setLevel(logging.ERROR)
         self.client = openai.OpenAI(
             base_url=connection.base_url,
             api_key=connection.api_key,
             max_retries=0,
-            timeout=self.patience.timeout_s,
+            timeout=self.retry_policy.timeout_s,
         )
 
-    def ask(self, what: str, call: Callable[[], Result]) -> Result:
-        """`call`, repeated while that may help: only for what can be asked twice. Raises Failure or Stopped."""
-        for number in range(1, self.patience.tries + 1):
+    def call(self, what: str, request: Callable[[], Result]) -> Result:
+        """Result of `request`, which must be safe to repeat. Raises Failure or Stopped."""
+        for number in range(1, self.retry_policy.tries + 1):
             self._check_stop()
             try:
-                return call()
+                return request()
             except openai.APIError as error:
-                self.bear(what, error, number)
-        raise AssertionError("bear raises after the last try")
+                self.retry_or_raise(what, error, number)
+        raise AssertionError("retry_or_raise raises after the last try")
 
-    def bear(self, what: str, error: openai.APIError, number: int) -> None:
-        """Wait as long as the error asks for after try `number`; raises Failure where waiting does not help."""
-        if not may_pass(error) or number >= self.patience.tries:
+    def retry_or_raise(self, what: str, error: openai.APIError, number: int) -> None:
+        """Wait before the next try after try `number` failed; raises Failure if another try cannot help."""
+        if not is_transient(error) or number >= self.retry_policy.tries:
             raise self.failure(what, error) from None
         asked_s = retry_after_s(error)
-        if asked_s is not None and asked_s > self.patience.longest_wait_s:
+        if asked_s is not None and asked_s > self.retry_policy.longest_wait_s:
             raise Failure(
                 Reason.NETWORK,
                 f"{what}: the service asks to wait {asked_s:.0f} s, more than the "
-                f"{self.patience.longest_wait_s:.0f} s a stage waits",
+                f"{self.retry_policy.longest_wait_s:.0f} s a stage waits",
                 next_step="launcher retry RUN once the limit has passed",
             ) from None
-        backoff_s = self.patience.first_wait_s * 2 ** (number - 1)
-        wait_s = min(self.patience.longest_wait_s, backoff_s) if asked_s is None else asked_s
+        backoff_s = self.retry_policy.first_wait_s * 2 ** (number - 1)
+        wait_s = min(self.retry_policy.longest_wait_s, backoff_s) if asked_s is None else asked_s
         print(f"{what}: {_kind(error)}, try {number}, again in {wait_s:.1f} s", flush=True)
         self.wait(wait_s)
 
     def wait(self, seconds: float) -> None:
-        """Sleep, but end at once where the stage is to end."""
+        """Sleep; raises Stopped at once when the stage must end."""
         until = time.monotonic() + seconds
         while (left_s := until - time.monotonic()) > 0:
             self._check_stop()
@@ -150,7 +149,7 @@ class Service:
         self._check_stop()
 
     def read_file(self, what: str, file_id: str, limit_bytes: int) -> bytes:
-        """The bytes of a file at the service. Raises Failure(NETWORK) where they are more than `limit_bytes`."""
+        """Content of a file at the service. Raises Failure(NETWORK) if it exceeds `limit_bytes`."""
 
         def fetch() -> bytes:
             data = bytearray()
@@ -161,41 +160,57 @@ class Service:
                         raise Failure(Reason.NETWORK, f"{what}: more than {limit_bytes} bytes")
             return bytes(data)
 
-        return self.ask(what, fetch)
+        return self.call(what, fetch)
 
     def clean(self, text: str) -> str:
-        """Text of the service, printable, short and without the key."""
+        """Text from the service: printable, shortened, without the API key."""
         shown = text.replace(self._key, "[the key]")
-        return printable(shown)[:_SHOWN_CHARACTERS]
+        return printable(shown)[:_MESSAGE_LIMIT_CHARACTERS]
 
     def failure(self, what: str, error: openai.APIError) -> Failure:
-        """The one reason that `error` is."""
+        """The Failure that `error` means."""
         if isinstance(error, openai.APIStatusError):
-            reason, next_step = _meaning(error)
+            reason, next_step = self._reason(error)
             message = f"{what}: HTTP {error.status_code}: {self.clean(_message(error))}"
             return Failure(reason, message, next_step=next_step)
         kind = "no answer in time" if isinstance(error, openai.APITimeoutError) else "no connection"
         return Failure(Reason.NETWORK, f"{what}: {kind}", next_step="check base_url and the network")
 
+    def _reason(self, error: openai.APIStatusError) -> tuple[Reason, str]:
+        """Reason and next step of an HTTP error."""
+        code = _code(error)
+        if code in _NO_CREDIT:
+            return Reason.OVER_BUDGET, "add credit at the service, then launcher retry RUN"
+        if error.status_code in (401, 403):
+            return Reason.UNAUTHORIZED, f"check {self.provider.key_variable or 'the key'} and its permissions"
+        if error.status_code == 404 or code in ("model_not_found", "model_not_available"):
+            return Reason.NO_SUCH_MODEL, "check the contender's model and base_url"
+        if error.status_code == 429 or error.status_code >= 500:
+            return Reason.NETWORK, "launcher retry RUN"
+        return Reason.BAD_DATA, "correct what the service says"
 
-def may_pass(error: openai.APIError) -> bool:
+
+_NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached")
+
+
+def is_transient(error: openai.APIError) -> bool:
     """Whether the same request may succeed later."""
     if isinstance(error, openai.APIStatusError):
-        if _code(error) in ("insufficient_quota", "billing_hard_limit_reached"):
+        if _code(error) in _NO_CREDIT:
             return False
         return error.status_code in (408, 409, 429) or error.status_code >= 500
     return isinstance(error, openai.APIConnectionError)
 
 
-def is_doubtful(error: openai.APIError) -> bool:
-    """Whether the service may have carried out what it was asked although it did not say so."""
+def is_ambiguous(error: openai.APIError) -> bool:
+    """Whether the service may have carried out the request in spite of the error."""
     if isinstance(error, openai.APIStatusError):
         return error.status_code in (408, 409) or error.status_code >= 500
     return True
 
 
 def retry_after_s(error: openai.APIError) -> float | None:
-    """What the service asks for, in seconds."""
+    """Seconds that the service asks to wait, by its `Retry-After` headers."""
     if not isinstance(error, openai.APIStatusError):
         return None
     headers = error.response.headers
@@ -211,19 +226,6 @@ def retry_after_s(error: openai.APIError) -> float | None:
             return None
         return max(0.0, until - time.time())
     return None
-
-
-def _meaning(error: openai.APIStatusError) -> tuple[Reason, str]:
-    code = _code(error)
-    if code in ("insufficient_quota", "billing_hard_limit_reached"):
-        return Reason.OVER_BUDGET, "add credit at the service, then launcher retry RUN"
-    if error.status_code in (401, 403):
-        return Reason.UNAUTHORIZED, f"check {KEY_VARIABLE} and what it may do"
-    if error.status_code == 404 or code in ("model_not_found", "model_not_available"):
-        return Reason.NO_SUCH_MODEL, "check the contender's model and base_url"
-    if error.status_code == 429 or error.status_code >= 500:
-        return Reason.NETWORK, "launcher retry RUN"
-    return Reason.BAD_DATA, "correct what the service says"
 
 
 def _code(error: openai.APIStatusError) -> str:

@@ -1,104 +1,103 @@
-"""Uploads and jobs that are made once, whatever happens between asking and being answered.
+"""Uploads, fine-tuning jobs and batches with an idempotency key of our own: each is created at most once.
 
-The order is always the same: look whether it is there, note the intent, ask, note the result. After
-any doubt (a timeout, a lost answer, a crash) the service is asked what it has before it is asked
-for another. What identifies ours: for a file its name, which holds its digest, and its size; for
-a job its metadata, which hold the stage key and the files' digest.
+The order is: look for an existing object, record the intent, send the request, record the result. After an
+ambiguous end (timeout, lost response, crash) the service's list is searched before the next request. A file
+is identified by its name, which contains its digest, and its size; a job by its metadata, which contain
+the stage key and the digest of its files.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import openai
 
-from jobs.hosted.client import Service, is_doubtful
-from jobs.hosted.journal import Notes
+from jobs.hosted.client import Service, is_ambiguous
+from jobs.hosted.journal import Created, Intent, Journal, created
 from jobs.stage import StageContext
 from launcher.outcome import Failure, Reason
 
+Listed = TypeVar("Listed")
 _PAGE = 100
-#: How many of an account's newest objects are looked through.
-_MOST_LOOKED_AT = 5_000
+#: How many of an account's newest objects are searched.
+_SEARCH_LIMIT = 5_000
 _DEAD = ("failed", "cancelled")
 
 
-def upload(service: Service, notes: Notes, part: str, data: bytes, purpose: str = "fine-tune") -> str:
-    """The id of the file that holds `data` at the service, uploaded at most once."""
+def upload(service: Service, journal: Journal, part: str, data: bytes, purpose: str = "fine-tune") -> str:
+    """Id of the file with `data` at the service, uploaded at most once."""
     digest = hashlib.sha256(data).hexdigest()
-    note = f"file-{part}-{digest[:16]}"
-    if known := notes.get(note):
-        return str(known["id"])
+    entry = f"file-{part}-{digest[:16]}"
+    if known := created(journal, entry):
+        return known.id
     name = f"tuneyard-{part}-{digest[:24]}.jsonl"
 
     def find() -> str | None:
-        def look() -> str | None:
-            for number, one in enumerate(
-                service.client.files.list(purpose=purpose, limit=_PAGE, order="desc")
-            ):
-                if one.filename == name and one.bytes == len(data):
-                    return one.id
-                if number > _MOST_LOOKED_AT:
-                    break
-            return None
+        def search() -> str | None:
+            files = service.client.files.list(purpose=purpose, limit=_PAGE, order="desc")
+            matches = (one.id for one in _newest(files) if one.filename == name and one.bytes == len(data))
+            return next(matches, None)
 
-        return service.ask("list files", look)
+        return service.call("list files", search)
 
     def create() -> str:
-        made = service.client.files.create(
+        return service.client.files.create(
             file=(name, data),
             purpose=purpose,  # type: ignore[arg-type]
-        )
-        return made.id
+        ).id
 
-    file_id = _once(service, notes, note, f"upload {part}", find, create)
-    notes.put(note, {"id": file_id, "sha256": digest, "bytes": len(data)})
+    file_id = _find_or_create(service, journal, entry, f"upload {part}", find, create)
+    journal.put(entry, Created(file_id, {"sha256": digest, "bytes": len(data)}).to_json())
     return file_id
 
 
 def job(
-    service: Service, notes: Notes, identity: dict[str, str], note: dict[str, str], request: dict[str, Any]
+    service: Service,
+    journal: Journal,
+    identity: dict[str, str],
+    labels: dict[str, str],
+    request: dict[str, Any],
 ) -> str:
-    """The id of the one fine-tuning job with this identity, made of `request` where there is none.
+    """Id of the one fine-tuning job with this identity, created from `request` if there is none.
 
-    `note` goes into the job's metadata as well, for people.
+    `labels` become metadata as well; they do not identify the job.
     """
-    if known := notes.get("job"):
-        return str(known["id"])
+    if known := created(journal, "job"):
+        return known.id
 
     def find() -> str | None:
-        found = _ours(service, identity)
+        found = _live_jobs(service, identity)
         for duplicate in found[1:]:
-            # Two answers to one question: the older one stays, the other must not be paid for.
-            service.ask("cancel a duplicate", lambda one=duplicate: _cancel(service, one))  # type: ignore[misc]
+            # Two requests were carried out: keep the older job, and pay for no other.
+            service.call("cancel a duplicate", lambda one=duplicate: _cancel(service, one))  # type: ignore[misc]
         return found[0] if found else None
 
     def create() -> str:
-        made = service.client.fine_tuning.jobs.create(metadata={**note, **identity}, **request).id
-        # A request given up earlier may have been carried out since.
-        return find() or made
+        new = service.client.fine_tuning.jobs.create(metadata={**labels, **identity}, **request).id
+        # An earlier request may have been carried out in the meantime.
+        return find() or new
 
-    job_id = _once(service, notes, "job", "create the job", find, create)
-    notes.put("job", {"id": job_id, **identity})
+    job_id = _find_or_create(service, journal, "job", "create the job", find, create)
+    journal.put("job", Created(job_id, dict(identity)).to_json())
     return job_id
 
 
-def batch(service: Service, notes: Notes, note: str, identity: dict[str, str], file_id: str) -> str:
-    """The id of the one batch over `file_id` with this identity."""
-    if known := notes.get(note):
-        return str(known["id"])
+def batch(service: Service, journal: Journal, entry: str, identity: dict[str, str], file_id: str) -> str:
+    """Id of the one batch over `file_id`, created with `identity` as metadata if there is none."""
+    if known := created(journal, entry):
+        return known.id
 
     def find() -> str | None:
-        def look() -> str | None:
-            for number, one in enumerate(service.client.batches.list(limit=_PAGE)):
-                if one.input_file_id == file_id and one.status not in _DEAD:
-                    return one.id
-                if number > _MOST_LOOKED_AT:
-                    break
-            return None
+        def search() -> str | None:
+            batches = service.client.batches.list(limit=_PAGE)
+            matches = (
+                one.id for one in _newest(batches) if one.input_file_id == file_id and one.status not in _DEAD
+            )
+            return next(matches, None)
 
-        return service.ask("list batches", look)
+        return service.call("list batches", search)
 
     def create() -> str:
         return service.client.batches.create(
@@ -108,66 +107,92 @@ def batch(service: Service, notes: Notes, note: str, identity: dict[str, str], f
             metadata=identity,
         ).id
 
-    batch_id = _once(service, notes, note, "create the batch", find, create)
-    notes.put(note, {"id": batch_id})
+    batch_id = _find_or_create(service, journal, entry, "create the batch", find, create)
+    journal.put(entry, Created(batch_id).to_json())
     return batch_id
 
 
+def cancel(service: Service, job_id: str) -> None:
+    """Cancel the job unless it has ended. Raises Failure(NETWORK) if the request fails."""
+    try:
+        _cancel(service, job_id)
+    except openai.APIError as error:
+        raise _not_cancelled(f"job {job_id}", error) from None
+
+
 def cancel_batch(service: Service, batch_id: str) -> None:
-    """Cancel a batch whose run was cancelled; what it has answered is paid for all the same."""
+    """Cancel a batch of a cancelled run; its finished answers are billed. Raises Failure(NETWORK)."""
     try:
         service.client.batches.cancel(batch_id)
     except openai.APIError as error:
-        raise Failure(
-            Reason.NETWORK,
-            f"batch {batch_id} could not be cancelled: {type(error).__name__}",
-            next_step="cancel it at the service: it may go on costing money",
-        ) from None
+        raise _not_cancelled(f"batch {batch_id}", error) from None
 
 
 def is_cancelled(context: StageContext) -> bool:
-    """Whether the run was cancelled, and not only this try stopped."""
+    """Whether the run was cancelled, as opposed to this try being stopped."""
     outcome = context.store.get_json(f"runs/{context.plan.run_id}/attempts/{context.attempt}/outcome.json")
     return isinstance(outcome, dict) and outcome.get("reason") == Reason.CANCELLED.value
 
 
-def _once(service: Service, notes: Notes, note: str, what: str, find: Any, create: Any) -> str:
-    """What `find` finds, else what `create` makes. Raises Failure, or Stopped with the intent noted."""
-    if notes.get(f"{note}-intent") is not None:
-        # An earlier process asked and did not live to hear the answer.
-        service.wait(service.patience.settle_s)
-    for number in range(1, service.patience.tries + 1):
+def _not_cancelled(what: str, error: openai.APIError) -> Failure:
+    return Failure(
+        Reason.NETWORK,
+        f"{what} could not be cancelled: {type(error).__name__}",
+        next_step="cancel it at the service: it may go on costing money",
+    )
+
+
+def _find_or_create(
+    service: Service,
+    journal: Journal,
+    entry: str,
+    what: str,
+    find: Callable[[], str | None],
+    create: Callable[[], str],
+) -> str:
+    """Result of `find`, else of `create`. Raises Failure, or Stopped after the intent was recorded."""
+    policy = service.retry_policy
+    if journal.get(f"{entry}-intent") is not None:
+        # An earlier process sent the request and ended before the response.
+        service.wait(policy.settle_s)
+    for number in range(1, policy.tries + 1):
         if (found := find()) is not None:
-            print(f"{what}: {found} is there already", flush=True)
-            return str(found)
-        notes.put(f"{note}-intent", {"tries": number})
+            print(f"{what}: {found} exists already", flush=True)
+            return found
+        journal.put(f"{entry}-intent", Intent(number).to_json())
         try:
-            return str(create())
+            return create()
         except openai.APIError as error:
             last = error
-            if is_doubtful(error):
-                service.wait(service.patience.settle_s)
+            if is_ambiguous(error):
+                service.wait(policy.settle_s)
                 if (found := find()) is not None:
-                    print(f"{what}: the answer was lost, {found} is adopted", flush=True)
-                    return str(found)
-            service.bear(what, error, number)
+                    print(f"{what}: the response was lost, {found} is adopted", flush=True)
+                    return found
+            service.retry_or_raise(what, error, number)
     raise service.failure(what, last)
 
 
-def _ours(service: Service, identity: dict[str, str]) -> list[str]:
-    """Ids of the jobs with this identity that are alive or succeeded, oldest first."""
+def _newest(listed: Iterable[Listed]) -> Iterable[Listed]:
+    """The newest objects of a list that the SDK pages through."""
+    for number, one in enumerate(listed):
+        yield one
+        if number > _SEARCH_LIMIT:
+            return
 
-    def look() -> list[str]:
+
+def _live_jobs(service: Service, identity: dict[str, str]) -> list[str]:
+    """Ids of the jobs with this identity that have not failed, oldest first."""
+
+    def search() -> list[str]:
         found = []
-        for number, one in enumerate(service.client.fine_tuning.jobs.list(limit=_PAGE)):
+        for one in _newest(service.client.fine_tuning.jobs.list(limit=_PAGE)):
             metadata = one.metadata or {}
             if one.status not in _DEAD and all(metadata.get(k) == v for k, v in identity.items()):
                 found.append((one.created_at, one.id))
-            if number > _MOST_LOOKED_AT:
-                break
         return [name for _, name in sorted(found)]
 
-    return service.ask("list jobs", look)
+    return service.call("list jobs", search)
 
 
 def _cancel(service: Service, job_id: str) -> None:
@@ -175,15 +200,3 @@ def _cancel(service: Service, job_id: str) -> None:
         service.client.fine_tuning.jobs.cancel(job_id)
     except openai.BadRequestError:
         return  # it has ended already
-
-
-def cancel(service: Service, job_id: str) -> None:
-    """Cancel the job; one that has ended is left as it is. Raises Failure(NETWORK) where nobody answers."""
-    try:
-        _cancel(service, job_id)
-    except openai.APIError as error:
-        raise Failure(
-            Reason.NETWORK,
-            f"job {job_id} could not be cancelled: {type(error).__name__}",
-            next_step="cancel it at the service: it may go on costing money",
-        ) from None

@@ -1,12 +1,12 @@
-"""What a stage notes before and after it asks a service for something that costs money.
+"""Journal of the requests of a stage that cost money: an entry before each request and one with its result.
 
-Intents stand here before the request is made, results as soon as they are known. For a rehearsal
-the notes lie beside the server's state, so that both are saved and restored together.
+Entries of a rehearsal are files beside the server's state, so that one snapshot saves and restores both.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,20 +14,53 @@ from jobs.stage import StageContext
 from launcher.system.files import write_atomic
 
 
-class Notes(Protocol):
+@dataclass(frozen=True)
+class Created:
+    """Entry of an object that exists at the service: its id, and facts that identify its content."""
+
+    id: str
+    facts: dict[str, str | int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"id": self.id, **self.facts}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Created:
+        return cls(str(document["id"]), {name: value for name, value in document.items() if name != "id"})
+
+
+@dataclass(frozen=True)
+class Intent:
+    """Entry of a request about to be sent: the number of the try."""
+
+    tries: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {"tries": self.tries}
+
+
+class Journal(Protocol):
+    """Entries by name; names may contain one `/`."""
+
     def get(self, name: str) -> Any:
-        """What was noted under `name`, or None."""
+        """The entry's JSON document, or None."""
         ...
 
     def put(self, name: str, value: Any) -> None: ...
 
     def names(self, folder: str) -> list[str]:
-        """Names noted under `folder`."""
+        """Names of the entries in `folder`."""
         ...
 
 
-class StoreNotes:
-    """In the stage's work area."""
+def created(journal: Journal, name: str) -> Created | None:
+    """The entry `name` if it holds an object of the service."""
+    document = journal.get(name)
+    return Created.from_json(document) if document else None
+
+
+class StoreJournal:
+    """A journal in the stage's work area."""
 
     def __init__(self, context: StageContext) -> None:
         self._context = context
@@ -45,8 +78,8 @@ class StoreNotes:
         return self._context.work_path(f"notes/{name}{suffix}")
 
 
-class DirectoryNotes:
-    """In a directory that is saved with a rehearsal's state."""
+class DirectoryJournal:
+    """A journal in a directory that is saved with the rehearsal server's state."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

@@ -1,4 +1,4 @@
-"""Tokens, epochs, steps and dollars of a fine-tuning job. Pure arithmetic; where each rule comes from is said."""
+"""Tokens, epochs, steps and dollars of a fine-tuning job. Pure arithmetic, with the source of each rule."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from typing import Any
 from jobs.hosted.upload_checks import example_tokens
 from launcher.costs.hosted import default_epochs
 
-#: The study's estimate counts 3 tokens for each example besides its messages; what was billed counts 1.
+#: The study's estimate adds 3 tokens to the messages of each example; the bill added 1.
 _BILLED_LESS_PER_EXAMPLE = 2
 
-#: Rows of a batch as a share of the examples where the service chooses: the one billed run whose steps
-#: are known took 5,103 examples twice in 1,701 steps, six at a time.
+#: Rows of a batch as a share of the examples, if the service chooses. The one billed run with known steps
+#: took 1,701 steps for two epochs of 5,103 examples: batches of six.
 _AUTO_BATCH_SHARE = 0.0012
 _MOST_BATCH_ROWS = 256
 
 
 def estimated_tokens(examples: Iterable[dict[str, Any]]) -> int:
-    """Tokens of one epoch by the study's rule: what the estimate before a job uses."""
+    """Tokens of one epoch by the study's rule, which the estimate before a job uses."""
     return sum(example_tokens(example) for example in examples)
 
 
 def billed_tokens(examples: Iterable[dict[str, Any]]) -> int:
-    """Tokens of one epoch as `trained_tokens` has counted them (each example 1 instead of 3)."""
+    """Tokens of one epoch as `trained_tokens` counts them (1 for each example instead of 3)."""
     return sum(example_tokens(example) - _BILLED_LESS_PER_EXAMPLE for example in examples)
 
 
 def auto_batch_rows(examples: int) -> int:
-    """Rows of a batch where the service chooses; see `_AUTO_BATCH_SHARE`."""
+    """Rows of a batch if the service chooses; see `_AUTO_BATCH_SHARE`."""
     return max(1, min(_MOST_BATCH_ROWS, round(_AUTO_BATCH_SHARE * examples)))
 
 
 def steps(examples: int, epochs: int, batch_rows: int) -> int:
-    """Updates that show every example `epochs` times."""
+    """Optimizer steps for `epochs` passes over the examples."""
     return max(1, -(-examples * epochs // batch_rows))
 
 

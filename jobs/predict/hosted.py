@@ -1,25 +1,44 @@
-"""Answers of a hosted model to every test row: one by one within its rate limits, or through the Batch API.
+"""Answers of a hosted model to every test row: single requests within its rate limits, or the Batch API.
 
-What was answered is noted row by row, so that a killed stage asks for nothing twice that it heard.
-Dollars are counted from `usage`; the stage stops before it would spend more than is left.
+Each answer is stored when it arrives, and a killed stage requests only the missing ones. Dollars are computed
+from `usage`; the stage ends before a request that could exceed the budget.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.hosted.batch_api import answer_in_batches
 from jobs.hosted.completions import answer_row_by_row
-from jobs.hosted.row_ledger import Ledger
+from jobs.hosted.row_ledger import RowLedger
 from jobs.jsonl import write_jsonl
-from jobs.rehearsal.session import service_of
+from jobs.rehearsal.session import open_service
 from jobs.stage import StageContext
 from jobs.tasks.rows import Row, read_rows
 from launcher.costs import budget
 from launcher.outcome import Failure, Reason
+from launcher.spec.catalog import Rate
+from launcher.spec.providers import stage_provider
 from launcher.spec.stages import HostedPredictSettings
 from launcher.store.runs import Attempt
+
+
+@dataclass(frozen=True)
+class PredictionTotals:
+    """`prediction.json` of a hosted contender. `engine` is the provider; `finished` counts untruncated answers."""
+
+    rows: int
+    prompt_tokens: int
+    answer_tokens: int
+    finished: int
+    engine: str
+    batch: bool
+    shots: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 def run(context: StageContext, settings: HostedPredictSettings) -> None:
@@ -34,47 +53,56 @@ def run(context: StageContext, settings: HostedPredictSettings) -> None:
     model = _model(context, settings)
     requests = [_request(settings, model, shown, row) for row in rows]
     tuned = context.input("tuned").directory() / "rehearsal" if context.has_input("tuned") else None
-    with service_of(context, settings, notes_name="predict", first=tuned) as (service, notes, embedded):
-        ledger = Ledger(notes, *_money(context, settings))
-        ledger.recall(len(rows))
+    with open_service(context, settings, journal_name="predict", initial=tuned) as (
+        service,
+        journal,
+        embedded,
+    ):
+        ledger = RowLedger(journal, *_rate_and_budget(context, settings))
+        ledger.load(len(rows))
         context.meta["resumed_rows"] = len(ledger.answers)
         context.heartbeat(len(ledger.answers), len(rows), "rows")
         if settings.batch:
             answer_in_batches(
                 context,
                 service,
-                notes,
+                journal,
                 ledger,
                 requests,
                 save=embedded.save if embedded is not None else None,
             )
         else:
             answer_row_by_row(context, service, ledger, requests)
-    answers = [{"id": row.id, **ledger.answers[number]} for number, row in enumerate(rows)]
-    write_jsonl(context.out / "predictions.jsonl", answers)
-    totals = {
-        "rows": len(answers),
-        "prompt_tokens": sum(answer["prompt_tokens"] for answer in answers),
-        "answer_tokens": sum(answer["answer_tokens"] for answer in answers),
-        "finished": sum(answer["finish"] == "stop" for answer in answers),
-        "engine": "rehearsal" if settings.rehearsal else "openai",
-        "batch": settings.batch,
-        "shots": settings.shots,
-    }
-    (context.out / "prediction.json").write_text(json.dumps(totals, indent=2, sort_keys=True) + "\n")
-    context.meta["prompt_tokens"] = totals["prompt_tokens"]
-    context.meta["answer_tokens"] = totals["answer_tokens"]
+    answers = [ledger.answers[number] for number in range(len(rows))]
+    write_jsonl(
+        context.out / "predictions.jsonl",
+        [{"id": row.id, **answer.to_json()} for row, answer in zip(rows, answers, strict=True)],
+    )
+    totals = PredictionTotals(
+        rows=len(answers),
+        prompt_tokens=sum(answer.prompt_tokens for answer in answers),
+        answer_tokens=sum(answer.answer_tokens for answer in answers),
+        finished=sum(answer.finish == "stop" for answer in answers),
+        engine=stage_provider(settings.provider, rehearsed=settings.rehearsal is not None).name,
+        batch=settings.batch,
+        shots=settings.shots,
+    )
+    (context.out / "prediction.json").write_text(
+        json.dumps(totals.to_json(), indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    )
+    context.meta["prompt_tokens"] = totals.prompt_tokens
+    context.meta["answer_tokens"] = totals.answer_tokens
 
 
 def _model(context: StageContext, settings: HostedPredictSettings) -> str:
-    """The name that answers: the tuned model's, or the hosted model as it is."""
+    """Name of the tuned model, or of the untuned hosted model."""
     if not context.has_input("tuned"):
         return settings.model
     return str(json.loads(context.input("tuned").path("tuned.json").read_bytes())["model"])
 
 
 def _request(settings: HostedPredictSettings, model: str, shown: list[Row], row: Row) -> dict[str, Any]:
-    """The body of one chat completion: the shots as earlier turns, then the row's own messages."""
+    """Body of a chat completion: the shots as earlier turns, then the messages of the row."""
     messages = [dict(message) for shot in shown for message in shot.messages]
     return {
         "model": model,
@@ -84,8 +112,10 @@ def _request(settings: HostedPredictSettings, model: str, shown: list[Row], row:
     }
 
 
-def _money(context: StageContext, settings: HostedPredictSettings) -> tuple[Any, float | None]:
-    """The rate of answers, and what may be spent on them; a rehearsal spends nothing."""
+def _rate_and_budget(
+    context: StageContext, settings: HostedPredictSettings
+) -> tuple[Rate | None, float | None]:
+    """Rate of the answers and dollars left in the budget; (None, None) for a rehearsal, which costs nothing."""
     if settings.rehearsal is not None:
         return None, None
     attempt = Attempt(context.store, context.plan.run_id, context.attempt)

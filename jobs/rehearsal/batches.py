@@ -20,9 +20,9 @@ from jobs.rehearsal.completions import completion, prepare
 from jobs.rehearsal.errors import ApiError, invalid
 from jobs.rehearsal.service import Service, json_body, shown, tenant
 from jobs.rehearsal.state import Stored, new_id, now
+from launcher.spec.providers import embedded_provider
 
-MAXIMUM_REQUESTS = 50_000
-MAXIMUM_BYTES = 200 << 20
+_LIMITS = embedded_provider().limits
 _WINDOW_S = 24 * 3600
 _OPEN = ("validating", "in_progress", "finalizing", "cancelling")
 
@@ -189,8 +189,8 @@ def _read(data: bytes) -> tuple[list[schemas.BatchLine], list[dict[str, Any]]]:
     lines: list[schemas.BatchLine] = []
     errors: list[dict[str, Any]] = []
     seen: set[str] = set()
-    if len(data) > MAXIMUM_BYTES:
-        return [], [_error(None, "file_too_large", f"The file has more than {MAXIMUM_BYTES} bytes.")]
+    if len(data) > _LIMITS.batch_bytes:
+        return [], [_error(None, "file_too_large", f"The file has more than {_LIMITS.batch_bytes} bytes.")]
     for number, text in enumerate(data.splitlines(), 1):
         if not text.strip():
             continue
@@ -208,8 +208,10 @@ def _read(data: bytes) -> tuple[list[schemas.BatchLine], list[dict[str, Any]]]:
         lines.append(line)
     if not lines and not errors:
         errors.append(_error(None, "empty_file", "The file has no requests."))
-    if len(lines) > MAXIMUM_REQUESTS:
-        errors.append(_error(None, "too_many_requests", f"At most {MAXIMUM_REQUESTS} requests are taken."))
+    if len(lines) > _LIMITS.batch_requests:
+        errors.append(
+            _error(None, "too_many_requests", f"At most {_LIMITS.batch_requests} requests are taken.")
+        )
     return lines, errors[:100]
 
 

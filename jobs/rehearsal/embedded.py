@@ -1,7 +1,7 @@
-"""A rehearsal server as a child of the stage that asks it: on loopback, with a key of its own.
+"""A rehearsal server as a child process of the stage that calls it, on loopback with a random key.
 
-Its state lives in the stage's scratch and is saved to the work area as snapshots, so that a stage
-that was killed continues from the newest one on any machine. The server dies with the stage.
+Its state is in the stage's scratch directory. Snapshots in the work area let a killed stage continue from the
+newest one on any machine. The server ends with the stage.
 """
 
 from __future__ import annotations
@@ -24,47 +24,49 @@ from jobs.rehearsal.recipe import Recipe
 from jobs.stage import StageContext
 from launcher.outcome import Failure, Reason
 from launcher.spec.contenders import Rehearsal
+from launcher.spec.providers import Provider
 
 _START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 75.0
 _TENANT = "rehearsal"
 _PREFIX = "state-"
-#: What a server needs of the environment; no key of a real service is among it.
-_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
+#: Environment variables that the server inherits. None holds a key of a service.
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
 
 
-class Embedded:
+class EmbeddedServer:
     """The server of one stage and the snapshots of its state."""
 
-    def __init__(self, context: StageContext, settings: Rehearsal, model: str) -> None:
+    def __init__(self, context: StageContext, provider: Provider, settings: Rehearsal, model: str) -> None:
         self._context = context
+        self._provider = provider
         self._settings = settings
         self._model = model
         self.directory = context.scratch / "rehearsal"
         self._process: subprocess.Popen[bytes] | None = None
         self._number = 0
 
-    def restore(self, first: Path | None = None) -> None:
-        """Bring back the newest snapshot of this stage, or begin with a copy of `first`, or with nothing."""
+    def restore(self, initial: Path | None = None) -> None:
+        """Restore the newest snapshot of this stage, else a copy of `initial`, else an empty state."""
         store, work = self._context.store, self._context.work_path("")
         names = [name for name in store.list(work) if name.startswith(_PREFIX)]
         for name in reversed(names):
             if store.exists(f"{work}/{name}"):
                 self._number = int(name.removeprefix(_PREFIX))
-                first = store.open(f"{work}/{name}").directory()
+                initial = store.open(f"{work}/{name}").directory()
                 break
-        if first is None:
+        if initial is None:
             self.directory.mkdir(parents=True)
             return
-        # Artifacts are read-only, and the server writes to its copy: in a pod it is not root.
-        left_out = shutil.ignore_patterns("_SUCCESS.json")
-        shutil.copytree(first, self.directory, ignore=left_out, copy_function=shutil.copyfile)
+        # Artifacts are read-only; the server writes to its copy, and in a pod it is not root.
+        ignored = shutil.ignore_patterns("_SUCCESS.json")
+        shutil.copytree(initial, self.directory, ignore=ignored, copy_function=shutil.copyfile)
         for directory in (self.directory, *self.directory.rglob("*/")):
             directory.chmod(0o755)
 
     @contextmanager
     def running(self) -> Iterator[Connection]:
-        """While this lasts, the server answers. Afterwards its state is at rest in `directory`."""
+        """Run the server inside this context; afterwards `directory` holds its final state."""
         key = f"sk-rehearsal-{secrets.token_urlsafe(24)}"
         ready = self._context.scratch / "rehearsal.url"
         ready.unlink(missing_ok=True)
@@ -75,11 +77,11 @@ class Embedded:
             *("--state", str(self.directory), "--model", f"{self._model}={base}"),
             *("--recipe", recipe.model_dump_json(), "--ready-file", str(ready)),
         ]
-        environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environment[KEYS_VARIABLE] = json.dumps({key: _TENANT})
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment)
         try:
-            yield Connection(self._wait(ready), key)
+            yield Connection(self._provider, self._wait_until_ready(ready), key)
         finally:
             self._process.terminate()
             try:
@@ -88,7 +90,7 @@ class Embedded:
                 self._process.kill()
                 self._process.wait()
 
-    def _wait(self, ready: Path) -> str:
+    def _wait_until_ready(self, ready: Path) -> str:
         assert self._process is not None
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not ready.exists():
@@ -98,19 +100,19 @@ class Embedded:
         return ready.read_text(encoding="ascii")
 
     def save(self) -> None:
-        """Commit a snapshot of the state as it is now; only then delete the one before."""
+        """Commit a snapshot of the current state, then delete the previous one."""
         store = self._context.store
         staged = self._context.scratch / "snapshot"
         shutil.rmtree(staged, ignore_errors=True)
         self.copy_to(staged)
-        before, self._number = self._number, self._number + 1
+        previous, self._number = self._number, self._number + 1
         store.commit(self._context.work_path(f"{_PREFIX}{self._number:06d}"), staged, {})
-        if before:
-            store.delete(self._context.work_path(f"{_PREFIX}{before:06d}"))
+        if previous:
+            store.delete(self._context.work_path(f"{_PREFIX}{previous:06d}"))
 
     def copy_to(self, target: Path) -> None:
-        """A consistent copy of the server's state, and of what the stage has noted beside it."""
-        # The notes first: what they speak of must be in the copy.
-        if (notes := self.directory / "notes").is_dir():
-            shutil.copytree(notes, target / "notes")
+        """Copy the server's state and the stage's journal consistently."""
+        # The journal first: the state must contain every object that the journal names.
+        if (journal := self.directory / "notes").is_dir():
+            shutil.copytree(journal, target / "notes")
         state.snapshot(self.directory, target)

@@ -10,9 +10,10 @@ from jobs.rehearsal.errors import ApiError, invalid
 from jobs.rehearsal.service import Service, shown, tenant
 from jobs.rehearsal.state import Stored
 from jobs.rehearsal.training import OPEN
+from launcher.spec.providers import embedded_provider
 
 PURPOSES = ("fine-tune", "batch", "user_data", "assistants", "vision", "evals")
-MAXIMUM_FILE_BYTES = 512 << 20
+MAXIMUM_FILE_BYTES = embedded_provider().limits.upload_bytes
 _MAXIMUM_NAME = 255
 
 

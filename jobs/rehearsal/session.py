@@ -1,4 +1,4 @@
-"""The hosted service of one stage: the provider's own, or a rehearsal server that lives as long as the stage."""
+"""The hosted service of one stage: the provider's, or a rehearsal server that runs as long as the stage."""
 
 from __future__ import annotations
 
@@ -6,38 +6,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jobs.hosted.client import LOCAL, Service, outside, patience_of
-from jobs.hosted.journal import DirectoryNotes, Notes, StoreNotes
-from jobs.rehearsal.embedded import Embedded
+from jobs.hosted.client import EMBEDDED_RETRY_POLICY, Service, provider_connection, retry_policy
+from jobs.hosted.journal import DirectoryJournal, Journal, StoreJournal
+from jobs.rehearsal.embedded import EmbeddedServer
 from jobs.stage import StageContext, Stopped
+from launcher.spec.providers import stage_provider
 from launcher.spec.stages import HostedPredictSettings, TuneSettings
 
 
 @contextmanager
-def service_of(
+def open_service(
     context: StageContext,
     settings: TuneSettings | HostedPredictSettings,
     *,
-    notes_name: str,
-    first: Path | None = None,
-) -> Iterator[tuple[Service, Notes, Embedded | None]]:
+    journal_name: str,
+    initial: Path | None = None,
+) -> Iterator[tuple[Service, Journal, EmbeddedServer | None]]:
     """The service to call, its journal and, for a rehearsal, the embedded server.
 
-    A rehearsal starts from the newest snapshot of this stage, else from the state in `first`. If the stage
+    A rehearsal starts from the newest snapshot of this stage, else from the state in `initial`. If the stage
     is stopped, the server's state is saved before `Stopped` is raised again.
     """
+    provider = stage_provider(settings.provider, rehearsed=settings.rehearsal is not None)
     if settings.rehearsal is None:
-        connection = outside(settings.base_url)
-        service = Service(connection, context.check_stop, patience_of(settings.base_url))
-        yield service, StoreNotes(context), None
+        connection = provider_connection(provider, settings.base_url)
+        service = Service(connection, context.check_stop, retry_policy(settings.base_url))
+        yield service, StoreJournal(context), None
         return
-    embedded = Embedded(context, settings.rehearsal, settings.model)
-    embedded.restore(first)
+    embedded = EmbeddedServer(context, provider, settings.rehearsal, settings.model)
+    embedded.restore(initial)
     try:
         with embedded.running() as connection:
-            notes = DirectoryNotes(embedded.directory / "notes" / notes_name)
-            yield Service(connection, context.check_stop, LOCAL), notes, embedded
+            journal = DirectoryJournal(embedded.directory / "notes" / journal_name)
+            yield Service(connection, context.check_stop, EMBEDDED_RETRY_POLICY), journal, embedded
     except Stopped:
-        # The server has written its checkpoint and has ended.
+        # The server has written its checkpoint and ended.
         embedded.save()
         raise

@@ -27,6 +27,7 @@ from jobs.rehearsal.recipe import Recipe, train_settings
 from jobs.rehearsal.state import State, Stored, new_id, now
 from jobs.tasks.rows import write_rows
 from launcher.outcome import Failure
+from launcher.spec.providers import embedded_provider
 from launcher.spec.stages import TrainSettings
 from launcher.store import DirectoryStore
 
@@ -143,7 +144,9 @@ class Trainer:
         training = self._state.file_path(job.body["training_file"]).read_bytes()
         name = job.body["validation_file"]
         validation = self._state.file_path(name).read_bytes() if name else b""
-        return upload_checks.check(training, validation, limit=upload_checks.limit_tokens(job.body["model"]))
+        return upload_checks.check(
+            training, validation, limits=embedded_provider().limits, model=job.body["model"]
+        )
 
     def _queue(self, job: Stored, training: upload_checks.Upload, validation: upload_checks.Upload) -> None:
         """Decide what was left to us, write the rows, and queue the job."""

@@ -1,4 +1,4 @@
-"""Watches one job until it has ended: its events become the stage's heartbeat."""
+"""Polls one fine-tuning job until it ends; its events become the stage's heartbeat."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jobs.stage import StageContext
 from launcher.outcome import Failure, Reason
 
 ENDED = ("succeeded", "failed", "cancelled")
-_EVENTS_A_LOOK = 50
+_EVENTS_A_POLL = 50
 _CODES = {
     "invalid_training_file": Reason.BAD_DATA,
     "invalid_validation_file": Reason.BAD_DATA,
@@ -23,38 +23,38 @@ _CODES = {
 
 
 def follow(
-    context: StageContext, service: Service, job_id: str, *, on_look: Callable[[], None] = lambda: None
+    context: StageContext, service: Service, job_id: str, *, on_poll: Callable[[], None] = lambda: None
 ) -> Any:
-    """The job as it ended, well or badly. Raises Failure where the service does not answer, Stopped on SIGTERM.
+    """The job in its final state, good or bad. Raises Failure if the service fails, Stopped on SIGTERM.
 
-    `on_look` is called after every look at the job.
+    `on_poll` is called after every poll of an open job.
     """
     seen: set[str] = set()
     status = ""
     while True:
-        job = service.ask("look at the job", lambda: service.client.fine_tuning.jobs.retrieve(job_id))
-        page = service.ask(
+        job = service.call("retrieve the job", lambda: service.client.fine_tuning.jobs.retrieve(job_id))
+        page = service.call(
             "read the job's events",
-            lambda: service.client.fine_tuning.jobs.list_events(job_id, limit=_EVENTS_A_LOOK),
+            lambda: service.client.fine_tuning.jobs.list_events(job_id, limit=_EVENTS_A_POLL),
         )
         for event in reversed(page.data):
             if event.id not in seen:
                 seen.add(event.id)
-                _say(context, service, event)
+                _report(context, service, event)
         if job.status != status:
             status = job.status
             print(f"job {job_id}: {service.clean(str(status))}", flush=True)
         if status in ENDED:
             return job
-        on_look()
-        service.wait(service.patience.poll_s)
+        on_poll()
+        service.wait(service.retry_policy.poll_s)
 
 
-def end_of(service: Service, job: Any) -> Failure | None:
-    """Why an ended job left no model; None where it succeeded."""
+def job_failure(service: Service, job: Any) -> Failure | None:
+    """Why a job in its final state has no model; None if it succeeded."""
     if job.status == "succeeded":
         return None
-    again = "launcher retry RUN makes a new job"
+    again = "launcher retry RUN creates a new job"
     if job.status == "cancelled":
         return Failure(Reason.CANCELLED, f"job {job.id} was cancelled at the service", next_step=again)
     error = job.error
@@ -67,8 +67,8 @@ def end_of(service: Service, job: Any) -> Failure | None:
     )
 
 
-def _say(context: StageContext, service: Service, event: Any) -> None:
-    """A metrics event is progress; every other event is a line in the log."""
+def _report(context: StageContext, service: Service, event: Any) -> None:
+    """Turn a metrics event into a heartbeat, and any other event into a line of the log."""
     data = event.data if isinstance(event.data, dict) else {}
     step, total, loss = data.get("step"), data.get("total_steps"), data.get("train_loss")
     if event.type == "metrics" and isinstance(step, int) and isinstance(total, int) and total > 0:

@@ -1,7 +1,7 @@
 """Stage kind `tune`: one fine-tuning job at a hosted service, or at a rehearsal server inside the stage.
 
-Killed at any moment it comes back to the same upload and the same job. SIGTERM leaves the job
-running (the next try goes on watching), unless the run was cancelled: then so is the job.
+A killed stage continues with the same upload and the same job. SIGTERM leaves the job running, and the next
+try continues to follow it; the job is cancelled if the run was cancelled.
 """
 
 from __future__ import annotations
@@ -18,35 +18,37 @@ from typing import Any
 
 from jobs.hosted import idempotency, pricing, upload_checks
 from jobs.hosted.client import Service
-from jobs.hosted.journal import Notes
+from jobs.hosted.journal import Journal
 from jobs.jsonl import write_jsonl
-from jobs.rehearsal.embedded import Embedded
-from jobs.rehearsal.session import service_of
+from jobs.rehearsal.embedded import EmbeddedServer
+from jobs.rehearsal.session import open_service
 from jobs.stage import StageContext, Stopped
-from jobs.tune.follow import end_of, follow
+from jobs.tune.follow import follow, job_failure
+from jobs.tune.records import CurvePoint, Hyperparameters, TrainingRecord, TunedModel, UploadFacts
 from launcher.outcome import Failure, Reason
+from launcher.spec.providers import stage_provider
 from launcher.spec.stages import TuneSettings
 from launcher.system.text import first_of
 
 _SAVE_EVERY_S = 10.0
 _PROBLEMS_SHOWN = 200
-_MOST_RESULT_BYTES = 64 << 20
+_RESULT_LIMIT_BYTES = 64 << 20
 
 
 def run(context: StageContext) -> None:
-    """Roles: `data`, for a rehearsal `model`. Leaves `tuned.json`, `training.json`, `curve.jsonl`."""
+    """Write `tuned.json`, `training.json` and `curve.jsonl`. Roles: `data`, and `model` for a rehearsal."""
     settings = context.stage.typed_settings()
     assert isinstance(settings, TuneSettings)
     training, validation = (_upload(context, part) for part in ("train", "validation"))
     facts = _validate(settings, training, validation)
     print(
-        f"upload: {facts['rows']} examples, {facts['tokens_an_epoch']} tokens an epoch, "
-        f"{facts['expected_tokens']} in all at {facts['epochs']} epochs",
+        f"upload: {facts.rows} examples, {facts.tokens_an_epoch} tokens an epoch, "
+        f"{facts.expected_tokens} in all at {facts.epochs} epochs",
         flush=True,
     )
-    with service_of(context, settings, notes_name="") as (service, notes, embedded):
-        job = _one_job(context, settings, service, notes, training, validation, embedded)
-        _results(context, settings, service, job, facts)
+    with open_service(context, settings, journal_name="") as (service, journal, embedded):
+        job = _succeeded_job(context, settings, service, journal, training, validation, embedded)
+        _write_results(context, settings, service, job, facts)
     if embedded is not None:
         embedded.copy_to(context.out / "rehearsal")
 
@@ -55,9 +57,10 @@ def _upload(context: StageContext, part: str) -> bytes:
     return context.input("data").path(f"upload/{part}.jsonl").read_bytes()
 
 
-def _validate(settings: TuneSettings, training: bytes, validation: bytes) -> dict[str, Any]:
+def _validate(settings: TuneSettings, training: bytes, validation: bytes) -> UploadFacts:
     """Facts of the upload. Raises Failure(BAD_DATA) with every problem and its line."""
-    found = upload_checks.check(training, validation, limit=upload_checks.limit_tokens(settings.model))
+    provider = stage_provider(settings.provider, rehearsed=settings.rehearsal is not None)
+    found = upload_checks.check(training, validation, limits=provider.limits, model=settings.model)
     problems = [problem for upload in found for problem in upload.errors]
     if problems:
         shown = first_of([problem.text() for problem in problems], _PROBLEMS_SHOWN)
@@ -66,54 +69,53 @@ def _validate(settings: TuneSettings, training: bytes, validation: bytes) -> dic
     for warning in warnings[:_PROBLEMS_SHOWN]:
         print(f"warning: {warning.text()}", flush=True)
     examples = [example for _, example in found[0].examples]
-    epochs = pricing.default_epochs(len(examples)) if settings.epochs == "auto" else settings.epochs
-    tokens = pricing.billed_tokens(examples)
-    return {
-        "rows": len(examples),
-        "validation_rows": len(found[1].examples),
-        "warnings": len(warnings),
-        "tokens_an_epoch": tokens,
-        "estimated_tokens_an_epoch": pricing.estimated_tokens(examples),
-        "epochs": epochs,
-        "expected_tokens": tokens * epochs,
-        "statistics": upload_checks.statistics(examples),
+    return UploadFacts(
+        rows=len(examples),
+        validation_rows=len(found[1].examples),
+        tokens_an_epoch=pricing.billed_tokens(examples),
+        epochs=pricing.default_epochs(len(examples)) if settings.epochs == "auto" else settings.epochs,
+        statistics=upload_checks.statistics(examples),
+    )
+
+
+def _request(context: StageContext, settings: TuneSettings, service: Service) -> dict[str, Any]:
+    """The request for a job, without its files. The provider decides where hyperparameters are."""
+    hyperparameters = {
+        "n_epochs": settings.epochs,
+        "batch_size": settings.batch_rows,
+        "learning_rate_multiplier": settings.learning_rate_multiplier,
     }
+    request: dict[str, Any] = {
+        "model": settings.model,
+        "seed": settings.seed,
+        "suffix": f"tuneyard-{context.stage.key[:8]}",
+    }
+    if service.provider.hyperparameters == "top-level":
+        return {**request, "hyperparameters": hyperparameters}
+    method = {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}}
+    return {**request, "method": method}
 
 
-def _one_job(
+def _succeeded_job(
     context: StageContext,
     settings: TuneSettings,
     service: Service,
-    notes: Notes,
+    journal: Journal,
     training: bytes,
     validation: bytes,
-    embedded: Embedded | None,
+    embedded: EmbeddedServer | None,
 ) -> Any:
-    """The job of this stage, made or found, as it succeeded."""
-    request: dict[str, Any] = {
-        "model": settings.model,
-        "training_file": idempotency.upload(service, notes, "train", training),
-        "seed": settings.seed,
-        "suffix": f"tuneyard-{context.stage.key[:8]}",
-        "method": {
-            "type": "supervised",
-            "supervised": {
-                "hyperparameters": {
-                    "n_epochs": settings.epochs,
-                    "batch_size": settings.batch_rows,
-                    "learning_rate_multiplier": settings.learning_rate_multiplier,
-                }
-            },
-        },
-    }
+    """The job of this stage, created or adopted, after it succeeded."""
+    request = _request(context, settings, service)
+    request["training_file"] = idempotency.upload(service, journal, "train", training)
     if validation:
-        request["validation_file"] = idempotency.upload(service, notes, "validation", validation)
+        request["validation_file"] = idempotency.upload(service, journal, "validation", validation)
     files = hashlib.sha256(training + b"\0" + validation).hexdigest()
     identity = {"tuneyard_stage": context.stage.key[:32], "tuneyard_files": files[:32]}
-    job_id = idempotency.job(service, notes, identity, {"tuneyard_run": context.plan.run_id}, request)
+    job_id = idempotency.job(service, journal, identity, {"tuneyard_run": context.plan.run_id}, request)
     saved_at = time.monotonic()
 
-    def save_now_and_then() -> None:
+    def save_periodically() -> None:
         nonlocal saved_at
         if embedded is not None and time.monotonic() - saved_at > _SAVE_EVERY_S:
             embedded.save()
@@ -122,83 +124,86 @@ def _one_job(
     if embedded is not None:
         embedded.save()
     try:
-        job = follow(context, service, job_id, on_look=save_now_and_then)
+        job = follow(context, service, job_id, on_poll=save_periodically)
     except Stopped:
         if embedded is None and idempotency.is_cancelled(context):
             idempotency.cancel(service, job_id)
             print(f"job {job_id}: cancelled with its run", flush=True)
         raise
-    if (failure := end_of(service, job)) is not None:
-        # A dead job is not ours any more: the next try makes another.
-        notes.put("job", None)
+    if (failure := job_failure(service, job)) is not None:
+        # The next try creates another job.
+        journal.put("job", None)
         raise failure
     return job
 
 
-def _results(
-    context: StageContext, settings: TuneSettings, service: Service, job: Any, facts: dict[str, Any]
+def _write_results(
+    context: StageContext, settings: TuneSettings, service: Service, job: Any, facts: UploadFacts
 ) -> None:
-    """Write what the job left: the tuned model's name, the curve, tokens billed against tokens expected."""
+    """Write the stage's output: the tuned model's name, the curve, tokens billed and tokens expected."""
     if not job.fine_tuned_model:
         raise Failure(Reason.NETWORK, f"job {job.id} succeeded and names no tuned model")
     curve = _curve(service, job)
     billed = None if job.trained_tokens is None else max(0, job.trained_tokens)
-    difference = None if billed is None else billed - facts["expected_tokens"]
+    difference = None if billed is None else billed - facts.expected_tokens
     if difference:
         print(
-            f"warning: {billed} tokens were trained, {facts['expected_tokens']} were sent: "
-            "a service may leave rows out without saying so",
+            f"warning: {billed} tokens were trained, {facts.expected_tokens} were sent: "
+            "a service may drop rows silently",
             flush=True,
         )
-    hyperparameters = {
-        name: getattr(job.hyperparameters, name, None)
-        for name in ("n_epochs", "batch_size", "learning_rate_multiplier")
-    }
-    tuned = {
-        "model": job.fine_tuned_model,
-        "job": job.id,
-        "base": settings.model,
-        "hyperparameters": hyperparameters,
-        "billed_tokens": billed,
-        "expected_tokens": facts["expected_tokens"],
-    }
-    _write(context.out / "tuned.json", tuned)
-    last = curve[-1] if curve else {}
-    training = {
-        **{name: facts[name] for name in ("rows", "validation_rows", "expected_tokens", "statistics")},
-        "steps": last.get("step"),
-        "epochs": hyperparameters["n_epochs"],
-        "trained_tokens": facts["expected_tokens"] if billed is None else billed,
-        "tokens": facts["expected_tokens"] if billed is None else billed,
-        "billed_tokens": billed,
-        "billed_less_expected_tokens": difference,
-        "loss": last.get("loss"),
-        "validation_loss": last.get("validation_loss"),
-        "rehearsed_by": settings.rehearsal.stand_in if settings.rehearsal else None,
-    }
-    _write(context.out / "training.json", training)
-    write_jsonl(context.out / "curve.jsonl", curve)
-    context.meta["trained_tokens"] = training["trained_tokens"]
+    hyperparameters = Hyperparameters(
+        n_epochs=getattr(job.hyperparameters, "n_epochs", None),
+        batch_size=getattr(job.hyperparameters, "batch_size", None),
+        learning_rate_multiplier=getattr(job.hyperparameters, "learning_rate_multiplier", None),
+    )
+    tuned = TunedModel(
+        model=job.fine_tuned_model,
+        job=job.id,
+        base=settings.model,
+        hyperparameters=hyperparameters,
+        billed_tokens=billed,
+        expected_tokens=facts.expected_tokens,
+    )
+    trained_tokens = facts.expected_tokens if billed is None else billed
+    last = curve[-1] if curve else None
+    training = TrainingRecord(
+        rows=facts.rows,
+        validation_rows=facts.validation_rows,
+        expected_tokens=facts.expected_tokens,
+        statistics=facts.statistics,
+        steps=last.step if last else None,
+        epochs=hyperparameters.n_epochs,
+        trained_tokens=trained_tokens,
+        tokens=trained_tokens,
+        billed_tokens=billed,
+        billed_less_expected_tokens=difference,
+        loss=last.loss if last else None,
+        validation_loss=last.validation_loss if last else None,
+        rehearsed_by=settings.rehearsal.stand_in if settings.rehearsal else None,
+    )
+    _write(context.out / "tuned.json", tuned.to_json())
+    _write(context.out / "training.json", training.to_json())
+    write_jsonl(context.out / "curve.jsonl", [point.to_json() for point in curve])
+    context.meta["trained_tokens"] = trained_tokens
 
 
-def _curve(service: Service, job: Any) -> list[dict[str, Any]]:
-    """The result file's steps as `curve.jsonl` has them; none where there is no readable result file."""
+def _curve(service: Service, job: Any) -> list[CurvePoint]:
+    """Steps of the result file; none if there is no readable result file."""
     if not job.result_files:
         return []
-    data = service.read_file("fetch the result file", str(job.result_files[0]), _MOST_RESULT_BYTES)
+    data = service.read_file("fetch the result file", str(job.result_files[0]), _RESULT_LIMIT_BYTES)
     try:
         text = base64.b64decode(data, validate=True).decode()
     except (binascii.Error, ValueError):
-        text = data.decode("utf-8", errors="replace")  # some services send the CSV as it is
+        text = data.decode("utf-8", errors="replace")  # some services send plain CSV
     points = []
     for row in csv.DictReader(io.StringIO(text)):
         try:
-            point: dict[str, Any] = {"step": int(row["step"]), "loss": float(row["train_loss"])}
-            if row.get("valid_loss"):
-                point["validation_loss"] = float(row["valid_loss"])
+            validation_loss = float(row["valid_loss"]) if row.get("valid_loss") else None
+            points.append(CurvePoint(int(row["step"]), float(row["train_loss"]), validation_loss))
         except (KeyError, TypeError, ValueError):
             continue
-        points.append(point)
     return points
 
 

@@ -1,4 +1,4 @@
-"""Hosted models without asking anybody: default epochs, dollars of tokens, and why a plan is refused."""
+"""Costs of hosted models, computed offline: default epochs, dollars of tokens, and why a plan is refused."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from launcher.spec import catalog
 from launcher.spec.catalog import HostedPrice, Prices
 from launcher.spec.plan import Stage
+from launcher.spec.providers import stage_provider
 from launcher.spec.stages import HostedPredictSettings, TuneSettings
 
 _TARGET_EPOCHS = 1
@@ -31,18 +32,13 @@ def hosted_problem(
     prices: Prices | None = None,
     today: date | None = None,
 ) -> str | None:
-    """Why this stage is refused: the model is shut down, or its price is not known. None where it is fine.
+    """Why this stage is refused: the model is shut down, tuning is closed, or a price is unknown. None: no problem.
 
-    A rehearsal asks no service, but its dollars must have a price to be named as well.
+    A rehearsal calls no service, but the price that it reports must be known too.
     """
     prices = prices or catalog.prices()
-    if settings.rehearsal is None and settings.base_url is None:
-        day = prices.shut_down(settings.model)
-        if day is not None and (today or date.today()) >= day:
-            return (
-                f"'{settings.model}' was shut down on {day.isoformat()}: name another model, give base_url of a "
-                "service that has it, or rehearse it (provider: rehearsal)"
-            )
+    if problem := _closed(settings, prices, today or date.today()):
+        return problem
     if isinstance(settings, TuneSettings):
         known, what, figure = prices.training(settings.model) is not None, "training", "training"
     else:
@@ -57,8 +53,28 @@ def hosted_problem(
     )
 
 
+def _closed(settings: TuneSettings | HostedPredictSettings, prices: Prices, today: date) -> str | None:
+    """Which closing date of the model or of its provider has passed; another service has other dates."""
+    if settings.rehearsal is not None or settings.base_url is not None:
+        return None
+    day = prices.shut_down(settings.model)
+    if day is not None and today >= day:
+        return (
+            f"'{settings.model}' was shut down on {day.isoformat()}: name another model, give base_url of a "
+            "service that has it, or rehearse it (provider: rehearsal)"
+        )
+    provider = stage_provider(settings.provider, rehearsed=False)
+    closes = provider.tuning_closes if isinstance(settings, TuneSettings) else None
+    if closes is not None and today >= closes:
+        return (
+            f"{provider.name} has accepted no fine-tuning job since {closes.isoformat()}: give base_url of "
+            "another service, or rehearse it (provider: rehearsal)"
+        )
+    return None
+
+
 def hosted_usd(stage: Stage, measured: dict[str, Any], prices: Prices) -> tuple[float, HostedPrice] | None:
-    """Dollars of the tokens that a tune or hosted predict stage measured, and the price they come from."""
+    """Dollars of the tokens that a tune or hosted predict stage measured, and the price used."""
     settings = stage.typed_settings()
     if isinstance(settings, TuneSettings):
         price, tokens = prices.training(settings.model), measured.get("trained_tokens")
@@ -74,6 +90,6 @@ def hosted_usd(stage: Stage, measured: dict[str, Any], prices: Prices) -> tuple[
 
 
 def is_rehearsed(stage: Stage) -> bool:
-    """Whether a stage asks a rehearsal server in place of a service: its dollars are what it would have cost."""
+    """Whether a stage calls a rehearsal server instead of a service: its dollars are what it would have cost."""
     settings = stage.typed_settings()
     return isinstance(settings, TuneSettings | HostedPredictSettings) and settings.rehearsal is not None

@@ -123,6 +123,13 @@ class Stage(Part):
     openai_api_key: Annotated[
         SecretKey | None, Field(description="Key of the hosted service, as a file.")
     ] = None
+    api_key_file_variable: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[A-Z][A-Z0-9_]*$",
+            description="Variable with the path of the hosted service's key. Unset: OPENAI_API_KEY_FILE.",
+        ),
+    ] = None
 
 
 class Values(Part):

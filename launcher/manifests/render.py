@@ -22,6 +22,7 @@ from launcher.manifests.chart_values import Values, chart_directory
 from launcher.manifests.overlay import Overlay, template_problems
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.spec.plan import Plan, Stage, canonical, needs_torch
+from launcher.spec.providers import DEFAULT_PROVIDER, Provider, stage_provider
 from launcher.spec.site import SecretKey, Site
 from launcher.spec.stages import FetchSettings, HostedPredictSettings, HubData, HubModel, TuneSettings
 from launcher.spec.strict import describe
@@ -234,9 +235,14 @@ def _lacking(plan: Plan, site: Site) -> list[str]:
     for image, names in users.items():
         if getattr(site.images, image) is None:
             problems.append(f"images.{image}: not given; needed by {', '.join(names)}")
-    hosted = [stage.name for stage in plan.stages if _asks_service(stage)]
-    if hosted and site.secrets.openai_api_key is None:
-        problems.append(f"secrets.openai_api_key: not given; needed by {', '.join(hosted)}")
+    unkeyed: dict[str, list[str]] = {}
+    for stage in plan.stages:
+        provider = _service_of(stage)
+        if provider is not None and site.secrets.api_key(provider.name) is None:
+            unkeyed.setdefault(provider.name, []).append(stage.name)
+    for name, stages in unkeyed.items():
+        key = "openai_api_key" if name == DEFAULT_PROVIDER else f"provider_api_keys.{name}"
+        problems.append(f"secrets.{key}: not given; needed by {', '.join(stages)}")
     if (site.secrets.store_access_key is None) != (site.secrets.store_secret_key is None):
         problems.append("secrets: store_access_key and store_secret_key are given both or not at all")
     several = [stage.name for stage in plan.stages if stage.resources.nodes > 1]
@@ -269,6 +275,7 @@ def _stage(plan: Plan, stage: Stage, site: Site) -> chart_values.Stage:
     trainer = image_of(stage) == "trainer"
     resources = stage.resources
     settings = stage.typed_settings()
+    provider = _service_of(stage)
     from_hub = isinstance(settings, FetchSettings) and isinstance(settings.source, HubModel | HubData)
     return chart_values.Stage(
         name=stage.name,
@@ -283,14 +290,19 @@ def _stage(plan: Plan, stage: Stage, site: Site) -> chart_values.Stage:
         device=resources.device if resources.gpus else None,
         nodes=resources.nodes,
         hub_token=_key(site.secrets.hub_token) if from_hub else None,
-        openai_api_key=_key(site.secrets.openai_api_key) if _asks_service(stage) else None,
+        openai_api_key=_key(site.secrets.api_key(provider.name)) if provider is not None else None,
+        api_key_file_variable=(
+            None if provider is None or provider.name == DEFAULT_PROVIDER else provider.key_file_variable
+        ),
     )
 
 
-def _asks_service(stage: Stage) -> bool:
-    """Whether a stage speaks to a hosted service, which wants a key."""
+def _service_of(stage: Stage) -> Provider | None:
+    """The provider whose API key a stage needs."""
     settings = stage.typed_settings()
-    return isinstance(settings, TuneSettings | HostedPredictSettings) and settings.rehearsal is None
+    if not isinstance(settings, TuneSettings | HostedPredictSettings) or settings.rehearsal is not None:
+        return None
+    return stage_provider(settings.provider, rehearsed=False)
 
 
 def _credentials(site: Site) -> chart_values.StoreCredentials | None:

@@ -12,6 +12,7 @@ from launcher.outcome import Failure, Reason
 from launcher.spec import catalog
 from launcher.spec.catalog import Prices
 from launcher.spec.plan import Plan, Stage, needs_torch
+from launcher.spec.providers import stage_provider
 from launcher.spec.stages import FetchSettings, HostedPredictSettings, HubModel, PackagedModel, TuneSettings
 from launcher.store import Store
 
@@ -117,8 +118,9 @@ def _hosted_problems(stages: list[Stage]) -> list[str]:
         if not isinstance(settings, TuneSettings | HostedPredictSettings):
             continue
         wanted |= {"openai"} if settings.rehearsal is None else {"openai", "starlette", "uvicorn"}
-        if settings.rehearsal is None and not os.environ.get("OPENAI_API_KEY", "").strip():
-            problems["no API key for the hosted models: export OPENAI_API_KEY=…"] = None
+        variable = stage_provider(settings.provider, rehearsed=settings.rehearsal is not None).key_variable
+        if variable is not None and not os.environ.get(variable, "").strip():
+            problems[f"no API key for the hosted models: export {variable}=…"] = None
     if missing := _not_installed(tuple(sorted(wanted))):
         problems[f"not installed: {', '.join(missing)} (pip install 'tuneyard[hosted,jobs]')"] = None
     return list(problems)

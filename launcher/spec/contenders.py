@@ -1,12 +1,12 @@
-"""The contenders of an experiment: open models as they are or tuned, and hosted models."""
+"""The contenders of an experiment: open models, tuned or not, and hosted models."""
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
+from launcher.spec.providers import DEFAULT_PROVIDER, Provider, provider_name, providers, web_address
 from launcher.spec.strict import Strict, dns_label
 
 
@@ -37,14 +37,14 @@ class Training(Strict):
     loss: Literal["answer", "prompt-and-answer"] = "answer"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     quantization: Literal["none", "nf4", "int8"] = "none"
-    recompute: bool = False  # activations again in the backward pass: memory for about a third more work
+    recompute: bool = False  # gradient checkpointing: less memory, about a third more compute
     zero_stage: Literal[0, 1, 2, 3] = 2
     evaluate_every_steps: Annotated[int, Field(ge=1)] = 20
     checkpoint_every_steps: Annotated[int, Field(ge=1)] = 20
 
 
 class Generation(Strict):
-    """How answers are produced. Always greedy; batches are fixed by the plan (see jobs/predict)."""
+    """How answers are generated. Decoding is greedy; the plan fixes the batches (see jobs/predict)."""
 
     batch_rows: Annotated[int, Field(ge=1)] = 32
     max_new_tokens: Annotated[int, Field(ge=1)] = 256
@@ -53,7 +53,7 @@ class Generation(Strict):
 
 
 class Hardware(Strict):
-    """What one open-model stage runs on. `cpu` asks for no GPU."""
+    """Hardware of one open-model stage. `cpu` requests no GPU."""
 
     device: str = "cpu"
     count: Annotated[int, Field(ge=1, le=64)] = 1
@@ -63,10 +63,11 @@ class Hardware(Strict):
 
 
 ContenderName = Annotated[str, dns_label(12)]
+ProviderName = Annotated[str, AfterValidator(provider_name)]
 
 
 class OpenContender(Strict):
-    """Common to contenders whose weights we hold."""
+    """Common to contenders with open weights."""
 
     name: ContenderName
     model: Annotated[str, Field(min_length=1)]
@@ -84,13 +85,13 @@ class LoraContender(OpenContender):
 
 
 class PromptedContender(OpenContender):
-    """An open model as it is."""
+    """An untuned open model."""
 
     kind: Literal["prompted"]
 
 
 class Rehearsal(Strict):
-    """What stands in for a hosted model: an open one, trained and asked by a server inside the stage itself."""
+    """A hosted model replaced by an open one, which a server inside the stage trains and serves."""
 
     stand_in: Annotated[str, Field(min_length=1)] = "smollm2-135m"
     lora: Lora = Lora(r=16, alpha=32, dropout=0.0)
@@ -102,49 +103,50 @@ class Rehearsal(Strict):
     memory_gib: Annotated[int, Field(ge=1)] = 6
 
 
-def _web_address(value: str) -> str:
-    # What was given is not repeated: an address can carry a password.
-    if not re.fullmatch(
-        r"https?://[A-Za-z0-9.\-]+(:\d{1,5})?(/[\w.\-/]*)?|https?://\[[0-9a-fA-F:]+\](:\d{1,5})?(/[\w.\-/]*)?",
-        value,
-    ):
-        raise ValueError("must be http(s)://host[:port][/path], without user, query or fragment")
-    return value
-
-
 class HostedModel(Strict):
-    """Common to contenders that a service answers for, by the OpenAI wire protocol.
+    """Common to contenders that a service with the OpenAI wire protocol answers for.
 
-    `provider: rehearsal` needs no service: `rehearsal.stand_in` is trained and asked in place of `model`.
+    `provider: rehearsal` needs no service: `rehearsal.stand_in` is trained and answers instead of `model`.
     """
 
     name: ContenderName
     model: Annotated[str, Field(min_length=1, max_length=200)]
-    provider: Literal["openai", "rehearsal"] = "openai"
-    base_url: Annotated[str, AfterValidator(_web_address)] | None = None
+    provider: ProviderName = DEFAULT_PROVIDER
+    base_url: Annotated[str, AfterValidator(web_address)] | None = None
     rehearsal: Rehearsal | None = None
     max_new_tokens: Annotated[int, Field(ge=1)] = 256
-    #: Ask through the Batch API, at half the price; None: where it is a rehearsal, whose answers then never vary.
+    #: Whether answers come from the Batch API. None: only in a rehearsal, so that its answers never vary.
     batch: bool | None = None
 
     @model_validator(mode="after")
     def _provider_fits(self) -> HostedModel:
-        if self.provider == "rehearsal" and self.base_url is not None:
-            raise ValueError("provider: rehearsal brings its own server; leave base_url out")
-        if self.provider != "rehearsal" and self.rehearsal is not None:
-            raise ValueError("rehearsal: only with provider: rehearsal")
-        if self.provider == "rehearsal" and self.batch is False:
-            raise ValueError("batch: a rehearsal always asks in batches, so that its answers never vary")
+        provider, name = self.service, self.provider
+        if provider.embedded and self.base_url is not None:
+            raise ValueError(f"provider: {name} starts its own server; leave base_url out")
+        if not provider.embedded and self.rehearsal is not None:
+            embedded = ", ".join(one.name for one in providers().values() if one.embedded)
+            raise ValueError(f"rehearsal: only with provider: {embedded}")
+        if provider.embedded and self.batch is False:
+            raise ValueError("batch: a rehearsal always answers in batches, so that its answers never vary")
+        if self.batch and not provider.batches:
+            raise ValueError(f"batch: {name} has no Batch API; leave batch out")
+        if self.base_url is None and not provider.accepts_model(self.model):
+            raise ValueError(f"model: not a model name of {name}, which match {provider.model_pattern}")
         return self
 
     @property
+    def service(self) -> Provider:
+        """The catalogue's entry of the provider."""
+        return providers()[self.provider]
+
+    @property
     def rehearsed(self) -> Rehearsal | None:
-        """How it is rehearsed; None where a service answers."""
-        return (self.rehearsal or Rehearsal()) if self.provider == "rehearsal" else None
+        """Settings of the rehearsal; None if a service answers."""
+        return (self.rehearsal or Rehearsal()) if self.service.embedded else None
 
     @property
     def batched(self) -> bool:
-        return self.batch if self.batch is not None else self.provider == "rehearsal"
+        return self.batch if self.batch is not None else self.service.embedded
 
 
 class HostedContender(HostedModel):
@@ -157,15 +159,15 @@ class HostedContender(HostedModel):
 
 
 class HostedPromptedContender(HostedModel):
-    """A hosted model as it is, shown the first `shots` training rows; told from an open one by its `provider`."""
+    """An untuned hosted model, prompted with the first `shots` training rows. `provider` marks it as hosted."""
 
     kind: Literal["prompted"]
-    provider: Literal["openai", "rehearsal"]
+    provider: ProviderName
     shots: Annotated[int, Field(ge=0, le=64)] = 0
 
 
 def _contender_type(value: Any) -> str | None:
-    """Which model a contender is read as: its kind, but two models share the kind `prompted`."""
+    """Tag of the model that validates a contender: its kind, except that two models share the kind `prompted`."""
     kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
     hosted = "provider" in value if isinstance(value, dict) else isinstance(value, HostedModel)
     if kind == "prompted":

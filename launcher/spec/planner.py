@@ -16,6 +16,7 @@ from launcher.spec.contenders import (
 from launcher.spec.experiment import Experiment
 from launcher.spec.lock import Lock
 from launcher.spec.plan import Plan, Resources, Stage, run_id, stage_key, stage_name
+from launcher.spec.providers import DEFAULT_PROVIDER
 from launcher.spec.stages import (
     VERSIONS,
     FetchSettings,
@@ -186,6 +187,7 @@ def _hosted_contender(
 ) -> dict[str, Stage]:
     """Add the stages of a hosted contender (stand-in, tune, predict, score); returns role -> stage for the report."""
     rehearsed = contender.rehearsed
+    further = None if rehearsed or contender.provider == DEFAULT_PROVIDER else contender.provider
     needs, resources = {"data": prepare}, Resources(device="hosted")
     if rehearsed is not None:
         locked = lock.model(rehearsed.stand_in)
@@ -200,6 +202,7 @@ def _hosted_contender(
             settings = TuneSettings(
                 task=experiment.task,
                 model=contender.model,
+                provider=further,
                 base_url=contender.base_url,
                 rehearsal=rehearsed,
                 epochs=contender.epochs,
@@ -221,6 +224,7 @@ def _hosted_contender(
             HostedPredictSettings(
                 task=experiment.task,
                 model=contender.model,
+                provider=further,
                 base_url=contender.base_url,
                 rehearsal=rehearsed,
                 max_new_tokens=contender.max_new_tokens,

@@ -16,6 +16,7 @@ from launcher.outcome import Failure, Reason
 from launcher.spec import catalog
 from launcher.spec.catalog import GpuPrice, HostedPrice, Prices
 from launcher.spec.documents import read_yaml
+from launcher.spec.providers import DEFAULT_PROVIDER, provider_name
 from launcher.spec.strict import Strict, describe
 
 FORMAT = 1
@@ -70,6 +71,14 @@ class Secrets(Strict):
     store_secret_key: SecretKey | None = None
     hub_token: SecretKey | None = None
     openai_api_key: SecretKey | None = None
+    #: API keys of other providers of the catalogue, by provider.
+    provider_api_keys: dict[Annotated[str, AfterValidator(provider_name)], SecretKey] = {}
+
+    def api_key(self, provider: str) -> SecretKey | None:
+        """The Secret with the API key of `provider`."""
+        if provider == DEFAULT_PROVIDER and self.openai_api_key is not None:
+            return self.openai_api_key
+        return self.provider_api_keys.get(provider)
 
 
 class ServiceAccount(Strict):

@@ -119,6 +119,10 @@ class PredictSettings(Strict):
     device: str
 
 
+#: A provider of the catalogue; None, which is neither stored nor hashed: the default one or the rehearsal server.
+FurtherProvider = Annotated[str | None, Field(exclude_if=lambda value: value is None)]
+
+
 class TuneSettings(Strict):
     """Tune a model through the OpenAI fine-tuning API. Roles: `data`, for a rehearsal `model` (the stand-in).
 
@@ -127,6 +131,7 @@ class TuneSettings(Strict):
 
     task: Literal["sql", "viggo", "chat"]
     model: str
+    provider: FurtherProvider = None
     base_url: str | None
     rehearsal: Rehearsal | None
     epochs: int | Literal["auto"]
@@ -143,6 +148,7 @@ class HostedPredictSettings(Strict):
 
     task: Literal["sql", "viggo", "chat"]
     model: str
+    provider: FurtherProvider = None
     base_url: str | None
     rehearsal: Rehearsal | None
     max_new_tokens: int

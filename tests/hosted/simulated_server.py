@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 from jobs.rehearsal import command
-from jobs.rehearsal.server import die_with_parent, serve
+from jobs.rehearsal.server import serve
+from launcher.system.processes import die_with_parent
 
 WORKER = str(Path(__file__).with_name("simulated.py"))
 

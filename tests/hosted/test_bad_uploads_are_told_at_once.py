@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import upload_of
+from serving import MODEL, upload_of
 from staging import study
 
 from jobs.hosted import upload_checks
 from launcher.outcome import Failure, Reason
+from launcher.spec.providers import DEFAULT_PROVIDER, providers
+
+LIMITS = providers()[DEFAULT_PROVIDER].limits
 
 GOOD: dict[str, Any] = {
     "messages": [{"role": "user", "content": "why?"}, {"role": "assistant", "content": "because"}]
@@ -43,8 +46,8 @@ def lines(*examples: Any) -> bytes:
     return b"".join(json.dumps(example).encode() + b"\n" for example in examples)
 
 
-def found(training: bytes, validation: bytes = b"", **options: Any) -> list[tuple[str, int | None, str]]:
-    read = upload_checks.check(training, validation, limit=4096, **options)
+def found(training: bytes, validation: bytes = b"") -> list[tuple[str, int | None, str]]:
+    read = upload_checks.check(training, validation, limits=LIMITS, model=MODEL)
     return [(p.file, p.line, p.code) for upload in read for p in upload.problems]
 
 
@@ -74,7 +77,7 @@ def test_fewer_than_ten_examples_are_too_few() -> None:
 def test_repeated_and_shared_examples_are_warnings() -> None:
     training = upload_of(10)
     first = training.split(b"\n")[0] + b"\n"
-    read = upload_checks.check(training + first, first)
+    read = upload_checks.check(training + first, first, limits=LIMITS, model=MODEL)
     assert [(p.file, p.line, p.code, p.warning) for upload in read for p in upload.problems] == [
         ("train.jsonl", 11, "duplicate_example", True),
         ("validation.jsonl", 1, "validation_overlap", True),

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs.hosted.client import KEY_FILE_VARIABLE, KEY_VARIABLE, outside
+from jobs.hosted.client import provider_connection
 from launcher.outcome import Failure, Reason
+from launcher.spec.providers import DEFAULT_PROVIDER, providers
+
+PROVIDER = providers()[DEFAULT_PROVIDER]
+KEY_VARIABLE, KEY_FILE_VARIABLE = "OPENAI_API_KEY", "OPENAI_API_KEY_FILE"
 
 
 def test_the_file_is_read_where_the_variable_is_not_set(
@@ -16,9 +20,9 @@ def test_the_file_is_read_where_the_variable_is_not_set(
     (tmp_path / "api_key").write_text("sk-mounted\n")
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
     monkeypatch.setenv(KEY_FILE_VARIABLE, str(tmp_path / "api_key"))
-    assert outside(None).api_key == "sk-mounted"
+    assert provider_connection(PROVIDER).api_key == "sk-mounted"
     monkeypatch.setenv(KEY_VARIABLE, "sk-set")
-    assert outside(None).api_key == "sk-set"
+    assert provider_connection(PROVIDER).api_key == "sk-set"
 
 
 @pytest.mark.parametrize("content", [None, "", "\n", b"\xff\xfe"])
@@ -31,5 +35,5 @@ def test_a_file_without_a_key_is_refused(
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
     monkeypatch.setenv(KEY_FILE_VARIABLE, str(path))
     with pytest.raises(Failure) as caught:
-        outside(None)
+        provider_connection(PROVIDER)
     assert caught.value.reason is Reason.UNAUTHORIZED

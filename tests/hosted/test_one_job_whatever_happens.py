@@ -17,19 +17,20 @@ from typing import Any
 import openai
 import pytest
 from openai._base_client import SyncAPIClient
-from serving import Server
+from serving import MODEL, Server
 from staging import ROWS, TEST_ROWS, Study, study
 
 from jobs.hosted import completions, pricing, upload_checks
-from jobs.hosted.client import Patience
-from jobs.hosted.journal import StoreNotes
+from jobs.hosted.client import RetryPolicy
+from jobs.hosted.journal import StoreJournal
 from jobs.rehearsal import session
 from launcher.outcome import Failure, Reason
+from launcher.spec.providers import embedded_provider
 
 RUNS = 240
 FAST = 16
 #: Quick to give up and quick to look, but otherwise as borne as in earnest.
-IMPATIENT = Patience(
+IMPATIENT = RetryPolicy(
     tries=6, first_wait_s=0.02, longest_wait_s=1.0, timeout_s=3.0, settle_s=0.05, poll_s=0.03
 )
 _PATHS = (
@@ -141,7 +142,7 @@ class Steps:
 @pytest.fixture
 def steps(server: Server, seed: int, monkeypatch: pytest.MonkeyPatch) -> Steps:
     counted = Steps(server, random.Random(1000 + seed))
-    request, put = SyncAPIClient.request, StoreNotes.put
+    request, put = SyncAPIClient.request, StoreJournal.put
 
     def asked(self: Any, cast_to: Any, options: Any, **more: Any) -> Any:
         is_answer = "chat/completions" in str(options.url)
@@ -149,11 +150,11 @@ def steps(server: Server, seed: int, monkeypatch: pytest.MonkeyPatch) -> Steps:
 
     monkeypatch.setattr(SyncAPIClient, "request", asked)
     monkeypatch.setattr(
-        StoreNotes,
+        StoreJournal,
         "put",
         lambda self, name, value: counted.step(lambda: put(self, name, value), "rows" in name),
     )
-    monkeypatch.setattr(session, "patience_of", lambda _url: IMPATIENT)
+    monkeypatch.setattr(session, "retry_policy", lambda _url: IMPATIENT)
     monkeypatch.setenv("OPENAI_API_KEY", key_of(seed))
     return counted
 
@@ -205,7 +206,12 @@ def check(server: Server, seed: int, steps: Steps, tmp_path: Path) -> None:
         return
     assert [job.status for job in jobs] == ["succeeded"]
     tuned = one.output("tune-hosted-s1", "tuned.json")
-    examples = [example for _, example in upload_checks.check(_training(one))[0].examples]
+    examples = [
+        example
+        for _, example in upload_checks.check(_training(one), limits=embedded_provider().limits, model=MODEL)[
+            0
+        ].examples
+    ]
     assert tuned["billed_tokens"] == jobs[0].trained_tokens == pricing.billed_tokens(examples)
     assert len(one.output("tune-hosted-s1", "curve.jsonl")) == ROWS // 4
     answers = one.output("predict-hosted-s1", "predictions.jsonl")

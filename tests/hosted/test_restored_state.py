@@ -8,8 +8,9 @@ from pathlib import Path
 
 from staging import study
 
-from jobs.rehearsal.embedded import Embedded
+from jobs.rehearsal.embedded import EmbeddedServer
 from launcher.spec.contenders import Rehearsal
+from launcher.spec.providers import embedded_provider
 
 
 def test_a_copy_of_a_read_only_artifact_can_be_written(tmp_path: Path) -> None:
@@ -21,7 +22,9 @@ def test_a_copy_of_a_read_only_artifact_can_be_written(tmp_path: Path) -> None:
     for directory in (artifact / "jobs" / "ftjob-1", artifact / "jobs", artifact):
         directory.chmod(0o555)
     context = study(tmp_path, "http://127.0.0.1:9/v1").context("predict-hosted-s1")
-    embedded = Embedded(context, Rehearsal(stand_in="random-llama"), "gpt-3.5-turbo-0613")
+    embedded = EmbeddedServer(
+        context, embedded_provider(), Rehearsal(stand_in="random-llama"), "gpt-3.5-turbo-0613"
+    )
     embedded.restore(artifact)
     restored = {
         path.relative_to(embedded.directory).as_posix(): path for path in embedded.directory.rglob("*")

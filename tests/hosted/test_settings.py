@@ -34,9 +34,9 @@ def problems(contender: dict[str, Any]) -> str:
     ("more", "words"),
     [
         ({"provider": "rehearsal", "base_url": "http://x/v1"}, "leave base_url out"),
-        ({"provider": "rehearsal", "batch": False}, "always asks in batches"),
+        ({"provider": "rehearsal", "batch": False}, "always answers in batches"),
         ({"rehearsal": {}}, "only with provider: rehearsal"),
-        ({"provider": "azure"}, "provider"),
+        ({"provider": "azure"}, "provider: unknown provider; known: openai, rehearsal."),
         ({"epochs": 0}, "epochs"),
         ({"base_url": "llm.example/v1"}, "must be http(s)://"),
         ({"base_url": "http://user:secret@llm.example/v1"}, "must be http(s)://"),

@@ -12,8 +12,8 @@ import pytest
 from serving import Server, upload_of
 from staging import TEST_ROWS, Study, study
 
-from jobs.hosted import completions, idempotency
-from jobs.hosted.client import Patience
+from jobs.hosted import completions, idempotency, upload_checks
+from jobs.hosted.client import RetryPolicy
 from jobs.rehearsal import session
 from jobs.stage import Stopped
 from jobs.tune import stage
@@ -22,13 +22,15 @@ from launcher.runs import finalize
 from launcher.store.runs import Attempt
 
 KEY = "sk-test-one"
-QUICK = Patience(tries=6, first_wait_s=0.02, longest_wait_s=1.0, timeout_s=30.0, settle_s=0.05, poll_s=0.05)
+QUICK = RetryPolicy(
+    tries=6, first_wait_s=0.02, longest_wait_s=1.0, timeout_s=30.0, settle_s=0.05, poll_s=0.05
+)
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr(session, "patience_of", lambda _url: QUICK)
+    monkeypatch.setattr(session, "retry_policy", lambda _url: QUICK)
 
 
 def test_looking_often_says_nothing_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,7 +91,7 @@ def test_a_job_that_failed_is_told_with_the_services_reason(
     make_server: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = make_server()
-    monkeypatch.setattr(stage.checks, "check", lambda *_a, **_o: (stage.checks.Upload("t"),) * 2)
+    monkeypatch.setattr(upload_checks, "check", lambda *_a, **_o: (upload_checks.Upload("t"),) * 2)
     with pytest.raises(Failure) as caught:
         study(tmp_path, server.url, training=upload_of(3)).tune()
     assert caught.value.reason is Reason.BAD_DATA

@@ -17,6 +17,7 @@ from pathlib import Path
 from launcher.outcome import Failure, from_exit_code
 from launcher.runs.conductor import Ended
 from launcher.spec.plan import Plan, Stage
+from launcher.spec.providers import providers
 from launcher.store import Store
 from launcher.store.runs import Attempt
 from launcher.system.files import write_atomic
@@ -24,11 +25,10 @@ from launcher.system.processes import killed_with_parent
 
 #: How long a stage has to save its progress after SIGTERM.
 GRACE_S = 60.0
-#: Secrets, and the stage kinds that get them; other stages start without them.
+#: Secrets besides API keys of providers, and the stage kinds that get them; other stages start without them.
 _SECRETS: dict[str, tuple[str, ...]] = {
     "HF_TOKEN": ("fetch",),
     "HUGGING_FACE_HUB_TOKEN": ("fetch",),
-    "OPENAI_API_KEY": ("tune", "predict"),
 }
 #: The store's credentials, for stages on an S3 store only.
 _STORE_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -136,10 +136,14 @@ class LocalBackend:
 
 def _environment(stage: Stage, store: Store) -> dict[str, str]:
     withheld = () if store.address.startswith("s3:") else _STORE_SECRETS
+    readers = dict(_SECRETS)
+    for provider in providers().values():
+        if provider.key_variable is not None:
+            readers[provider.key_variable] = ("tune", "predict")
     return {
         name: value
         for name, value in os.environ.items()
-        if name not in withheld and stage.kind in _SECRETS.get(name, (stage.kind,))
+        if name not in withheld and stage.kind in readers.get(name, (stage.kind,))
     }
 
 

@@ -22,7 +22,7 @@
   value: /var/run/secrets/tuneyard/hub/token
 {{- end }}
 {{- if .stage.openaiApiKey }}
-- name: OPENAI_API_KEY_FILE
+- name: {{ .stage.apiKeyFileVariable | default "OPENAI_API_KEY_FILE" }}
   value: /var/run/secrets/tuneyard/openai/api_key
 {{- end }}
 {{- end }}
