@@ -26,6 +26,7 @@ from launcher.spec.stages import (
     TrainSettings,
     TuneSettings,
 )
+from launcher.spec.tasks import INPUT_PREFIX
 
 GIB = 2**30
 #: Bytes per parameter of the frozen base, quantisation constants included.
@@ -236,7 +237,9 @@ def scratch_gib(plan: Plan, stage: Stage) -> int:
         assert not isinstance(source.source, HubData)
         weights = _weights_gib(source.source)
         return math.ceil(weights + (10 if weights > 1 else 2))
-    return 2 if plan.experiment["data"]["source"] == "sample" else 5
+    # Rows that are generated come without files.
+    files = [name for name in plan.stage("prepare").inputs if not name.startswith(INPUT_PREFIX)]
+    return 5 if files or plan.stage("prepare").needs else 2
 
 
 def _weights_gib(source: ModelSource) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 from launcher.costs.estimate import TokenCounts
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.spec.plan import Plan
+from launcher.spec.tasks import INPUT_PREFIX
 
 _TIMEOUT_S = 120
 
@@ -23,6 +24,8 @@ def count_tokens(plan: Plan, locations: Mapping[str, Path]) -> TokenCounts | Non
     would, for data that cannot be used.
     """
     prepare = plan.stage("prepare")
+    if any(name.startswith(INPUT_PREFIX) for name in prepare.inputs):
+        return None  # a plan runs no code of the user's
     if prepare.needs or not set(prepare.inputs.values()) <= locations.keys():
         return None
     with tempfile.TemporaryDirectory() as directory:

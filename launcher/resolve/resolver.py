@@ -10,118 +10,111 @@ import hashlib
 import importlib.util
 import json
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from launcher.outcome import Failure, Reason
+from launcher.resolve.data import choose_source, data_of, with_locked_source
 from launcher.resolve.hub import commit_of
+from launcher.resolve.resolution import RELOCK, Resolution, check_locked
+from launcher.resolve.task_folder import folder_digest, folder_files
 from launcher.spec import catalog
 from launcher.spec.contenders import Contender, HostedModel
-from launcher.spec.experiment import BUILT_IN_SCORERS, SOURCES, Experiment
+from launcher.spec.experiment import Experiment
 from launcher.spec.lock import FORMAT, Lock, LockedModel
 from launcher.spec.planner import stand_in
 from launcher.spec.stages import DirectoryModel, HubData, HubModel, ModelSource
 from launcher.spec.strict import describe
-from launcher.store import digest_file
+from launcher.spec.tasks import TaskFacts, facts_of, is_folder, label
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
 _SOURCE: TypeAdapter[ModelSource] = TypeAdapter(ModelSource)
-_RELOCK = "write the lock anew: --relock; or keep a second one for this: --lock OTHER.json"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".py")
-
-
-@dataclass
-class Resolution:
-    """A lock, the experiment in the lock's words, and where on this machine the locked files lie.
-
-    A model given as a directory is called by its content in `experiment` and `lock`
-    (`directory-<12 hex digits>`), so that no path of this machine reaches a plan.
-    """
-
-    experiment: Experiment
-    lock: Lock
-    locations: dict[str, Path] = field(default_factory=dict)
 
 
 def resolve(
     experiment: Experiment, *, data_directory: Path | None = None, locked: Lock | None = None
 ) -> Resolution:
-    """Resolve every outside name of `experiment`; with `locked`, to what it says and nothing else.
+    """Resolve every outside name of `experiment`; with `locked`, only to what the lock has.
 
-    A name that a lock lacks is refused: resolved here and now it could be another thing elsewhere or later.
-    A built-in sample gives way to the data of the lock, as it does to a directory's (`choose_source`).
-    Raises Failure(NO_SUCH_MODEL | MISSING_INPUT | NETWORK | BAD_DATA) with every problem at once.
+    A name that the lock lacks is an error. A source that generates its rows gives way to the lock's data,
+    as it does to a directory's (`choose_source`).
+    Raises Failure(NO_SUCH_MODEL | MISSING_INPUT | NETWORK | BAD_DATA | BAD_EXPERIMENT) with every problem.
     """
     if locked is not None and data_directory is None:
-        experiment = _with_locked_source(experiment, locked)
+        experiment = with_locked_source(experiment, locked)
+    facts = facts_of(experiment.task)
+    if facts is None:
+        raise Failure(
+            Reason.MISSING_INPUT,
+            f"task '{experiment.task}' is a folder that went by its content in another plan",
+            next_step="name the folder: task: ./FOLDER",
+        )
     resolution = Resolution(experiment, Lock())
     problems: list[Failure] = []
-    models: dict[str, LockedModel] = {}
-    contenders: list[Contender] = []
-    for name in dict.fromkeys(filter(None, map(_weights, experiment.contenders))):
-        try:
-            models[name] = _model(name, resolution, locked)
-        except Failure as failure:
-            problems.append(failure)
-    for contender in experiment.contenders:
-        contenders.append(_relabelled(contender, models))
+    models = _models(experiment, resolution, locked, problems)
     data_files: dict[str, str] = {}
     data_source: HubData | None = None
+    source = experiment.data.source
     try:
-        data_files, data_source = _rows(experiment.data.source, data_directory, resolution, locked)
+        data_files, data_source = data_of(source, facts.sources[source], data_directory, resolution, locked)
     except Failure as failure:
         problems.append(failure)
     scorer_files: dict[str, str] = {}
     for scorer in experiment.scorers:
         try:
-            found = _scorer(scorer, resolution)
+            found = _scorer(scorer, facts, resolution)
             if locked is not None:
-                _same_as_locked(found, {n: d for n, d in locked.scorer_files.items() if n in found}, scorer)
+                check_locked(found, {n: d for n, d in locked.scorer_files.items() if n in found}, scorer)
             scorer_files.update(found)
         except Failure as failure:
             problems.append(failure)
+    task, task_files = experiment.task, dict[str, str]()
+    try:
+        task, task_files = _task(experiment.task, facts, resolution, locked)
+    except Failure as failure:
+        problems.append(failure)
     if problems:
         raise _together(problems)
-    resolution.experiment = experiment.model_copy(update={"contenders": tuple(contenders)})
+    contenders = tuple(_relabelled(contender, models) for contender in experiment.contenders)
+    settings = facts.resolved_settings(experiment.settings)
+    resolution.experiment = experiment.model_copy(
+        update={"contenders": contenders, "task": task, "settings": settings}
+    )
     resolution.lock = Lock(
         models={_label(name, model): model for name, model in models.items()},
         data_source=data_source,
         data_files=data_files,
         scorer_files=scorer_files,
+        task_files=task_files,
     )
     return resolution
 
 
-def _rows(
-    source: str, directory: Path | None, resolution: Resolution, locked: Lock | None
-) -> tuple[dict[str, str], HubData | None]:
-    """The files of a data source, or where they are downloaded from; nothing for the built-in sample."""
-    if source == "sample":
-        return {}, None
-    # A lock without data, or with another source's, says nothing of this one: then a directory has to be named.
-    if locked is not None and directory is None and _holds(locked, source):
-        return dict(locked.data_files), locked.data_source
-    files, hub_data = _data(source, directory, resolution)
+def _models(
+    experiment: Experiment, resolution: Resolution, locked: Lock | None, problems: list[Failure]
+) -> dict[str, LockedModel]:
+    """Every model that the contenders name; what fails is added to `problems`."""
+    models: dict[str, LockedModel] = {}
+    for name in dict.fromkeys(filter(None, map(_weights, experiment.contenders))):
+        try:
+            models[name] = _model(name, resolution, locked)
+        except Failure as failure:
+            problems.append(failure)
+    return models
+
+
+def _task(
+    task: str, facts: TaskFacts, resolution: Resolution, locked: Lock | None
+) -> tuple[str, dict[str, str]]:
+    """A built-in task's name and no files; of a folder its label and its files."""
+    if not is_folder(task):
+        return task, {}
+    files = folder_files(Path(task).expanduser(), resolution)
     if locked is not None:
-        _same_as_locked(files, locked.data_files, f"--data {directory}")
-    return files, hub_data
-
-
-def _same_as_locked(found: dict[str, str], locked: dict[str, str], where: str) -> None:
-    """Raises Failure(MISSING_INPUT) where none was locked, Failure(BAD_DATA) where others were."""
-    changed = sorted(name for name in found.keys() | locked.keys() if found.get(name) != locked.get(name))
-    if found and not locked:
-        raise Failure(Reason.MISSING_INPUT, "its files are not in the lock", where=where, next_step=_RELOCK)
-    if changed:
-        raise Failure(
-            Reason.BAD_DATA,
-            "the files are not those of the lock",
-            where=where,
-            problems=tuple(changed),
-            next_step="use the files that were locked, or write the lock anew: --relock",
-        )
+        check_locked(files, locked.task_files, f"task {task}")
+    return label(facts.name, folder_digest(files)), files
 
 
 def read_lock(path: Path) -> Lock:
@@ -148,37 +141,6 @@ def read_lock(path: Path) -> Lock:
         ) from None
     except (ValueError, RecursionError):
         raise Failure(Reason.BAD_EXPERIMENT, "not JSON", where=str(path)) from None
-
-
-def data_root(source: str, directory: Path) -> Path | None:
-    """Where in `directory` the layout of `source` lies (itself or its folder of that name), or None."""
-    required = [name for name in catalog.named_data()[source].files if not name.endswith("?")]
-    for root in (directory, directory / source):
-        if required and all((root / name).is_file() for name in required):
-            return root
-    return None
-
-
-def choose_source(experiment: Experiment, directory: Path) -> Experiment:
-    """The experiment itself, or, where its source is the built-in sample, one that reads `directory` instead.
-
-    Who names a directory wants its data: the first source of the task whose files are there is taken.
-    Raises Failure(MISSING_INPUT) where none is.
-    """
-    if experiment.data.source != "sample":
-        return experiment
-    candidates = [source for source in SOURCES[experiment.task] if source != "sample"]
-    for source in candidates:
-        if data_root(source, directory) is not None:
-            return _reading(experiment, source)
-    raise Failure(
-        Reason.MISSING_INPUT,
-        "no such directory"
-        if not directory.is_dir()
-        else f"holds none of the data sets {', '.join(candidates)}",
-        where=f"--data {directory}",
-        next_step="see docs/data.md for the layouts, or leave --data out to use the built-in sample",
-    )
 
 
 def _together(problems: list[Failure]) -> Failure:
@@ -217,29 +179,6 @@ def _relabelled(contender: Contender, models: dict[str, LockedModel]) -> Contend
     return contender.model_copy(update={"model": label})
 
 
-def _holds(locked: Lock, source: str) -> bool:
-    """Whether a lock has the data of this source: its files, or where they are downloaded from."""
-    named = catalog.named_data()[source]
-    if locked.data_source is not None:
-        return locked.data_source.repository == named.repository
-    required = {name for name in named.files if not name.endswith("?")}
-    return bool(required) and required <= locked.data_files.keys()
-
-
-def _with_locked_source(experiment: Experiment, locked: Lock) -> Experiment:
-    """The experiment itself, or, where its source is the built-in sample, one of the data that the lock holds."""
-    if experiment.data.source != "sample":
-        return experiment
-    for source in SOURCES[experiment.task]:
-        if source != "sample" and _holds(locked, source):
-            return _reading(experiment, source)
-    return experiment
-
-
-def _reading(experiment: Experiment, source: str) -> Experiment:
-    return experiment.model_copy(update={"data": experiment.data.model_copy(update={"source": source})})
-
-
 def _model(name: str, resolution: Resolution, locked: Lock | None) -> LockedModel:
     if locked is None:
         return _unlocked_model(name, resolution)
@@ -255,7 +194,7 @@ def _model(name: str, resolution: Resolution, locked: Lock | None) -> LockedMode
         Reason.MISSING_INPUT,
         f"not in the lock, which has {', '.join(locked.models) or 'none'}",
         where=f"model '{name}'",
-        next_step=_RELOCK,
+        next_step=RELOCK,
     )
 
 
@@ -299,53 +238,12 @@ def _model_files(directory: Path, resolution: Resolution) -> dict[str, str]:
             where=str(directory),
             next_step="save it with save_pretrained(directory)",
         )
-    return {name: _digest(directory / name, resolution) for name in names}
+    return {name: resolution.digest(directory / name) for name in names}
 
 
-def _digest(path: Path, resolution: Resolution) -> str:
-    try:
-        sha256 = digest_file(path).sha256
-    except OSError as error:
-        raise Failure(Reason.MISSING_INPUT, f"cannot read: {error.strerror}", where=str(path)) from None
-    resolution.locations[sha256] = path
-    return sha256
-
-
-def _data(
-    source: str, directory: Path | None, resolution: Resolution
-) -> tuple[dict[str, str], HubData | None]:
-    named = catalog.named_data()[source]
-    if directory is None:
-        if named.repository is None:
-            raise Failure(
-                Reason.MISSING_INPUT,
-                f"source '{source}' reads a directory, and none was named",
-                where="data",
-                next_step=f"--data DIR with {', '.join(name.rstrip('?') for name in named.files)}",
-            )
-        revision = commit_of(named.repository, "main", "datasets")
-        files = tuple(name for name in named.files if not name.endswith("?"))
-        return {}, HubData(repository=named.repository, revision=revision, files=files)
-    if not directory.is_dir():
-        raise Failure(Reason.MISSING_INPUT, "no such directory", where=f"--data {directory}")
-    root = data_root(source, directory)
-    if root is None:
-        raise Failure(
-            Reason.MISSING_INPUT,
-            f"source '{source}' needs {', '.join(name for name in named.files if not name.endswith('?'))}",
-            where=f"--data {directory}",
-            next_step=f"name the directory that holds them, or its parent with a folder '{source}'",
-        )
-    files_found: dict[str, str] = {}
-    for pattern in named.files:
-        for path in sorted(root.glob(pattern.rstrip("?"))):
-            files_found[path.relative_to(root).as_posix()] = _digest(path, resolution)
-    return files_found, None
-
-
-def _scorer(scorer: str, resolution: Resolution) -> dict[str, str]:
+def _scorer(scorer: str, facts: TaskFacts, resolution: Resolution) -> dict[str, str]:
     """The source file of a `module:function` scorer: its content is an input like any other."""
-    if scorer in BUILT_IN_SCORERS:
+    if facts.scorers is not None and scorer in facts.scorers.built_in:
         return {}
     module = scorer.partition(":")[0]
     path = Path(*module.split(".")).with_suffix(".py")
@@ -359,4 +257,7 @@ def _scorer(scorer: str, resolution: Resolution) -> dict[str, str]:
                 next_step="run the command where the module's file is",
             )
         path = Path(spec.origin)
-    return {f"scorers/{module}.py": _digest(path, resolution)}
+    return {f"scorers/{module}.py": resolution.digest(path)}
+
+
+__all__ = ["Resolution", "choose_source", "read_lock", "resolve"]

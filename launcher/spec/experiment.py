@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from launcher.outcome import Failure
 from launcher.spec.contenders import Contender
 from launcher.spec.strict import Seed, Strict, dns_label
+from launcher.spec.tasks import SettingValue, TaskFacts, TaskName, facts_of
 
 
 class Data(Strict):
@@ -18,15 +20,15 @@ class Data(Strict):
     What the verdict is about is always the `test` part.
     """
 
-    source: Literal["sample", "spider-create-context", "spider", "viggo", "chat"] = "sample"
+    source: TaskName = "sample"
     train_rows: Annotated[int, Field(ge=1)] | None = None
     validation_rows: Annotated[int, Field(ge=0)] | None = None
     test_rows: Annotated[int, Field(ge=1)] | None = None
     seed: Seed = 0
 
 
-_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-BUILT_IN_SCORERS = ("exact", "choice", "number", "json")
+#: A built-in name, the path of a folder, or the label of a folder that was resolved (see `launcher.spec.tasks`).
+Task = Annotated[str, Field(min_length=1)]
 
 
 class Experiment(Strict):
@@ -35,7 +37,9 @@ class Experiment(Strict):
     format: Literal[1] = 1
     name: Annotated[str, dns_label(16)]
     description: str = ""
-    task: Literal["sql", "viggo", "chat"]
+    task: Task
+    #: Values of the task's own settings; those left out have the task's defaults.
+    settings: dict[str, SettingValue] = {}
     data: Data = Data()
     scorers: tuple[str, ...] = ()
     contenders: Annotated[tuple[Contender, ...], Field(min_length=1)]
@@ -47,15 +51,17 @@ class Experiment(Strict):
         lambda v: tuple(v) if isinstance(v, list) else v
     )
 
-    @field_validator("scorers")
+    @model_validator(mode="before")
     @classmethod
-    def _known_scorers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for scorer in value:
-            if scorer not in BUILT_IN_SCORERS and not _FUNCTION.fullmatch(scorer):
-                raise ValueError(
-                    f"'{scorer}' is none of {', '.join(BUILT_IN_SCORERS)} and not module:function"
-                )
-        return value
+    def _default_source(cls, value: Any) -> Any:
+        """An experiment that names no source reads the task's first one."""
+        if not isinstance(value, dict):
+            return value
+        data = value.get("data", {})
+        facts = _facts(value.get("task"))
+        if facts is None or not isinstance(data, dict) or "source" in data:
+            return value
+        return {**value, "data": {**data, "source": facts.default_source}}
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
@@ -66,8 +72,13 @@ class Experiment(Strict):
 
 _SEED_SUFFIX = re.compile(r"-s\d+\Z")
 
-#: Data sources that each task can read.
-SOURCES = {"sql": ("sample", "spider-create-context", "spider"), "viggo": ("viggo",), "chat": ("chat",)}
+
+def _facts(task: Any) -> TaskFacts | None:
+    """The facts of a task; None if they cannot be read or it is a label."""
+    try:
+        return facts_of(task) if isinstance(task, str) and task else None
+    except Failure:
+        return None
 
 
 def inconsistencies(document: dict[str, Any]) -> list[str]:
@@ -91,12 +102,50 @@ def inconsistencies(document: dict[str, Any]) -> list[str]:
     seeds = document.get("seeds")
     if isinstance(seeds, list | tuple) and len({repr(seed) for seed in seeds}) != len(seeds):
         problems.append("seeds: a seed is given twice")
-    task, data = document.get("task"), document.get("data")
-    source = data.get("source", "sample") if isinstance(data, dict) else "sample"
-    if isinstance(task, str) and task in SOURCES and source not in SOURCES[task]:
-        problems.append(f"data.source: task '{task}' takes {', '.join(SOURCES[task])}, not '{source}'")
-    if task == "chat" and not document.get("scorers"):
-        problems.append("scorers: task 'chat' needs at least one of " + ", ".join(BUILT_IN_SCORERS))
-    if task in ("sql", "viggo") and document.get("scorers"):
-        problems.append(f"scorers: task '{task}' brings its own; leave scorers out")
+    return problems + _task_problems(document)
+
+
+def _task_problems(document: dict[str, Any]) -> list[str]:
+    """What does not fit the task: its name, source, scorers and settings."""
+    task = document.get("task")
+    if not isinstance(task, str) or not task:
+        return []
+    try:
+        facts = facts_of(task)
+    except Failure as failure:
+        described = failure.problems or (f"{failure.where}: {failure.what}".removeprefix(": "),)
+        return [f"task: {line}" for line in described]
+    if facts is None:
+        return []
+    problems = []
+    name = f"'{facts.name}'"
+    if facts.answer != "generate":
+        problems.append(f"task: {name} has answers of kind '{facts.answer}', and stages can only generate")
+    data = document.get("data")
+    source = data.get("source", facts.default_source) if isinstance(data, dict) else facts.default_source
+    if source not in facts.sources:
+        problems.append(f"data.source: task {name} takes {', '.join(facts.sources)}, not '{source}'")
+    problems += _scorer_problems(facts, document.get("scorers"))
+    return problems + _setting_problems(facts, document.get("settings"))
+
+
+def _scorer_problems(facts: TaskFacts, scorers: Any) -> list[str]:
+    if facts.scorers is None:
+        return [f"scorers: task '{facts.name}' brings its own; leave scorers out"] if scorers else []
+    if not scorers:
+        return [f"scorers: task '{facts.name}' needs at least one of {', '.join(facts.scorers.built_in)}"]
+    if not isinstance(scorers, list | tuple):
+        return []
+    found = (facts.scorers.problem(scorer) for scorer in scorers if isinstance(scorer, str))
+    return [f"scorers: {problem}" for problem in found if problem]
+
+
+def _setting_problems(facts: TaskFacts, settings: Any) -> list[str]:
+    problems = []
+    for name, value in settings.items() if isinstance(settings, dict) else ():
+        if name not in facts.settings:
+            known = ", ".join(facts.settings) or "none"
+            problems.append(f"settings.{name}: task '{facts.name}' has no such setting; it has {known}")
+        elif problem := facts.settings[name].problem(value):
+            problems.append(f"settings.{name}: {problem}")
     return problems

@@ -14,6 +14,7 @@ from launcher.outcome import Failure, Reason
 from launcher.spec.documents import assign, merge, read_mapping
 from launcher.spec.experiment import Experiment, inconsistencies
 from launcher.spec.strict import NAME, describe
+from launcher.spec.tasks import is_folder
 
 FORMAT = 1
 CATALOG = Path(__file__).parent / "catalog"
@@ -52,12 +53,20 @@ def load(
             assign(document, assignment)
         except ValueError as error:
             problems.append(f"--set {assignment}: {error}")
+    _locate_task(document, where)
     return validate(
         document,
         where=where,
         problems=problems,
         next_step=f"correct what is listed, then launcher plan {where}",
     )
+
+
+def _locate_task(document: dict[str, Any], where: str) -> None:
+    """A task's folder is relative to the experiment's file; of a built-in experiment to the current directory."""
+    task = document.get("task")
+    if isinstance(task, str) and is_folder(task):
+        document["task"] = str((Path(where).parent / Path(task).expanduser()).resolve())
 
 
 def _profile(profiles: Any, name: Any, where: str) -> dict[str, Any]:

@@ -6,7 +6,9 @@ offline. Nothing in here depends on where a file lies, only on what it contains.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from launcher.outcome import Failure, Reason
 from launcher.spec.stages import HubData, ModelSource
@@ -30,6 +32,15 @@ class Lock(Strict):
     data_source: HubData | None = None
     data_files: dict[str, str] = {}
     scorer_files: dict[str, str] = {}
+    #: The files of a task folder of the user's own, by their path in it.
+    task_files: dict[str, str] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_empty_task(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        if not self.task_files:
+            del plain["task_files"]
+        return plain
 
     def model(self, name: str) -> LockedModel:
         """Raises Failure(MISSING_INPUT) for a name that was not resolved."""

@@ -31,6 +31,7 @@ from launcher.spec.stages import (
     TrainSettings,
     TuneSettings,
 )
+from launcher.spec.tasks import FACTS_FILE, INPUT_PREFIX, name_of
 
 
 class _Builder:
@@ -87,7 +88,7 @@ def plan(experiment: Experiment, lock: Lock) -> Plan:
         "report",
         ReportSettings(
             experiment=experiment.name,
-            task=experiment.task,
+            task=name_of(experiment.task),
             source=experiment.data.source,
             baseline=baseline,
             contenders=tuple(
@@ -102,12 +103,21 @@ def plan(experiment: Experiment, lock: Lock) -> Plan:
             ),
         ),
         needs={"data": prepare, **scored},
+        # Data, not code: the report reads the task's facts.
+        inputs={
+            name: digest
+            for name, digest in _task_inputs(lock).items()
+            if name == f"{INPUT_PREFIX}{FACTS_FILE}"
+        },
     )
     stages = tuple(builder.stages)
     return Plan(
         run_id=run_id(experiment.name, stages),
         # Without what is never hashed: equal runs have equal plans.
-        experiment=experiment.model_dump(mode="json", exclude={"budget_usd", "description"}),
+        experiment=experiment.model_dump(
+            mode="json",
+            exclude={"budget_usd", "description"} | (set() if experiment.settings else {"settings"}),
+        ),
         lock=lock.model_dump(mode="json"),
         stages=stages,
     )
@@ -119,10 +129,15 @@ def _prepare(builder: _Builder, experiment: Experiment, lock: Lock) -> Stage:
         needs["source"] = builder.add("fetch", FetchSettings(source=lock.data_source))
     return builder.add(
         "prepare",
-        PrepareSettings(task=experiment.task, data=experiment.data),
+        PrepareSettings(task=name_of(experiment.task), settings=experiment.settings, data=experiment.data),
         needs=needs,
-        inputs=lock.data_files,
+        inputs={**lock.data_files, **_task_inputs(lock)},
     )
+
+
+def _task_inputs(lock: Lock) -> dict[str, str]:
+    """The files of a task of the user's own, as inputs of the stages that run its code."""
+    return {f"{INPUT_PREFIX}{name}": sha256 for name, sha256 in lock.task_files.items()}
 
 
 def _open_contender(
@@ -162,7 +177,7 @@ def _open_contender(
         predict = builder.add(
             "predict",
             PredictSettings(
-                task=experiment.task,
+                task=name_of(experiment.task),
                 prompt=contender.prompt,
                 generation=contender.generation,
                 threads=hardware.threads,
@@ -200,7 +215,7 @@ def _hosted_contender(
         answering = dict(needs)
         if isinstance(contender, HostedContender) and seed is not None:
             settings = TuneSettings(
-                task=experiment.task,
+                task=name_of(experiment.task),
                 model=contender.model,
                 provider=further,
                 base_url=contender.base_url,
@@ -222,7 +237,7 @@ def _hosted_contender(
         predict = builder.add(
             "predict",
             HostedPredictSettings(
-                task=experiment.task,
+                task=name_of(experiment.task),
                 model=contender.model,
                 provider=further,
                 base_url=contender.base_url,
@@ -251,11 +266,13 @@ def _score(
 ) -> dict[str, Stage]:
     score = builder.add(
         "score",
-        ScoreSettings(task=experiment.task, scorers=experiment.scorers),
+        ScoreSettings(
+            task=name_of(experiment.task), settings=experiment.settings, scorers=experiment.scorers
+        ),
         contender=predict.contender,
         seed=predict.seed,
         needs={"data": prepare, "predictions": predict},
-        inputs=lock.scorer_files,
+        inputs={**lock.scorer_files, **_task_inputs(lock)},
     )
     return {predict.name: predict, score.name: score}
 
@@ -263,7 +280,7 @@ def _score(
 def _train_settings(experiment: Experiment, contender: LoraContender, seed: int) -> TrainSettings:
     hardware = contender.hardware
     return TrainSettings(
-        task=experiment.task,
+        task=name_of(experiment.task),
         prompt=contender.prompt,
         lora=contender.lora,
         training=contender.training,

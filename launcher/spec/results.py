@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from launcher.spec.plan import canonical
 from launcher.spec.strict import Strict
+from launcher.spec.tasks import TaskName
 
 
 class Measure(Strict):
@@ -114,7 +115,7 @@ class Results(Strict):
 
     format: Literal[1] = 1
     experiment: str
-    task: Literal["sql", "viggo", "chat"]
+    task: TaskName
     primary: str
     baseline: str
     data: DataResult

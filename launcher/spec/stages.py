@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, SerializerFunctionWrapHandler, TypeAdapter, model_serializer
 
 from launcher.spec.contenders import Generation, Lora, Rehearsal, Training
 from launcher.spec.experiment import Data
 from launcher.spec.strict import Strict
+from launcher.spec.tasks import SettingValue, TaskName
 
 StageKind = Literal["fetch", "prepare", "train", "tune", "predict", "score", "report"]
 
@@ -85,21 +86,35 @@ class FetchSettings(Strict):
     ]
 
 
-class PrepareSettings(Strict):
+class TaskSettings(Strict):
+    """Common to the stages that run the task's code: its name and settings."""
+
+    task: TaskName
+    #: Absent from the stage's settings, and so from its key, if the task has none.
+    settings: dict[str, SettingValue] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_empty_settings(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        if not self.settings:
+            del plain["settings"]
+        return plain
+
+
+class PrepareSettings(TaskSettings):
     """Turn a source into the three parts that everything else reads.
 
     Output: `train.jsonl`, `validation.jsonl`, `test.jsonl`, `upload/train.jsonl`,
-    `upload/validation.jsonl`, `card.json`, and for SQL `databases/`.
+    `upload/validation.jsonl`, `card.json`, and the files that rows point at.
     """
 
-    task: Literal["sql", "viggo", "chat"]
     data: Data
 
 
 class TrainSettings(Strict):
     """Train one adapter. Output: `adapter_model.safetensors`, `adapter_config.json`, `training.json`, `curve.jsonl`."""
 
-    task: Literal["sql", "viggo", "chat"]
+    task: TaskName
     prompt: Literal["chat", "plain"]
     lora: Lora
     training: Training
@@ -112,7 +127,7 @@ class TrainSettings(Strict):
 class PredictSettings(Strict):
     """Answer every test row. Output: `predictions.jsonl` in the order of `test.jsonl`, `prediction.json`."""
 
-    task: Literal["sql", "viggo", "chat"]
+    task: TaskName
     prompt: Literal["chat", "plain"]
     generation: Generation
     threads: int
@@ -129,7 +144,7 @@ class TuneSettings(Strict):
     Output: `tuned.json`, `training.json`, `curve.jsonl`, for a rehearsal `rehearsal/` (the server's state).
     """
 
-    task: Literal["sql", "viggo", "chat"]
+    task: TaskName
     model: str
     provider: FurtherProvider = None
     base_url: str | None
@@ -146,7 +161,7 @@ class HostedPredictSettings(Strict):
     Roles: `data`, `tuned` where it was tuned, for a rehearsal `model` (the stand-in).
     """
 
-    task: Literal["sql", "viggo", "chat"]
+    task: TaskName
     model: str
     provider: FurtherProvider = None
     base_url: str | None
@@ -156,10 +171,9 @@ class HostedPredictSettings(Strict):
     shots: int
 
 
-class ScoreSettings(Strict):
+class ScoreSettings(TaskSettings):
     """Score one contender's answers. Output: `scores.jsonl` in the order of `test.jsonl`, `summary.json`."""
 
-    task: Literal["sql", "viggo", "chat"]
     scorers: tuple[str, ...]
 
 
@@ -177,7 +191,7 @@ class ReportSettings(Strict):
     """Compare. Output: `results.json` (the digested half of the verdict)."""
 
     experiment: str
-    task: Literal["sql", "viggo", "chat"]
+    task: TaskName
     source: str
     baseline: str
     contenders: tuple[ReportContender, ...]

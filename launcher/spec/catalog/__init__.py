@@ -1,4 +1,4 @@
-"""Models, hardware, named data and dated prices: facts kept as data, typed when they are read."""
+"""Models, hardware and dated prices: facts kept as data, typed when they are read."""
 
 from __future__ import annotations
 
@@ -39,13 +39,6 @@ class Device(Strict):
     memory_gib: float | None
     peak_tflops: float | None
     utilisation_assumed: float | None
-
-
-class NamedData(Strict):
-    """The files a source reads and, where it can be downloaded, the hub repository that holds them."""
-
-    files: list[str]
-    repository: str | None = None
 
 
 class GpuPrice(Strict):
@@ -155,11 +148,6 @@ def models() -> dict[str, CatalogModel]:
 @cache
 def devices() -> dict[str, Device]:
     return TypeAdapter(dict[str, Device]).validate_python(_read("hardware.yaml"))
-
-
-@cache
-def named_data() -> dict[str, NamedData]:
-    return TypeAdapter(dict[str, NamedData]).validate_python(_read("data.yaml"))
 
 
 @cache
