@@ -20,7 +20,7 @@ from jobs.tasks.rows import Row
 from jobs.tasks.sql.execution import syntax
 from jobs.tasks.sql.execution.mutants import generate_mutants
 from jobs.tasks.sql.execution.schema import SchemaError, from_text
-from jobs.tasks.sql.scorer import score, workers_here
+from jobs.tasks.sql.judging import score, workers_here
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from jobs.measures.cache import Cache, default_path
 from jobs.measures.row_score import RowScore, summarise
 from jobs.tasks.registry import question_of
 from jobs.tasks.rows import Row
-from jobs.tasks.sql.scorer import score, workers_here
+from jobs.tasks.sql.judging import score, workers_here
 from jobs.tasks.viggo import scorer
 
 _FIRST_TABLE = re.compile(r"CREATE TABLE\s+(\"[^\"]+\"|\S+)", re.IGNORECASE)

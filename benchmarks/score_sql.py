@@ -31,7 +31,7 @@ from jobs.measures.cache import Cache, default_path
 from jobs.tasks.rows import Row
 from jobs.tasks.sql.execution import engine
 from jobs.tasks.sql.execution.worker_pool import LostJob, WorkerPool
-from jobs.tasks.sql.scorer import gold_jobs, gold_key, judge_job, ready_golds, score
+from jobs.tasks.sql.judging import gold_jobs, gold_key, judge_job, ready_golds, score
 
 #: Gold queries made ready without the cache, to say what the first scoring costs.
 COLD_ROWS = 200

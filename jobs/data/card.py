@@ -1,4 +1,4 @@
-"""The data card: what the rows of a run are, counted. See docs/data.md for its fields."""
+"""The data card: counts of a run's rows. See docs/data.md for its fields."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from jobs.data import tokens
-from jobs.data.splits import Parts, conversation
-from jobs.tasks.registry import question_of
-from jobs.tasks.rows import Row
-from jobs.tasks.sql import data_quality
+from jobs.data.splits import conversation
+from jobs.tasks.registry import Task, question_of
+from jobs.tasks.rows import Parts, Row
 from launcher.spec.experiment import Data
 
 FORMAT = 1
-#: What two rows may share. A gold alone says little (`SELECT count(*) FROM t` is common), the row everything.
+#: What two rows may share. An equal gold alone is weak evidence of leakage: short answers are common.
 _KEYS: dict[str, Callable[[Row], str]] = {
     "question": question_of,
     "gold": lambda row: row.gold,
@@ -23,11 +22,11 @@ _KEYS: dict[str, Callable[[Row], str]] = {
 }
 
 
-def build(task: str, data: Data, parts: Parts, out: Path) -> dict[str, Any]:
-    """The card of what lies in `out`: the parts' files, the uploads and the databases."""
+def build(task: Task, data: Data, parts: Parts, out: Path) -> dict[str, Any]:
+    """The card of what `prepare` wrote into `out`: the parts, the uploads, and the faults that the task finds."""
     card: dict[str, Any] = {
         "format": FORMAT,
-        "task": task,
+        "task": task.name,
         "source": data.source,
         "seed": data.seed,
         "tokenizer": tokens.ENCODING,
@@ -36,10 +35,9 @@ def build(task: str, data: Data, parts: Parts, out: Path) -> dict[str, Any]:
         "leakage": leakage(parts),
         "notes": list(parts.notes),
     }
-    if task == "sql":
-        card["faults"] = [
-            fault for part, rows in parts.items() for fault in data_quality.find(part, rows, out)
-        ]
+    if task.faults is not None:
+        find = task.faults
+        card["faults"] = [fault for part, rows in parts.items() for fault in find(part, rows, out)]
     return card
 
 

@@ -1,68 +1,48 @@
-"""A run's three parts: which rows, sampled and carved so that a smaller request is a subset of a larger one.
+"""A run's three parts: rows sampled so that a smaller request is a subset of a larger one.
 
 Sampling shuffles a part's positions with the seed and takes them from the front; validation rows that
-have to come out of the training part are taken from the back. Whatever is taken stays in the data's order.
+come out of the training part are taken from the back. Sampled rows keep the data's order.
 """
 
 from __future__ import annotations
 
 import json
-import random
-import sqlite3
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.data.sources import has_part, read_parts
+from jobs.data.sources import has_part, read_parts, source_of
+from jobs.tasks import registry
+from jobs.tasks.contract import Progress
 from jobs.tasks.reading import Problems
-from jobs.tasks.rows import Row
-from jobs.tasks.sql import spider
-from jobs.tasks.sql.data_quality import has_no_rows
-from jobs.tasks.sql.sample.generate import DEFAULT_ROWS, MOST_ROWS, PARTS, generate
-from launcher.outcome import Failure, Reason
+from jobs.tasks.registry import Task
+from jobs.tasks.rows import Parts, Row, shuffled
 from launcher.spec.experiment import Data
 
-#: Share of Spider's training databases that are held out for the test part where dev.json is not at hand
-#: (20 of 140, as many as Spider's own development part has).
-_HELD_OUT_DATABASES = 1 / 7
+PARTS = ("train", "validation", "test")
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The rows of a run, and in words where they came from."""
+def collect(task: Task | str, data: Data, directory: Path, progress: Progress) -> Parts:
+    """The rows that `data` asks for, read from `directory`, or generated into it.
 
-    train: list[Row]
-    validation: list[Row]
-    test: list[Row]
-    notes: tuple[str, ...] = ()
-
-    def items(self) -> tuple[tuple[str, list[Row]], ...]:
-        return (("train", self.train), ("validation", self.validation), ("test", self.test))
-
-
-def collect(task: str, data: Data, directory: Path, beat: Callable[[int, int], None]) -> Parts:
-    """Read (or, for the sample, generate into `directory`) the rows that `data` asks for.
-
-    Raises Failure(BAD_DATA) with everything that is wrong, Failure(MISSING_INPUT) for files not there.
+    Raises Failure(BAD_DATA) with everything that is wrong, Failure(MISSING_INPUT) for missing files.
     """
-    if data.source == "sample":
-        return _sample(data, directory, beat)
-    wanted = [part for part in PARTS if has_part(data.source, directory, part)]
-    notes = []
-    if data.source == spider.NAME:
-        wanted = ["train", *(["dev"] if has_part(data.source, directory, "dev") else [])]
-    elif "test" not in wanted or "train" not in wanted:
-        wanted = sorted({"train", "test", *wanted}, key=PARTS.index)  # reading says what is missing
-    found = read_parts(task, data.source, directory, wanted)
-    train = found["train"]
-    if data.source == spider.NAME and "dev" not in found:
-        train, test, held_out = hold_out_databases(train, data.seed, directory)
-        notes.append(
-            f"dev.json is not at hand: the test part is {held_out} whole databases held out of training"
-        )
+    loaded = registry.task(task)
+    source = source_of(loaded, data.source)
+    if source.generate is not None:
+        counts = {"train": data.train_rows, "validation": data.validation_rows, "test": data.test_rows}
+        return source.generate(counts, data.seed, directory, progress)
+    wanted = [part for part in PARTS if has_part(source, directory, part)]
+    if "train" not in wanted or ("test" not in wanted and source.hold_out is None):
+        # Reading reports what is missing.
+        required = {"train"} if source.hold_out is not None else {"train", "test"}
+        wanted = sorted({*required, *wanted}, key=PARTS.index)
+    found = read_parts(loaded, data.source, directory, wanted)
+    train, notes = found["train"], []
+    if "test" in found or source.hold_out is None:
+        test = found["test"]
     else:
-        test = found["dev" if data.source == spider.NAME else "test"]
+        train, test, note = source.hold_out(train, data.seed, directory)
+        notes.append(note)
     problems = Problems()
     if "validation" in found:
         validation = choose(found["validation"], data.validation_rows, data.seed, "validation", problems)
@@ -78,38 +58,6 @@ def collect(task: str, data: Data, directory: Path, beat: Callable[[int, int], N
             problems.add(part, "has no rows")
     problems.check(directory)
     return Parts(train, validation, test, tuple(notes))
-
-
-def _sample(data: Data, directory: Path, beat: Callable[[int, int], None]) -> Parts:
-    asked = {"train": data.train_rows, "validation": data.validation_rows, "test": data.test_rows}
-    counts = {part: DEFAULT_ROWS[part] if asked[part] is None else int(asked[part] or 0) for part in PARTS}
-    excess = [
-        f"data.{part}_rows: {counts[part]} asked for, the sample has no more than {MOST_ROWS[part]}"
-        for part in PARTS
-        if counts[part] > MOST_ROWS[part]
-    ]
-    if excess:
-        raise Failure(Reason.BAD_DATA, "more rows than the sample has", problems=tuple(excess))
-    total, done = sum(counts.values()), 0
-    rows = {}
-    for part in PARTS:
-        rows[part] = generate(
-            part, counts[part], data.seed, directory, partial(_beat_from, beat, done, total)
-        )
-        done += counts[part]
-    note = "made by the program itself: small, synthetic; test and validation databases are not in training"
-    return Parts(rows["train"], rows["validation"], rows["test"], (note,))
-
-
-def _beat_from(beat: Callable[[int, int], None], before: int, total: int, now: int, _of: int) -> None:
-    beat(before + now, total)
-
-
-def shuffled(count: int, seed: int, salt: str) -> list[int]:
-    """The positions 0 … count-1 in the order in which sampling takes them."""
-    positions = list(range(count))
-    random.Random(f"tuneyard {salt} {seed}").shuffle(positions)
-    return positions
 
 
 def choose(rows: Sequence[Row], count: int | None, seed: int, part: str, problems: Problems) -> list[Row]:
@@ -142,26 +90,3 @@ def carve(
 def conversation(row: Row) -> str:
     """What the model is shown, as one text to compare by."""
     return json.dumps(row.messages[:-1])
-
-
-def hold_out_databases(rows: Sequence[Row], seed: int, directory: Path) -> tuple[list[Row], list[Row], int]:
-    """(train, test, databases held out): whole databases leave training.
-
-    Held out are databases that can tell answers apart: their file is at hand and has rows. Only where
-    there is none such, any.
-    """
-    files = {row.fields["db_id"]: row.fields["database"] for row in rows}
-    filled = sorted(name for name, file in files.items() if file and not _is_empty(directory / file))
-    candidates = filled or sorted(files)
-    count = min(max(1, round(len(files) * _HELD_OUT_DATABASES)), len(candidates))
-    held = {candidates[position] for position in shuffled(len(candidates), seed, "databases")[:count]}
-    train = [row for row in rows if row.fields["db_id"] not in held]
-    test = [row for row in rows if row.fields["db_id"] in held]
-    return train, test, len(held)
-
-
-def _is_empty(path: Path) -> bool:
-    try:
-        return has_no_rows(path)
-    except sqlite3.Error:
-        return True  # a broken file; where rows point at it, writing the databases says so

@@ -1,4 +1,4 @@
-"""What scoring a row gives, and the summary of many: the same shape for every task."""
+"""The score of a row, and the summary of many: the same shape for every task."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.measures.statistics import quantile, wilson
+from jobs.measures.statistics import mean_interval, quantile, wilson
+from launcher.spec.tasks import MeasureKind
 
 _DRAWS = 2_000
 
 
 @dataclass(frozen=True)
 class RowScore:
-    """One answer's verdict.
+    """One answer's score.
 
-    `scores` are yes or no and averaged over rows with valid gold; `counts` are (part, whole) and
-    summed over rows before they are divided (attribute precision); `flags` are counted, and so are
-    the different values of `notes`.
+    `scores` hold a value for each measure of kind share (right or wrong) and mean (any number); `counts` a
+    (part, whole) for each ratio, summed over rows before they are divided. `flags` are counted, and so are the
+    different values of `notes`.
     """
 
     id: str
     answer: str
     gold: str
     valid_gold: bool
-    scores: Mapping[str, bool]
+    scores: Mapping[str, bool | float]
     reason: str | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
     flags: Mapping[str, bool] = field(default_factory=dict)
@@ -52,22 +53,26 @@ class RowScore:
         return value
 
 
-def summarise(task: str, primary: str, scores: Sequence[RowScore]) -> dict[str, Any]:
-    """The summary that `score` commits: measures with 95 % intervals over rows with valid gold, and breakdowns."""
+def summarise(
+    task: str, primary: str, scores: Sequence[RowScore], kinds: Mapping[str, MeasureKind] | None = None
+) -> dict[str, Any]:
+    """The summary that `score` commits: measures with 95 % intervals over rows with valid gold, and breakdowns.
+
+    `kinds` names the kind of each measure; without it `scores` are shares, and `counts` ratios.
+    """
     valid = [score for score in scores if score.valid_gold]
-    measures = {name: _proportion([s.scores[name] for s in valid]) for name in _names(scores, "scores")}
-    measures |= {name: _ratio([s.counts[name] for s in valid]) for name in _names(scores, "counts")}
+    of_rows, of_counts = _names(scores, "scores"), _names(scores, "counts")
+    kinds = {**dict.fromkeys(of_rows, "share"), **dict.fromkeys(of_counts, "ratio"), **(kinds or {})}
+    broken_down = [*of_rows, *(name for name in of_counts if name == primary)]
     return {
         "task": task,
         "rows": len(scores),
         "valid_gold": len(valid),
         "primary": primary,
-        "measures": measures,
+        "measures": {name: measure(kinds[name], name, valid) for name in (*of_rows, *of_counts)},
         "breakdowns": {
             group: {
-                value: {
-                    name: _proportion([s.scores[name] for s in members]) for name in _names(scores, "scores")
-                }
+                value: {name: measure(kinds[name], name, members) for name in broken_down}
                 for value, members in sorted(_grouped(valid, group).items())
             }
             for group in _names(scores, "groups")
@@ -98,13 +103,38 @@ def _grouped(scores: Sequence[RowScore], group: str) -> dict[str, list[RowScore]
     return members
 
 
-def _proportion(verdicts: Sequence[bool]) -> dict[str, float | int]:
-    correct, of = sum(verdicts), len(verdicts)
+def measure(kind: MeasureKind, name: str, scores: Sequence[RowScore]) -> dict[str, float | int | str]:
+    """Value and 95 % interval of one measure over rows: Wilson's for a share, rows resampled for the others.
+
+    `correct` and `of` are what was divided: rows right and rows, the sum of values and rows, part and whole.
+    """
+    if kind == "ratio":
+        return ratio([score.counts[name] for score in scores])
+    values = [score.scores[name] for score in scores]
+    return mean(values) if kind == "mean" else share(values)
+
+
+def share(verdicts: Sequence[bool | float]) -> dict[str, float | int | str]:
+    correct, of = sum(map(int, verdicts)), len(verdicts)
     low, high = wilson(correct, of)
-    return {"value": correct / of if of else 0.0, "low": low, "high": high, "correct": correct, "of": of}
+    value = correct / of if of else 0.0
+    return {"value": value, "low": low, "high": high, "correct": correct, "of": of, "kind": "share"}
 
 
-def _ratio(pairs: Sequence[tuple[int, int]]) -> dict[str, float | int]:
+def mean(values: Sequence[float]) -> dict[str, float | int | str]:
+    """A mean over rows, its interval from resampled rows; 0 with an interval of 0 if there are none."""
+    value, low, high = mean_interval(values)
+    return {
+        "value": value,
+        "low": low,
+        "high": high,
+        "correct": float(sum(values)),
+        "of": len(values),
+        "kind": "mean",
+    }
+
+
+def ratio(pairs: Sequence[tuple[int, int]]) -> dict[str, float | int | str]:
     """A ratio of sums over rows, its interval from resampled rows: parts of one row are not independent."""
     part, whole = sum(p for p, _ in pairs), sum(w for _, w in pairs)
     generator = random.Random(0)
@@ -120,4 +150,5 @@ def _ratio(pairs: Sequence[tuple[int, int]]) -> dict[str, float | int]:
         "high": quantile(drawn, 0.975) if drawn else 1.0,
         "correct": part,
         "of": whole,
+        "kind": "ratio",
     }

@@ -1,4 +1,4 @@
-"""Intervals and paired tests for proportions. Standard library only."""
+"""Intervals and paired tests for shares, means and ratios. Standard library only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from statistics import NormalDist
 
 
 def wilson(correct: int, of: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of the proportion `correct / of`; (0, 1) where nothing was asked.
+    """Wilson's score interval of the proportion `correct / of`; (0, 1) if nothing was asked.
 
     Raises ValueError unless 0 <= correct <= of and 0 < level < 1.
     """
@@ -31,7 +31,7 @@ def wilson(correct: int, of: int, level: float = 0.95) -> tuple[float, float]:
 def mcnemar_exact(only_a: int, only_b: int) -> float:
     """Two-sided exact p of McNemar's test: `only_a` rows only A had right, `only_b` rows only B had right.
 
-    The rows on which both agree carry no information. 1.0 where there is no disagreement.
+    The rows on which both agree carry no information. 1.0 without disagreement.
     """
     if only_a < 0 or only_b < 0:
         raise ValueError(f"counts cannot be negative: {only_a}, {only_b}")
@@ -50,7 +50,7 @@ def paired_difference(
     """Accuracy of `a` minus accuracy of `b` on the same rows, with a percentile bootstrap interval.
 
     Rows are drawn in pairs, so that what makes a question hard for both cancels. Deterministic in
-    `seed`. Returns (difference, low, high); (0, 0, 0) for no rows. Raises ValueError where the
+    `seed`. Returns (difference, low, high); (0, 0, 0) for no rows. Raises ValueError if the
     lengths differ.
     """
     if len(a) != len(b):
@@ -86,6 +86,48 @@ def _binomial(generator: random.Random, of: int, probability: float) -> int:
         if position > of:
             return successes
         successes += 1
+
+
+def mean_interval(
+    values: Sequence[float], seed: int = 0, level: float = 0.95, draws: int = 2_000
+) -> tuple[float, float, float]:
+    """(mean, low, high) with a percentile bootstrap interval over the values; (0, 0, 0) for none.
+
+    Of paired differences it is the interval of the difference of two means. Deterministic in `seed`.
+    """
+    if not values:
+        return 0.0, 0.0, 0.0
+    generator, of = random.Random(seed), len(values)
+    drawn = sorted(sum(generator.choices(values, k=of)) / of for _ in range(draws))
+    tail = (1 - level) / 2
+    return sum(values) / of, quantile(drawn, tail), quantile(drawn, 1 - tail)
+
+
+def ratio_difference(
+    a: Sequence[tuple[float, float]],
+    b: Sequence[tuple[float, float]],
+    seed: int = 0,
+    level: float = 0.95,
+    draws: int = 2_000,
+) -> tuple[float, float, float]:
+    """Ratio of `a` minus ratio of `b`, each (part, whole) a row, rows resampled in pairs; (0, 0, 0) for none."""
+    if len(a) != len(b):
+        raise ValueError(f"not paired: {len(a)} and {len(b)} rows")
+    if not a:
+        return 0.0, 0.0, 0.0
+    generator, pairs = random.Random(seed), list(zip(a, b, strict=True))
+
+    def difference(rows: Sequence[tuple[tuple[float, float], tuple[float, float]]]) -> float:
+        return _quotient([x for x, _ in rows]) - _quotient([y for _, y in rows])
+
+    drawn = sorted(difference(generator.choices(pairs, k=len(pairs))) for _ in range(draws))
+    tail = (1 - level) / 2
+    return difference(pairs), quantile(drawn, tail), quantile(drawn, 1 - tail)
+
+
+def _quotient(pairs: Sequence[tuple[float, float]]) -> float:
+    whole = sum(w for _, w in pairs)
+    return sum(p for p, _ in pairs) / whole if whole else 0.0
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:

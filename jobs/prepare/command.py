@@ -10,19 +10,22 @@ from pathlib import Path
 
 import click
 
-from jobs.data.sources import SOURCES, detect
+from jobs.data.sources import detect
+from jobs.tasks import registry
+from jobs.tasks.registry import Task
 from launcher.cli.options import output_option
 from launcher.outcome import Failure, Reason
 from launcher.spec.experiment import Data
+from launcher.spec.tasks import built_in_names
 
 
 @click.command("data")
-@click.argument("task", type=click.Choice(["sql", "viggo", "chat"]))
+@click.argument("task", type=click.Choice(built_in_names()))
 @click.option(
     "--data",
     "data_directory",
     type=click.Path(path_type=Path),
-    help="Directory with the source's files.  [default: for sql the built-in sample]",
+    help="Directory with the source's files.  [default: the task's built-in sample, if it has one]",
 )
 @click.option("--source", help="Layout of the directory.  [default: detected]")
 @click.option(
@@ -77,7 +80,7 @@ def command(
     _check_empty(out)
     data = Data.model_validate(
         {
-            "source": _source(task, source, data_directory),
+            "source": _source(registry.task(task), source, data_directory),
             "train_rows": train_rows,
             "validation_rows": validation_rows,
             "test_rows": test_rows,
@@ -117,31 +120,31 @@ def _check_empty(out: Path) -> None:
         )
 
 
-def _source(task: str, source: str | None, directory: Path | None) -> str:
+def _source(task: Task, source: str | None, directory: Path | None) -> str:
     """The name of the source to read. Raises Failure(USAGE | MISSING_INPUT)."""
-    if task == "sql" and (source == "sample" or (source is None and directory is None)):
-        return "sample"
-    if source != "sample":
-        if directory is None:
-            raise Failure(
-                Reason.USAGE,
-                "no directory is named",
-                where="--data",
-                next_step="name the one with the source's files: --data DIR",
-            )
-        if not directory.is_dir():
-            raise Failure(Reason.MISSING_INPUT, "there is no such directory", where=f"--data {directory}")
-        source = source or detect(task, directory)
-    if source not in SOURCES or SOURCES[source].task != task:
-        names = [name for name, known in SOURCES.items() if known.task == task]
-        names += ["sample"] if task == "sql" else []
+    generated = [name for name, known in task.facts.sources.items() if known.generated]
+    if source is None and directory is None and generated:
+        return generated[0]
+    if source in generated:
+        return str(source)
+    if source is not None and source not in task.facts.sources:
+        names = [name for name in task.facts.sources if name not in generated] + generated
         raise Failure(
             Reason.USAGE,
-            f"task '{task}' cannot be prepared from it",
+            f"task '{task.name}' cannot be prepared from it",
             where=f"--source {source}",
             next_step=f"name one of {', '.join(names)}",
         )
-    return source
+    if directory is None:
+        raise Failure(
+            Reason.USAGE,
+            "no directory is named",
+            where="--data",
+            next_step="name the one with the source's files: --data DIR",
+        )
+    if not directory.is_dir():
+        raise Failure(Reason.MISSING_INPUT, "there is no such directory", where=f"--data {directory}")
+    return source or detect(task, directory)
 
 
 def _prepare(task: str, data: Data, directory: Path | None, out: Path) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The stage `prepare`: source rows -> parts, uploads, databases and the data card."""
+"""The stage `prepare`: source rows -> parts, uploads, files of the rows and the data card."""
 
 from __future__ import annotations
 
@@ -6,26 +6,35 @@ from pathlib import Path
 
 from jobs.data.writer import prepare
 from jobs.stage import StageContext
+from jobs.tasks.stage_inputs import task_of
 from launcher.outcome import Failure
 from launcher.spec.stages import PrepareSettings
+from launcher.spec.tasks import INPUT_PREFIX
 from launcher.store import check_name
 
 
 def run(context: StageContext) -> None:
-    """Leave the parts, `upload/`, `card.json` and for SQL `databases/` in `context.out`."""
+    """Write the parts, `upload/`, `card.json` and the files that rows point at to `context.out`."""
     settings = context.stage.typed_settings()
     assert isinstance(settings, PrepareSettings)
     directory = _source_directory(context)
 
-    def beat(done: int, total: int) -> None:
+    def progress(done: int, total: int) -> None:
         context.heartbeat(done, total, "row")
         context.check_stop()
 
     try:
-        card = prepare(settings.task, settings.data, directory, context.out, beat)
+        card = prepare(
+            task_of(context, settings.task),
+            settings.data,
+            directory,
+            context.out,
+            progress,
+            settings.settings,
+        )
     except Failure as failure:
         if failure.where == str(directory):
-            # The directory is scratch that nobody knows; its files have the names that the user gave.
+            # The directory is scratch; its files have the names that the user gave.
             failure.where = f"data of source '{settings.data.source}'"
         raise
     rows = sum(part["rows"] for part in card["parts"].values())
@@ -40,12 +49,12 @@ def _source_directory(context: StageContext) -> Path:
         return context.input("source").directory()
     directory = context.scratch / "source"
     directory.mkdir()
-    total = len(context.stage.inputs)
-    for number, name in enumerate(sorted(context.stage.inputs), 1):
+    names = sorted(name for name in context.stage.inputs if not name.startswith(INPUT_PREFIX))
+    for number, name in enumerate(names, 1):
         check_name(name)
         link = directory / name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(context.outside(name).absolute())
-        context.heartbeat(number, total, "file")
+        context.heartbeat(number, len(names), "file")
         context.check_stop()
     return directory

@@ -6,7 +6,7 @@ import errno
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,37 @@ from jobs.data.sources import detect, read_part
 from jobs.measures.cache import default_path
 from jobs.score import explanation
 from jobs.score.predictions import read_answers
-from jobs.score.scoring import Scoring, score_rows
+from jobs.score.scoring import score_rows
 from jobs.score.summary_formats import summary_json, summary_text
+from jobs.tasks import registry
+from jobs.tasks.contract import ScoreContext
+from jobs.tasks.registry import Task
 from launcher.cli.options import output_option
 from launcher.outcome import Failure, Reason
+from launcher.spec.tasks import TaskFacts, built_in, built_in_names
 
 _PROGRESS_INTERVAL_S = 0.5
 
 
+def _has_scorers(facts: TaskFacts) -> bool:
+    return facts.scorers is not None
+
+
+def _has_survivors(facts: TaskFacts) -> bool:
+    return "survivors" in facts.score_options
+
+
+def _has_workers(facts: TaskFacts) -> bool:
+    return "workers" in facts.score_options
+
+
+def _tasks(which: Callable[[TaskFacts], bool]) -> str:
+    """The built-in tasks for which `which` is true, for help and messages."""
+    return ", ".join(name for name in built_in_names() if which(built_in(name)))
+
+
 @click.command("score")
-@click.argument("task", type=click.Choice(["sql", "viggo", "chat"]))
+@click.argument("task", type=click.Choice(built_in_names()))
 @click.option(
     "--data",
     "data_directory",
@@ -49,7 +70,7 @@ _PROGRESS_INTERVAL_S = 0.5
     "--scorer",
     "scorers",
     multiple=True,
-    help="For task chat: exact, choice, number, json or module:function. Can be repeated.",
+    help=f"For task {_tasks(_has_scorers)}: exact, choice, number, json or module:function. Can be repeated.",
 )
 @click.option(
     "--explain", metavar="ROW", help="Show why one row (its number from 1, or its id) is right or wrong."
@@ -62,12 +83,12 @@ _PROGRESS_INTERVAL_S = 0.5
 @click.option(
     "--survivors",
     type=click.Path(path_type=Path),
-    help="For task sql: write surviving mutants to this file (JSONL).  [default: not written]",
+    help=f"For task {_tasks(_has_survivors)}: write surviving mutants to this file (JSONL).  [default: not written]",
 )
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),
-    help="For task sql: number of processes.  [default: one per processor]",
+    help=f"For task {_tasks(_has_workers)}: number of processes.  [default: one per processor]",
 )
 @click.option("--no-cache", is_flag=True, help="Ignore cached scores and compute every score again.")
 @output_option("table", "json")
@@ -90,17 +111,18 @@ def command(
     \b
     launcher score sql --data spider/ --split dev --predictions answers.jsonl -o json
     """
-    _refuse_options_of_other_tasks(task, scorers, survivors)
+    loaded = registry.task(task)
+    _refuse_options_of_other_tasks(loaded, scorers, survivors)
     written = {"--details": details, "--survivors": survivors}
     _check_writable({option: path for option, path in written.items() if path is not None})
-    source = source or detect(task, data_directory)
-    rows = read_part(task, source, data_directory, split)
+    source = source or detect(loaded, data_directory)
+    rows = read_part(loaded, source, data_directory, split)
     if not rows:
         raise Failure(Reason.BAD_DATA, f"the part '{split}' has no rows", where=str(data_directory))
     answers = read_answers(predictions, [row.id for row in rows])
-    scoring = Scoring(
-        task=task,
-        directory=data_directory,
+    context = ScoreContext(
+        directory=lambda: data_directory,
+        settings=loaded.facts.resolved_settings({}),
         scorers=scorers,
         find_module=_module_here,
         progress=_Progress(),
@@ -109,10 +131,10 @@ def command(
     )
     if explain is not None:
         place = explanation.find_row(rows, explain)
-        found = explanation.explain(scoring, rows[place], answers[place])
+        found = explanation.explain(loaded, context, rows[place], answers[place])
         click.echo(json.dumps(found, indent=2) if output == "json" else explanation.text(found))
         return 0
-    scores, summary = score_rows(scoring, rows, answers)
+    scores, summary = score_rows(loaded, context, rows, answers)
     result = {"source": source, "split": split, **summary_json(summary)}
     # Printed before the files are written: scoring takes long, and writing may still fail.
     click.echo(json.dumps(result, indent=2) if output == "json" else summary_text(summary))
@@ -123,17 +145,17 @@ def command(
     return 0
 
 
-def _refuse_options_of_other_tasks(task: str, scorers: tuple[str, ...], survivors: Path | None) -> None:
+def _refuse_options_of_other_tasks(task: Task, scorers: tuple[str, ...], survivors: Path | None) -> None:
     """Raises Failure(USAGE) for options that would have no effect."""
     problems = []
-    if scorers and task != "chat":
-        problems.append(f"--scorer is for task chat: {task} has measures of its own")
-    if survivors is not None and task != "sql":
-        problems.append(f"--survivors is for task sql: {task} has no mutants")
+    if scorers and not _has_scorers(task.facts):
+        problems.append(f"--scorer is for task {_tasks(_has_scorers)}: {task.name} has measures of its own")
+    if survivors is not None and not _has_survivors(task.facts):
+        problems.append(f"--survivors is for task {_tasks(_has_survivors)}: {task.name} has no mutants")
     if problems:
         raise Failure(
             Reason.USAGE,
-            f"task {task} does not have these options",
+            f"task {task.name} does not have these options",
             problems=tuple(problems),
             next_step="leave them out, or name the task they are for",
         )

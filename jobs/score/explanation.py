@@ -1,12 +1,13 @@
-"""One row's verdict as a person reads it: question, gold, answer, why, and for SQL the tables that prove it."""
+"""One row's verdict as text: question, gold, answer, why, and the tables that prove it if the task has a proof."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.score.scoring import Scoring, score_rows
-from jobs.tasks.registry import question_of
+from jobs.score.scoring import score_rows
+from jobs.tasks.contract import ScoreContext
+from jobs.tasks.registry import Task, question_of
 from jobs.tasks.rows import Row
 from launcher.outcome import Failure, Reason
 from launcher.system.text import printable
@@ -29,25 +30,18 @@ def find_row(rows: Sequence[Row], name: str) -> int:
     )
 
 
-def explain(scoring: Scoring, row: Row, answer: str) -> dict[str, Any]:
-    """{"question", "score": the row's verdict, "proof": for SQL}. Raises Failure(BAD_DATA)."""
-    if scoring.task == "sql":
-        from jobs.measures.cache import Cache
-        from jobs.tasks.sql import scorer
-
-        cache = Cache(scoring.cache)
-        try:
-            return {"question": question_of(row), **scorer.explain(row, answer, scoring.directory, cache)}
-        finally:
-            cache.close()
-    scores, _ = score_rows(scoring, [row], [answer])
+def explain(task: Task, context: ScoreContext, row: Row, answer: str) -> dict[str, Any]:
+    """{"question", "score": the row's verdict, "proof": None if the task has none}. Raises Failure(BAD_DATA)."""
+    if task.explain is not None:
+        return {"question": question_of(row), **task.explain(row, answer, context)}
+    scores, _ = score_rows(task, context, [row], [answer])
     return {"question": question_of(row), "score": scores[0].to_json(), "proof": None}
 
 
 def text(explanation: dict[str, Any]) -> str:
     """The explanation for a terminal."""
     score, proof = explanation["score"], explanation["proof"]
-    verdicts = ", ".join(f"{name} {'yes' if right else 'no'}" for name, right in score["scores"].items())
+    verdicts = ", ".join(f"{name} {_shown(value)}" for name, value in score["scores"].items())
     lines = [
         f"row       {score['id']}",
         f"question  {explanation['question']}",
@@ -73,6 +67,12 @@ def text(explanation: dict[str, Any]) -> str:
         *_table("the answer returns", proof["answer"]),
     ]
     return "\n".join(lines)
+
+
+def _shown(value: bool | float) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}"
 
 
 def _table(title: str, table: dict[str, Any]) -> list[str]:

@@ -1,72 +1,56 @@
-"""Task -> how its answers are scored: what the stage and the command have in common."""
+"""Scores and their summary: what the stage and the command have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from jobs.measures.cache import Cache
 from jobs.measures.row_score import RowScore, summarise
-from jobs.tasks.chat import scorer as chat
+from jobs.tasks.contract import ScoreContext
+from jobs.tasks.registry import Task
 from jobs.tasks.rows import Row
-from jobs.tasks.viggo import scorer as viggo
 from launcher.outcome import Failure, Reason
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """One set of answers to score. `directory` is where database paths start."""
-
-    task: str
-    directory: Path
-    scorers: tuple[str, ...] = ()
-    find_module: Callable[[str], Path] = Path
-    progress: Callable[[int, int], None] | None = None
-    workers: int | None = None
-    cache: Path | None = None
+from launcher.spec.tasks import MeasureKind
 
 
 def score_rows(
-    scoring: Scoring, rows: Sequence[Row], answers: Sequence[str]
+    task: Task, context: ScoreContext, rows: Sequence[Row], answers: Sequence[str]
 ) -> tuple[list[RowScore], dict[str, Any]]:
-    """A verdict per row and their summary. Raises Failure(USAGE | BAD_DATA)."""
-    if scoring.task == "sql":
-        return _sql(scoring, rows, answers)
-    if scoring.task == "viggo":
-        scores, primary = viggo.score(rows, answers), "canonical"
-    elif scoring.task == "chat":
-        chosen = chat.scorers(scoring.scorers or ("exact",), scoring.find_module)
-        scores, primary = chat.score(rows, answers, chosen), next(iter(chosen))
-    else:
-        raise Failure(Reason.USAGE, f"no task '{scoring.task}'; there are sql, viggo, chat")
-    return scores, summarise(scoring.task, primary, scores)
-
-
-def _sql(
-    scoring: Scoring, rows: Sequence[Row], answers: Sequence[str]
-) -> tuple[list[RowScore], dict[str, Any]]:
-    try:
-        # Here, because it is the only task that needs sqlglot.
-        from jobs.tasks.sql import scorer
-        from jobs.tasks.sql.execution import kill_rate
-    except ModuleNotFoundError as error:
+    """A score per row, and their summary. Raises Failure(USAGE | BAD_DATA | UNSUPPORTED)."""
+    scored = task.score(rows, answers, context)
+    primary = task.facts.primary or _first_measure(scored.rows)
+    kinds = _kinds(task, scored.rows)
+    if primary not in kinds and scored.rows:
         raise Failure(
-            Reason.UNSUPPORTED,
-            f"scoring SQL needs {error.name}, which is not installed",
-            next_step="pip install 'tuneyard[score]'",
-        ) from None
-    cache = Cache(scoring.cache)
-    try:
-        found = scorer.score(
-            rows,
-            answers,
-            scoring.directory,
-            workers=scoring.workers or scorer.workers_here(),
-            cache=cache,
-            progress=scoring.progress,
+            Reason.BAD_DATA, f"scorer.py gives no '{primary}', the primary measure", where=f"task {task.name}"
         )
-    finally:
-        cache.close()
-    return found.rows, {**summarise("sql", "strict", found.rows), "mutants": kill_rate.kill_rate(found.golds)}
+    return scored.rows, {**summarise(task.name, primary, scored.rows, kinds), **scored.extra}
+
+
+def _first_measure(scores: Sequence[RowScore]) -> str:
+    return next((name for score in scores for name in score.scores), "")
+
+
+def _kinds(task: Task, scores: Sequence[RowScore]) -> dict[str, MeasureKind]:
+    """Every measure of the scores with its kind. Raises Failure(BAD_DATA) for one that does not fit task.yaml."""
+    kinds: dict[str, MeasureKind] = {}
+    problems = []
+    for name in dict.fromkeys(name for score in scores for name in (*score.scores, *score.counts)):
+        kind = task.facts.kind(name)
+        if kind is None:
+            problems.append(f"'{name}' is not among the measures of task.yaml")
+            continue
+        kinds[name] = kind
+        values = [score.scores[name] for score in scores if name in score.scores]
+        if (kind == "ratio") == bool(values):
+            problems.append(f"'{name}' is a {kind}, which belongs into {'counts' if values else 'scores'}")
+        elif kind == "share" and not all(value in (0, 1) for value in values):
+            problems.append(f"'{name}' is a share, and has values besides 0 and 1: declare kind: mean")
+    if problems:
+        raise Failure(
+            Reason.BAD_DATA,
+            "scorer.py does not fit task.yaml",
+            where=f"task {task.name}",
+            problems=tuple(problems),
+        )
+    return kinds

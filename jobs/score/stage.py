@@ -7,9 +7,11 @@ from pathlib import Path
 
 from jobs.jsonl import read_jsonl, write_jsonl
 from jobs.measures.cache import default_path
-from jobs.score.scoring import Scoring, score_rows
+from jobs.score.scoring import score_rows
 from jobs.stage import StageContext
+from jobs.tasks.contract import ScoreContext
 from jobs.tasks.rows import read_rows
+from jobs.tasks.stage_inputs import task_of
 from launcher.outcome import Failure, Reason
 from launcher.spec.stages import ScoreSettings
 
@@ -35,10 +37,16 @@ def run(context: StageContext) -> None:
     def find_module(module: str) -> Path:
         return context.outside(f"scorers/{module}.py")
 
-    # Only SQL has files that rows point to; checking every file of a big artifact is not free.
-    directory = data.directory() if settings.task == "sql" else context.scratch
-    scoring = Scoring(settings.task, directory, settings.scorers, find_module, progress, cache=default_path())
-    scores, summary = score_rows(scoring, rows, answers)
+    scoring = ScoreContext(
+        # Verified when a scorer asks for it: checking every file of a large artifact takes time.
+        directory=data.directory,
+        settings=settings.settings,
+        scorers=settings.scorers,
+        find_module=find_module,
+        progress=progress,
+        cache=default_path(),
+    )
+    scores, summary = score_rows(task_of(context, settings.task), scoring, rows, answers)
     write_jsonl(context.out / "scores.jsonl", [score.to_json() for score in scores])
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
     (context.out / "summary.json").write_text(text, encoding="utf-8")

@@ -42,6 +42,10 @@ def summary_text(summary: dict[str, Any]) -> str:
     lines = [f"{summary['task']}: {summary['rows']} rows, {summary['valid_gold']} with valid gold", ""]
     width = max(map(len, summary["measures"]), default=0)
     for name, measure in summary["measures"].items():
+        if measure["kind"] == "mean":
+            interval = f"95 % {measure['low']:.4g} to {measure['high']:.4g}"
+            lines.append(f"{name:{width}}  {measure['value']:7.4g}  {interval}  (mean of {measure['of']})")
+            continue
         interval = f"95 % {100 * measure['low']:.1f} to {100 * measure['high']:.1f}"
         lines.append(
             f"{name:{width}}  {100 * measure['value']:5.1f} %  {interval}  ({measure['correct']} of {measure['of']})"

@@ -3,7 +3,7 @@
 A folder `jobs/tasks/NAME` (or one of the user's own) has:
 
     task.yaml    the task's facts, see `launcher.spec.tasks.TaskFacts`
-    prompt.py    `plain_prompt(row) -> str`
+    prompt.py    `plain_prompt(row) -> str`; optionally `with_settings`
     source.py    `SOURCES: tuple[Source, ...]`; optionally `faults` and `copy_files`
     scorer.py    `score(rows, answers, context) -> Scored`; optionally `explain`
     README.md    what the task measures and where its data and prompts come from
@@ -56,7 +56,9 @@ class Read(Protocol):
 
 
 def _no_reader(directory: Path, part: str, problems: Problems) -> list[Row]:
-    raise AssertionError("a source that generates its rows reads no files")
+    raise AssertionError(
+        f"no {part} in {directory}: the source generates its rows ({len(problems.lines)} problems)"
+    )
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,10 @@ class PromptModule(Protocol):
     def plain_prompt(self, row: Row) -> str:
         """The prompt for a model without chat format; the answer is appended to it as it is."""
         ...
+
+    # Optional function, called after sampling:
+    #   with_settings(parts: Parts, settings: Mapping[str, SettingValue]) -> Parts
+    #     the rows as the task's settings ask for them, for example with examples before the question
 
 
 class SourceModule(Protocol):

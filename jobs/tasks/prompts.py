@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from jobs.tasks.registry import task
+from jobs.tasks import registry
 from jobs.tasks.rows import Row
 from launcher.outcome import Failure, Reason
+
+#: The field in which `prepare` leaves the plain prompt of a user's own task, so that only it runs that code.
+PLAIN_PROMPT = "plain_prompt"
 
 
 def prompt_text(row: Row, tokenizer: Any, style: Literal["chat", "plain"]) -> str:
@@ -15,12 +18,10 @@ def prompt_text(row: Row, tokenizer: Any, style: Literal["chat", "plain"]) -> st
     `chat` renders with the template of `tokenizer` (any transformers tokenizer) up to and with the
     header of the assistant's turn. A template writes its own special tokens (a BOS, say), so tokenize
     the result with `add_special_tokens=False`; `plain` holds none, so tokenize it with the default.
-    Raises Failure(BAD_EXPERIMENT) where the model has no chat template.
+    Raises Failure(BAD_EXPERIMENT) if the model has no chat template.
     """
     if style == "plain":
-        if "task" not in row.fields:
-            raise Failure(Reason.CORRUPT_ARTIFACT, "the row does not say which task it is of", where=row.id)
-        return task(row.fields["task"]).plain_prompt(row)
+        return _plain_prompt(row)
     if not getattr(tokenizer, "chat_template", None):
         raise Failure(
             Reason.BAD_EXPERIMENT,
@@ -30,3 +31,18 @@ def prompt_text(row: Row, tokenizer: Any, style: Literal["chat", "plain"]) -> st
     text = tokenizer.apply_chat_template(row.prompt_messages, add_generation_prompt=True, tokenize=False)
     assert isinstance(text, str)
     return text
+
+
+def _plain_prompt(row: Row) -> str:
+    name = row.fields.get("task")
+    if name is None:
+        raise Failure(Reason.CORRUPT_ARTIFACT, "the row does not name its task", where=row.id)
+    if registry.is_built_in(name):
+        return registry.task(name).plain_prompt(row)
+    if PLAIN_PROMPT not in row.fields:
+        raise Failure(
+            Reason.CORRUPT_ARTIFACT,
+            f"the row of task '{name}' has no plain prompt, which prepare writes",
+            where=row.id,
+        )
+    return str(row.fields[PLAIN_PROMPT])

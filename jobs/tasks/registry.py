@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +22,15 @@ from jobs.tasks.contract import (
 )
 from jobs.tasks.rows import Parts, Row
 from launcher.outcome import Failure, Reason
-from launcher.spec.tasks import TaskFacts, built_in, built_in_names, read_facts, tasks_directory, unknown
+from launcher.spec.tasks import (
+    SettingValue,
+    TaskFacts,
+    built_in,
+    built_in_names,
+    read_facts,
+    tasks_directory,
+    unknown,
+)
 
 #: The package under which a user's folder is imported.
 _USER_PACKAGE = "tuneyard_user_task"
@@ -43,6 +51,10 @@ class Task:
 
     def plain_prompt(self, row: Row) -> str:
         return cast(PromptModule, self._module("prompt")).plain_prompt(row)
+
+    @property
+    def with_settings(self) -> Callable[[Parts, Mapping[str, SettingValue]], Parts] | None:
+        return getattr(self._module("prompt"), "with_settings", None)
 
     @cached_property
     def sources(self) -> dict[str, Source]:
@@ -88,9 +100,11 @@ class Task:
             ) from None
 
 
-def task(name: str) -> Task:
-    """The built-in task called `name`. Raises Failure(USAGE) listing the known ones."""
-    if name not in built_in_names():
+def task(name: str | Task) -> Task:
+    """The built-in task called `name`; a Task is returned as it is. Raises Failure(USAGE) listing the known ones."""
+    if isinstance(name, Task):
+        return name
+    if not is_built_in(name):
         raise Failure(Reason.USAGE, unknown(name))
     return Task(built_in(name), f"jobs.tasks.{name}", tasks_directory() / name, is_built_in=True)
 

@@ -1,8 +1,9 @@
-"""The row: one question with its gold answer, as `prepare` writes it and everybody else reads it."""
+"""The row: one question with its gold answer, as `prepare` writes it and later stages read it."""
 
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +14,8 @@ from typing import Any
 class Row:
     """One question in chat form; the last message is the assistant's and holds the gold answer.
 
-    `fields` is what the task's prompts and scorers need besides the messages. For SQL:
-    `question`, `context` (the CREATE TABLE text that the prompt shows), `schema` (CREATE TABLE
-    text of the whole database, for building one), `db_id`, and `database`, the path of a SQLite
-    file relative to the directory the row was read from, or None.
+    `fields` is what the task's prompts and scorers need besides the messages; `fields["task"]` is the task's
+    name. Paths in it are relative to the directory from which the row was read.
     """
 
     id: str
@@ -38,6 +37,26 @@ class Row:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Row:
         return cls(value["id"], tuple(value["messages"]), value.get("fields", {}))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The rows of a run, and notes on how the parts came about."""
+
+    train: list[Row]
+    validation: list[Row]
+    test: list[Row]
+    notes: tuple[str, ...] = ()
+
+    def items(self) -> tuple[tuple[str, list[Row]], ...]:
+        return (("train", self.train), ("validation", self.validation), ("test", self.test))
+
+
+def shuffled(count: int, seed: int, salt: str) -> list[int]:
+    """The positions 0 … count-1 in the order in which sampling takes them."""
+    positions = list(range(count))
+    random.Random(f"tuneyard {salt} {seed}").shuffle(positions)
+    return positions
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -49,7 +49,8 @@ def choose_source(experiment: Experiment, directory: Path) -> Experiment:
             if directory.is_dir()
             else "no such directory"
         )
-        next_step = f"see docs/data.md for the layouts, or leave --data out to use the built-in {experiment.data.source}"
+        built_in = experiment.data.source
+        next_step = f"see docs/data.md for the layouts, or leave --data out to use the built-in {built_in}"
     raise Failure(Reason.MISSING_INPUT, what, where=f"--data {directory}", next_step=next_step)
 
 

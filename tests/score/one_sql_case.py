@@ -10,7 +10,7 @@ import apsw
 
 from jobs.tasks.sql.execution.schema import statements
 from jobs.tasks.sql.execution.worker_pool import WorkerPool
-from jobs.tasks.sql.scorer import judge_job
+from jobs.tasks.sql.judging import judge_job
 
 
 def real_database(path: Path, script: str) -> str:

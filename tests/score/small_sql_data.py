@@ -10,7 +10,7 @@ from pathlib import Path
 from jobs.data.sources import read_part
 from jobs.measures.row_score import RowScore
 from jobs.tasks.rows import Row
-from jobs.tasks.sql.scorer import score
+from jobs.tasks.sql.judging import score
 
 SINGERS = [
     (1, "Ann", "France", 30, 1.5),

@@ -9,7 +9,7 @@ from small_sql_data import QUESTIONS, SqlData
 from jobs.measures.cache import Cache, key
 from jobs.score.explanation import find_row
 from jobs.tasks.sql.execution import worker_pool
-from jobs.tasks.sql.scorer import score
+from jobs.tasks.sql.judging import score
 from launcher.cli.main import main
 from launcher.outcome import Failure, Reason
 
@@ -42,7 +42,7 @@ def test_a_second_scoring_starts_no_worker(
 
 
 def test_a_changed_database_is_scored_anew(sql_data: SqlData, tmp_path: Path) -> None:
-    from jobs.tasks.sql.scorer import gold_jobs, gold_key
+    from jobs.tasks.sql.judging import gold_jobs, gold_key
 
     before = gold_key(gold_jobs(sql_data.rows, sql_data.directory)[0])
     other = tmp_path / "other"

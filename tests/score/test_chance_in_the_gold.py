@@ -12,7 +12,7 @@ from jobs.tasks.sql.execution import engine, gold_results
 from jobs.tasks.sql.execution.engine import QueryLimits
 from jobs.tasks.sql.execution.nondeterminism import resolved_variants
 from jobs.tasks.sql.execution.syntax import gold_plan, parse
-from jobs.tasks.sql.scorer import score
+from jobs.tasks.sql.judging import score
 
 LIMITS = QueryLimits()
 #: Two singers are 30 years old, and two countries have two singers each.

@@ -12,7 +12,7 @@ from jobs.tasks.sql.execution.engine import QueryLimits
 from jobs.tasks.sql.execution.prepare_gold import prepare_gold
 from jobs.tasks.sql.execution.syntax import GoldPlan
 from jobs.tasks.sql.execution.worker_pool import WorkerPool
-from jobs.tasks.sql.scorer import judge_job
+from jobs.tasks.sql.judging import judge_job
 
 SCHEMA = "CREATE TABLE t (id INTEGER PRIMARY KEY, day TEXT, age INTEGER)"
 ROWS = ";".join(f"INSERT INTO t VALUES ({n}, '2014-01-{n % 27 + 1:02}', {n % 7})" for n in range(1, 61))

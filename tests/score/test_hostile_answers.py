@@ -20,7 +20,7 @@ from jobs.measures.cache import Cache
 from jobs.tasks.sql.execution.engine import QueryLimits
 from jobs.tasks.sql.execution.worker import MEMORY_BYTES
 from jobs.tasks.sql.execution.worker_pool import LostJob, WorkerPool
-from jobs.tasks.sql.scorer import explain, gold_jobs, judge_job, score
+from jobs.tasks.sql.judging import explain, gold_jobs, judge_job, score
 
 #: What an answer may use here: a twentieth of the usual, or the suite would take the time it bounds.
 LIMITS = QueryLimits(steps=500_000, cpu_s=0.1, rows=20_000, content_bytes=4 << 20)

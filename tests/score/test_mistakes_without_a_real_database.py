@@ -10,7 +10,7 @@ from jobs.tasks.sql.execution.database_selection import MIN_KEPT
 from jobs.tasks.sql.execution.engine import QueryLimits, open_image, run
 from jobs.tasks.sql.execution.query_constraints import QueryConstraints
 from jobs.tasks.sql.execution.schema import Schema, from_text
-from jobs.tasks.sql.scorer import SqlScores, score
+from jobs.tasks.sql.judging import SqlScores, score
 
 SCHEMA = from_text(
     "CREATE TABLE singer (id INTEGER PRIMARY KEY, name TEXT, age INTEGER);"

@@ -7,7 +7,7 @@ import pytest
 
 from jobs.data.sources import read_part
 from jobs.tasks.sql.execution.kill_rate import kill_rate
-from jobs.tasks.sql.scorer import score
+from jobs.tasks.sql.judging import score
 from jobs.tasks.viggo import scorer
 
 pytestmark = pytest.mark.shared

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from small_sql_data import QUESTIONS, SqlData
 
-from jobs.tasks.sql.scorer import score
+from jobs.tasks.sql.judging import score
 
 
 def test_gold_is_right_by_every_measure(sql_data: SqlData) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.measures.row_score import RowScore
+from jobs.tasks.contract import ScoreContext, Scored
 from jobs.tasks.rows import Row
 from launcher.outcome import Failure, Reason
 
@@ -90,9 +91,13 @@ def scorers(names: Sequence[str], find_module: Callable[[str], Path]) -> dict[st
     return found
 
 
-def score(rows: Sequence[Row], answers: Sequence[str], chosen: Mapping[str, Scorer]) -> list[RowScore]:
-    """A verdict per row, in order. Raises Failure(BAD_DATA) where a user's scorer fails."""
-    return [_score_row(row, answer, chosen) for row, answer in zip(rows, answers, strict=True)]
+def score(rows: Sequence[Row], answers: Sequence[str], context: ScoreContext) -> Scored:
+    """A score per row by each scorer that the experiment names; the first one's is the primary measure.
+
+    Raises Failure(USAGE) for an unknown scorer, Failure(BAD_DATA) if a user's scorer fails.
+    """
+    chosen = scorers(context.scorers or ("exact",), context.find_module)
+    return Scored([_score_row(row, answer, chosen) for row, answer in zip(rows, answers, strict=True)])
 
 
 def _score_row(row: Row, answer: str, chosen: Mapping[str, Scorer]) -> RowScore:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from jobs.tasks.chat.prompt import ROLES, make_row
+from jobs.tasks.contract import Source
 from jobs.tasks.reading import Problems, json_lines, require
 from jobs.tasks.rows import Row
 
 NAME = "chat"
 FILES = {"train": "train.jsonl", "validation": "validation.jsonl", "test": "test.jsonl"}
-READABLE = FILES
 #: What `make_row` and other sources say about a row; a user's keys may not pretend to be these.
 _RESERVED = ("task", "database")
 
@@ -90,3 +90,6 @@ def _message_problems(message: Any) -> list[str]:
         wrong.append(".content: empty")
     wrong += [f".{key}: no such key" for key in message if key not in ("role", "content")]
     return wrong
+
+
+SOURCES = (Source(NAME, FILES, read),)

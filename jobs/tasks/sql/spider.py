@@ -18,8 +18,8 @@ from jobs.tasks.sql.prompt import make_row
 
 NAME = "spider"
 TRAIN, DEV, TABLES = "train_spider.json", "dev.json", "tables.json"
-FILES = {"train": TRAIN, "dev": DEV}
-READABLE = {"train": TRAIN, "dev": DEV, "validation": DEV, "test": DEV}
+FILES = {"train": TRAIN, "test": DEV}
+ALSO_READABLE = {"dev": DEV, "validation": DEV}
 
 #: tables.json's five types as SQLite declares them; `others` are codes and coordinates, kept as text.
 _TYPES = {"text": "TEXT", "number": "NUMERIC", "time": "TEXT", "boolean": "BOOLEAN", "others": "TEXT"}
@@ -41,7 +41,7 @@ _RESERVED = frozenset(
 
 def read(directory: Path, part: str, problems: Problems) -> list[Row]:
     """Rows in the file's order, ids `train-00001` or `dev-00001`; `database` is relative to `directory`."""
-    path, tables = require(NAME, directory, READABLE[part], TABLES)
+    path, tables = require(NAME, directory, {**FILES, **ALSO_READABLE}[part], TABLES)
     schemas = read_schemas(tables, problems)
     databases: dict[str, str | None] = {}
     prefix = "train" if part == "train" else "dev"

@@ -15,13 +15,13 @@ from jobs.tasks.sql.prompt import make_row
 NAME = "spider-create-context"
 FILES = {"train": "spider_create_context_train.json", "test": "spider_create_context_val.json"}
 #: `validation` is the study's own name of the file that is the test part of a run.
-READABLE = {**FILES, "validation": FILES["test"]}
+ALSO_READABLE = {"validation": FILES["test"]}
 _KEYS = ("question", "context", "answer", "db_id")
 
 
 def read(directory: Path, part: str, problems: Problems) -> list[Row]:
     """Rows in the file's order; ids count from `train-00001` and `validation-00001`."""
-    path = require(NAME, directory, READABLE[part])[0]
+    path = require(NAME, directory, {**FILES, **ALSO_READABLE}[part])[0]
     prefix = "train" if part == "train" else "validation"
     return [
         make_row(

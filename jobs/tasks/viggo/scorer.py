@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs.measures.row_score import RowScore
+from jobs.tasks.contract import ScoreContext, Scored
 from jobs.tasks.rows import Row
 from jobs.tasks.viggo.prompt import ATTRIBUTES, FUNCTIONS
 
@@ -74,9 +75,9 @@ def write(meaning: Meaning) -> str:
     return f"{meaning.function}({slots})"
 
 
-def score(rows: Sequence[Row], answers: Sequence[str]) -> list[RowScore]:
-    """A verdict per row, in order."""
-    return [_score_row(row, answer) for row, answer in zip(rows, answers, strict=True)]
+def score(rows: Sequence[Row], answers: Sequence[str], _context: ScoreContext | None = None) -> Scored:
+    """A score per row, in order."""
+    return Scored([_score_row(row, answer) for row, answer in zip(rows, answers, strict=True)])
 
 
 def _score_row(row: Row, answer: str) -> RowScore:
@@ -101,7 +102,7 @@ def _score_row(row: Row, answer: str) -> RowScore:
         row.gold,
         True,
         scores,
-        None if scores["canonical"] else explain(gold, given),
+        None if scores["canonical"] else differences(gold, given),
         {"function": gold.function},
         counts={
             "attribute_precision": (same, of_given),
@@ -122,7 +123,7 @@ def _scores(exact: bool, gold: Meaning | None, given: Meaning | None) -> dict[st
     }
 
 
-def explain(gold: Meaning, given: Meaning | None) -> str:
+def differences(gold: Meaning, given: Meaning | None) -> str:
     """What is wrong with an answer, by attribute: expected and given."""
     if given is None:
         return "does not parse"

@@ -6,13 +6,13 @@ import csv
 import io
 from pathlib import Path
 
+from jobs.tasks.contract import Source
 from jobs.tasks.reading import Problems, read_text, require
 from jobs.tasks.rows import Row
 from jobs.tasks.viggo.prompt import make_row
 
 NAME = "viggo"
 FILES = {"train": "viggo-train.csv", "validation": "viggo-valid.csv", "test": "viggo-test.csv"}
-READABLE = FILES
 
 
 def read(directory: Path, part: str, problems: Problems) -> list[Row]:
@@ -36,3 +36,6 @@ def read(directory: Path, part: str, problems: Problems) -> list[Row]:
     if not rows:
         problems.add(path.name, "has no rows")
     return rows
+
+
+SOURCES = (Source(NAME, FILES, read),)
