@@ -37,7 +37,11 @@ def main() -> None:
     _sql("Spider's training questions, real databases", spider, [], data)
     test, known = read_part("viggo", "viggo", data, "test"), read_part("viggo", "viggo", data, "train")
     nearest = _nearest(test, known)
-    _show("viggo: nearest training sentence", scorer.score(test, nearest), ("exact", "canonical", "function"))
+    _show(
+        "viggo: nearest training sentence",
+        scorer.score(test, nearest).rows,
+        ("exact", "canonical", "function"),
+    )
 
 
 def _sql(name: str, rows: Sequence[Row], train: Sequence[Row], data: Path) -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from jobs.tasks.chat import prompt as chat
 from jobs.tasks.prompts import prompt_text
-from jobs.tasks.registry import TASKS, question_of, task
+from jobs.tasks.registry import question_of, task
 from jobs.tasks.rows import Row
 from jobs.tasks.sql import prompt as sql
 from launcher.outcome import Failure, Reason
+from launcher.spec.tasks import built_in_names
 
 ROW = sql.make_row("train-00001", question="Q?", gold="SELECT 1", context="C", schema="C", db_id="d")
 
@@ -71,7 +72,7 @@ def test_a_conversation_in_plain_style_has_a_heading_a_turn() -> None:
 
 
 def test_every_task_has_a_plain_prompt_and_an_unknown_one_is_refused() -> None:
-    assert set(TASKS) == {"sql", "viggo", "chat"}
+    assert set(built_in_names()) == {"sql", "viggo", "chat"}
     with pytest.raises(Failure) as caught:
         task("poetry")
     assert caught.value.reason is Reason.USAGE

@@ -6,6 +6,7 @@ import pytest
 
 from jobs.tasks.chat.prompt import make_row
 from jobs.tasks.chat.scorer import BUILT_IN, score, scorers
+from jobs.tasks.contract import ScoreContext
 from launcher.outcome import Failure, Reason
 
 
@@ -50,21 +51,25 @@ def rows(gold: str = "yes"):  # type: ignore[no-untyped-def]
     ]
 
 
+def scoring(names: list[str], module: Path = Path()) -> ScoreContext:
+    return ScoreContext(directory=Path, scorers=tuple(names), find_module=lambda _module: module)
+
+
 def test_a_function_of_the_users_is_used(tmp_path: Path) -> None:
     # A file in the store has no suffix.
     (tmp_path / "0123abcd").write_text(
         "def near(answer, gold, row):\n    return answer.startswith(gold[0]) and row['hint'] == 's'\n"
     )
-    chosen = scorers(["mine:near"], lambda _module: tmp_path / "0123abcd")
-    (one,) = score(rows(), ["yellow"], chosen)
+    context = scoring(["mine:near"], tmp_path / "0123abcd")
+    (one,) = score(rows(), ["yellow"], context).rows
     assert one.scores == {"mine:near": True}
 
 
 def test_a_scorer_that_fails_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "m.py").write_text("def f(answer, gold, row):\n    return 1 / 0\n")
-    chosen = scorers(["m:f"], lambda _module: tmp_path / "m.py")
+    context = scoring(["m:f"], tmp_path / "m.py")
     with pytest.raises(Failure, match="ZeroDivisionError") as failure:
-        score(rows(), ["x"], chosen)
+        score(rows(), ["x"], context)
     assert failure.value.reason is Reason.BAD_DATA
     assert "row 1" in failure.value.where
 
@@ -86,5 +91,5 @@ def test_an_unknown_scorer_is_usage() -> None:
 
 
 def test_a_wrong_answer_names_the_scorers_that_say_so() -> None:
-    (one,) = score(rows(), ["no"], scorers(["exact", "choice"], Path))
+    (one,) = score(rows(), ["no"], scoring(["exact", "choice"])).rows
     assert one.reason == "wrong by exact, choice"

@@ -42,6 +42,6 @@ def test_a_wrong_literal_is_wrong_on_a_real_database(shared_data: Path) -> None:
 
 def test_viggo_gold_is_right(shared_data: Path) -> None:
     rows = read_part("viggo", "viggo", shared_data, "test")
-    found = scorer.score(rows, [row.gold for row in rows])
+    found = scorer.score(rows, [row.gold for row in rows]).rows
     assert len(found) == 1083
     assert all(one.scores["exact"] and one.scores["canonical"] for one in found)

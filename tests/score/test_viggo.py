@@ -14,7 +14,7 @@ GOLD = "inform(name[Tom Clancy's The Division], esrb[M (for Mature)], genres[rol
 
 
 def verdict(answer: str, gold: str = GOLD) -> tuple[dict[str, bool], str | None]:
-    (one,) = score([make_row("1", target="?", meaning=gold)], [answer])
+    (one,) = score([make_row("1", target="?", meaning=gold)], [answer]).rows
     return dict(one.scores), one.reason
 
 
@@ -83,7 +83,7 @@ def test_a_function_without_attributes_parses() -> None:
 def test_attributes_are_counted() -> None:
     (one,) = score(
         [make_row("1", target="?", meaning=GOLD)], ["inform(name[Tom Clancy's The Division], esrb[E])"]
-    )
+    ).rows
     assert one.counts == {"attribute_precision": (1, 2), "attribute_recall": (1, 3), "attribute_f1": (2, 5)}
 
 
