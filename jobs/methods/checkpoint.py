@@ -58,7 +58,7 @@ class Progress:
             curve=(*self.curve, point),
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The format of `progress.json`, where trained tokens are called `learnt_tokens`."""
         return {
             "step": self.step,

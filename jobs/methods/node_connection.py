@@ -11,7 +11,6 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from launcher.outcome import Failure
 
@@ -67,7 +66,7 @@ Message = Hello | Begin | ClientFailed | ServerEnded
 def _parse(line: bytes) -> Message | None:
     """The message in a line; None for a ping. Raises ValueError if it is malformed."""
     try:
-        value: dict[str, Any] = json.loads(line)
+        value = json.loads(line)
         kind = value["kind"]
         if kind == "ping":
             return None

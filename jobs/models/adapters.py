@@ -12,6 +12,7 @@ from launcher.spec.contenders import Lora
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Parameter
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -48,7 +49,7 @@ def attach(model: Any, lora: Lora, seed: int) -> Any:
     return get_peft_model(model, config, autocast_adapter_dtype=True)
 
 
-def trainable(model: Any) -> dict[str, Any]:
+def trainable(model: Any) -> dict[str, Parameter]:
     """The adapter's parameters, named as in a peft file, in the model's order."""
     return {
         name.replace(".default.", "."): parameter

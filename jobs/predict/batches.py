@@ -1,4 +1,4 @@
-"""Which rows are answered together. Pure: the same rows and settings give the same batches."""
+"""Divides prompts into batches. Pure: the same rows and settings give the same batches."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Prompt:
-    """A test row's number in `test.jsonl` and what the model reads, as token ids."""
+    """A prompt as token ids, and its row number in `test.jsonl`."""
 
     row: int
     tokens: tuple[int, ...]
 
 
 def batches(prompts: Sequence[Prompt], batch_rows: int) -> list[list[Prompt]]:
-    """Consecutive pieces of the prompts ordered by length, longest first, equal lengths by row number.
+    """Batches of the prompts ordered by length, longest first, then by row number.
 
-    Similar lengths need little padding, and what does not fit in memory fails in the first batch.
+    Similar lengths need little padding, and a batch that does not fit in memory fails first.
     """
     ordered = sorted(prompts, key=lambda prompt: (-len(prompt.tokens), prompt.row))
     return [ordered[start : start + batch_rows] for start in range(0, len(ordered), batch_rows)]

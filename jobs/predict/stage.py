@@ -1,14 +1,15 @@
 """Stage kind `predict`: greedy answers to every test row, batch by batch.
 
-Which rows share a batch can change an answer, so batches follow from the data and the settings
-alone, and a batch that was not finished is answered again as a whole. Each finished batch is
-one create-once object in the work area: what a killed stage continues from.
+The rows of a batch can influence each other's answers, so batches depend on data and settings only, and
+an interrupted batch is repeated as a whole. Each finished batch is a create-once object in the work
+area, from which a killed stage resumes.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from jobs.jsonl import write_jsonl
 from jobs.models import loading
 from jobs.models.examples import prompt_tokens
 from jobs.predict.batches import Prompt, batches
+from jobs.predict.prediction import Prediction, PredictionFacts
 from jobs.stage import StageContext
 from jobs.tasks.rows import read_rows
 from launcher.outcome import Failure, Reason
@@ -23,7 +25,7 @@ from launcher.spec.stages import HostedPredictSettings, PredictSettings
 
 
 def run(context: StageContext) -> None:
-    """Write `predictions.jsonl` in the order of `test.jsonl`, and `prediction.json`."""
+    """Write `predictions.jsonl`, in the order of `test.jsonl`, and `prediction.json`."""
     settings = context.stage.typed_settings()
     if isinstance(settings, HostedPredictSettings):
         from jobs.predict import hosted
@@ -42,57 +44,75 @@ def run(context: StageContext) -> None:
         for number, row in enumerate(rows)
     ]
     planned = batches(prompts, settings.generation.batch_rows)
-    answers = _answers(context, settings, directory, tokenizer, planned)
-    predictions = [{"id": row.id, **answers[number]} for number, row in enumerate(rows)]
-    write_jsonl(context.out / "predictions.jsonl", predictions)
-    _write_totals(context, settings, predictions, len(planned))
+    by_row = _predictions(context, settings, directory, tokenizer, planned)
+    predictions = [by_row[number] for number in range(len(rows))]
+    write_jsonl(
+        context.out / "predictions.jsonl",
+        ({"id": row.id, **prediction.to_json()} for row, prediction in zip(rows, predictions, strict=True)),
+    )
+    facts = PredictionFacts(
+        rows=len(predictions),
+        prompt_tokens=sum(prediction.prompt_tokens for prediction in predictions),
+        answer_tokens=sum(prediction.answer_tokens for prediction in predictions),
+        cut_at_limit=sum(prediction.finish == "length" for prediction in predictions),
+        batches=len(planned),
+        engine="transformers",
+        dtype=settings.generation.dtype,
+    )
+    text = json.dumps(facts.to_json(), indent=2, sort_keys=True) + "\n"
+    (context.out / "prediction.json").write_text(text)
 
 
-def _answers(
+def _predictions(
     context: StageContext,
     settings: PredictSettings,
     directory: Path,
     tokenizer: Any,
     planned: list[list[Prompt]],
-) -> dict[int, dict[str, Any]]:
-    """Row number -> its prediction; from the work area where a batch was finished before."""
-    answers: dict[int, dict[str, Any]] = {}
+) -> dict[int, Prediction]:
+    """Row number -> its prediction. Batches in the work area are not repeated."""
+    predictions: dict[int, Prediction] = {}
     missing = []
     for index, batch in enumerate(planned):
         stored = context.store.get_json(_batch_path(context, index))
         if stored is None:
             missing.append((index, batch))
-        else:
-            answers.update(
-                {prompt.row: value for prompt, value in zip(batch, stored["answers"], strict=True)}
-            )
+            continue
+        for prompt, value in zip(batch, stored["answers"], strict=True):
+            predictions[prompt.row] = Prediction(**value)
     total = sum(map(len, planned))
-    context.meta["resumed_rows"] = len(answers)
-    context.heartbeat(len(answers), total, "rows")
+    context.meta["resumed_rows"] = len(predictions)
+    context.heartbeat(len(predictions), total, "rows")
     if not missing:
-        return answers
-    answer = _answerer(context, settings, directory, tokenizer, planned)
-    started, answered_tokens = time.monotonic(), 0
+        return predictions
+    answer = _load_model(context, settings, directory, tokenizer, planned)
+    started, answer_tokens = time.monotonic(), 0
     for index, batch in missing:
-        values = answer(batch)
-        context.store.put_json(_batch_path(context, index), {"answers": values})
-        answers.update({prompt.row: value for prompt, value in zip(batch, values, strict=True)})
-        answered_tokens += sum(value["answer_tokens"] for value in values)
-        rate = answered_tokens / (time.monotonic() - started)
-        context.heartbeat(len(answers), total, "rows", answer_tok_s=round(rate, 1))
+        answers = answer(batch)
+        context.store.put_json(
+            _batch_path(context, index), {"answers": [prediction.to_json() for prediction in answers]}
+        )
+        predictions.update(zip((prompt.row for prompt in batch), answers, strict=True))
+        answer_tokens += sum(prediction.answer_tokens for prediction in answers)
+        rate = answer_tokens / (time.monotonic() - started)
+        context.heartbeat(len(predictions), total, "rows", answer_tok_s=round(rate, 1))
         context.check_stop()
     context.meta["generation_seconds"] = round(time.monotonic() - started, 3)
-    return answers
+    return predictions
 
 
-def _answerer(
+def _batch_path(context: StageContext, index: int) -> str:
+    return context.work_path(f"batches/{index:06d}.json")
+
+
+def _load_model(
     context: StageContext,
     settings: PredictSettings,
     directory: Path,
     tokenizer: Any,
     planned: list[list[Prompt]],
-) -> Any:
-    """A function from a batch to its predictions, around the loaded model."""
+) -> Callable[[list[Prompt]], list[Prediction]]:
+    """Load the model, check that every prompt fits, and return a function that answers a batch."""
     import torch
 
     from jobs.models.generation import answer_batch, check_lengths, end_tokens, load
@@ -109,13 +129,14 @@ def _answerer(
         )
     except torch.OutOfMemoryError:
         raise Failure(Reason.OUT_OF_MEMORY, "the model does not fit on the device") from None
-    check_lengths(len(planned[0][0].tokens), generation.max_new_tokens, model)
+    longest = planned[0][0]  # batches are ordered by length, longest first
+    check_lengths(len(longest.tokens), generation.max_new_tokens, model)
     ends = end_tokens(model, tokenizer)
 
-    def answer(batch: list[Prompt]) -> list[dict[str, Any]]:
+    def answer(batch: list[Prompt]) -> list[Prediction]:
         started = time.monotonic()
         try:
-            found = answer_batch(
+            answers = answer_batch(
                 model,
                 [prompt.tokens for prompt in batch],
                 ends=ends,
@@ -125,36 +146,16 @@ def _answerer(
             raise Failure(
                 Reason.OUT_OF_MEMORY, f"a batch of {len(batch)} rows does not fit on the device"
             ) from None
-        # What a row took by itself is not known: its share of the batch.
         latency_s = round((time.monotonic() - started) / len(batch), 4)
         return [
-            {
-                "answer": tokenizer.decode(item.tokens, skip_special_tokens=True),
-                "finish": item.finish,
-                "prompt_tokens": len(prompt.tokens),
-                "answer_tokens": len(item.tokens),
-                "latency_s": latency_s,
-            }
-            for prompt, item in zip(batch, found, strict=True)
+            Prediction(
+                answer=tokenizer.decode(item.tokens, skip_special_tokens=True),
+                finish=item.finish,
+                prompt_tokens=len(prompt.tokens),
+                answer_tokens=len(item.tokens),
+                latency_s=latency_s,
+            )
+            for prompt, item in zip(batch, answers, strict=True)
         ]
 
     return answer
-
-
-def _batch_path(context: StageContext, index: int) -> str:
-    return context.work_path(f"batches/{index:06d}.json")
-
-
-def _write_totals(
-    context: StageContext, settings: PredictSettings, predictions: list[dict[str, Any]], batch_count: int
-) -> None:
-    totals = {
-        "rows": len(predictions),
-        "prompt_tokens": sum(prediction["prompt_tokens"] for prediction in predictions),
-        "answer_tokens": sum(prediction["answer_tokens"] for prediction in predictions),
-        "cut_at_limit": sum(prediction["finish"] == "length" for prediction in predictions),
-        "batches": batch_count,
-        "engine": "transformers",
-        "dtype": settings.generation.dtype,
-    }
-    (context.out / "prediction.json").write_text(json.dumps(totals, indent=2, sort_keys=True) + "\n")

