@@ -1,22 +1,40 @@
-"""What several areas' tests need: the real data beside the checkout, and the launcher as a user runs it."""
+"""Fixtures of several areas: an isolated environment, the real data beside the checkout, the launcher."""
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from isolation import isolate
 from launching import Launcher
 
 ROOT = Path(__file__).parent.parent
 
+# Before any test module is imported, because some read the environment then.
+_HOMES = Path(tempfile.mkdtemp(prefix="tuneyard-test-homes-"))
+atexit.register(shutil.rmtree, _HOMES, ignore_errors=True)
+isolate(os.environ, _HOMES)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _empty_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give every test an empty home directory, so that no test sees another's default store."""
+    home = tempfile.mkdtemp(dir=_HOMES)
+    monkeypatch.setenv("HOME", home)
+    yield
+    shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The real data beside the checkout, or the directory TUNEYARD_DATA; skips where there is none."""
+    """The real data beside the checkout, or the directory TUNEYARD_DATA; skips if there is none."""
     named = os.environ.get("TUNEYARD_DATA")
     directory = Path(named) if named else ROOT.parent / "shared" / "data"
     if not directory.is_dir():
@@ -39,8 +57,7 @@ def launcher(tmp_path: Path) -> Iterator[Launcher]:
 
 @pytest.fixture
 def wait_until() -> Callable[..., None]:
-    """Wait for a condition, not for a time; fails with the condition's name where it never comes."""
-    import time
+    """Wait for a condition, not for a time; fails with the condition's name if it never holds."""
 
     def wait(condition: Callable[[], object], timeout_s: float = 60) -> None:
         deadline = time.monotonic() + timeout_s
