@@ -23,6 +23,20 @@ isolate(os.environ, _HOMES)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Send tests of one `xdist_group` to one worker.
+
+    pytest-xdist 3.8 marks them in `Item._nodeid`, which pytest 9.2 no longer reads.
+    """
+    if not getattr(config.option, "loadgroup", False):
+        return
+    for item in items:
+        groups = [mark.args[0] for mark in item.iter_markers("xdist_group")]
+        if groups and not item.nodeid.endswith(f"@{groups[0]}"):
+            item._id = type(item._id).parse(f"{item.nodeid}@{groups[0]}")  # type: ignore[attr-defined]
+
+
 @pytest.fixture(autouse=True)
 def _empty_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Give every test an empty home directory, so that no test sees another's default store."""
