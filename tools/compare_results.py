@@ -65,7 +65,9 @@ def main() -> int:
         print(f"different  {line}")
     for path in added:
         print(f"added      {path}")
-    print(f"{equal} fields are equal, {len(different)} differ, {len(added)} were added, {measured} are measured anew")
+    print(
+        f"{equal} fields are equal, {len(different)} differ, {len(added)} were added, {measured} are measured anew"
+    )
     return 1 if different else 0
 
 

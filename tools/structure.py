@@ -122,9 +122,9 @@ def room_of(module: str, path: Path) -> str:
 def public_definitions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
     """Module-level functions and classes whose names do not begin with an underscore."""
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            if not node.name.startswith("_"):
-                yield node
+        definition = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        if definition and not node.name.startswith("_"):
+            yield node
 
 
 def named_tasks(tree: ast.AST, text: str, where: str) -> Iterator[str]:
@@ -142,7 +142,11 @@ def named_tasks(tree: ast.AST, text: str, where: str) -> Iterator[str]:
 def prose_with_where(text: str, where: str) -> Iterator[str]:
     """Lines of comments, docstrings and messages that contain the word "where"."""
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == tokenize.COMMENT or token.type == tokenize.STRING or "FSTRING" in tokenize.tok_name[token.type]:
+        if (
+            token.type == tokenize.COMMENT
+            or token.type == tokenize.STRING
+            or "FSTRING" in tokenize.tok_name[token.type]
+        ):
             for offset, line in enumerate(token.string.splitlines()):
                 for _ in _WHERE.finditer(line):
                     yield f"{where}:{token.start[0] + offset} {line.strip()}"
@@ -200,7 +204,10 @@ def print_totals(structures: dict[str, Structure]) -> None:
         ("loose files in jobs/", [str(_loose(s, "jobs")) for s in structures.values()]),
         ("import cycles", [str(len(s.cycles)) for s in structures.values()]),
         ("modules in cycles", [str(sum(map(len, s.cycles))) for s in structures.values()]),
-        ("dict[str, Any] per 1,000 lines", [f"{s.any_dicts_per_1000_lines():.1f}" for s in structures.values()]),
+        (
+            "dict[str, Any] per 1,000 lines",
+            [f"{s.any_dicts_per_1000_lines():.1f}" for s in structures.values()],
+        ),
         ("task names outside their folder", [str(len(s.task_names_outside)) for s in structures.values()]),
         ('"where" in prose', [str(len(s.wheres)) for s in structures.values()]),
         ("public definitions", [str(s.public) for s in structures.values()]),
@@ -221,7 +228,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("checkout", nargs="?", type=Path, default=Path(__file__).resolve().parent.parent)
     parser.add_argument("--before", type=Path, help="another checkout, to compare with")
-    parser.add_argument("--sample", type=int, default=0, metavar="N", help='print N random lines with "where"')
+    parser.add_argument(
+        "--sample", type=int, default=0, metavar="N", help='print N random lines with "where"'
+    )
     parser.add_argument("--list", action="store_true", help="list cycles, task names and missing docstrings")
     options = parser.parse_args()
     structures = {"before": measure(options.before)} if options.before else {}
