@@ -37,13 +37,13 @@ def load(source: str, **overrides: Any) -> Experiment:
     return loading.load(source, **overrides)
 
 
-def make_plan(experiment: Experiment, *, data: Path | None = None) -> Plan:
-    """The plan of an experiment, names resolved now."""
-    from launcher.resolve.resolver import resolve
-    from launcher.spec.planner import plan
+def make_plan(
+    experiment: Experiment, *, data: Path | None = None, lock: Path | None = None, relock: bool = False
+) -> Plan:
+    """The plan of an experiment. `data`, `lock` and `relock` are as on the command line."""
+    from launcher.resolve.study import make_study
 
-    resolution = resolve(experiment, data_directory=data)
-    return plan(resolution.experiment, resolution.lock)
+    return make_study(experiment, data_directory=data, lock_path=lock, relock=relock).plan
 
 
 def submit(
@@ -51,26 +51,27 @@ def submit(
     *,
     target: str = "local",
     data: Path | None = None,
+    lock: Path | None = None,
+    relock: bool = False,
     store: str | None = None,
     site: Path | None = None,
 ) -> Run:
     """Start a run, or join it if it is under way; returns at once. `site` is the path of a site file."""
-    from launcher.resolve.resolver import resolve
+    from launcher.resolve.study import make_study
     from launcher.runs.submission import continue_run
     from launcher.spec import site as sites
-    from launcher.spec.planner import plan
     from launcher.store.selection import open_named_store
     from launcher.targets.runner import Runner, make_target
 
-    resolution = resolve(experiment, data_directory=data)
+    study = make_study(experiment, data_directory=data, lock_path=lock, relock=relock)
     facts = sites.load(site)
     submission = continue_run(
-        plan(resolution.experiment, resolution.lock),
+        study.plan,
         open_named_store(store, site, writable=True),
         target=target,
         site=facts,
         budget_usd=experiment.budget_usd,
-        locations=resolution.locations,
+        locations=study.resolution.locations,
     )
     return Runner(make_target(target, facts, say=lambda text: print(text, file=sys.stderr))).submit(
         submission

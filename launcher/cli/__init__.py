@@ -1,1 +1,1 @@
-"""The command line: one file per verb. Nothing in here knows more than how to ask and how to show."""
+"""The command line: one file per verb. Options and output only; the work is done in the rooms below."""

@@ -1,4 +1,4 @@
-"""`launcher artifacts`: what a run made."""
+"""`launcher artifacts`: list or download the files of a run."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from launcher.store.selection import open_named_store
     "stage_pattern",
     default="*",
     show_default=True,
-    help="Only these stages: a name, a kind or a pattern.",
+    help="Stages to list: a name, a kind or a pattern.",
 )
 @click.option(
-    "--file", "file_pattern", default="*", show_default=True, help="Only these files: a name or a pattern."
+    "--file", "file_pattern", default="*", show_default=True, help="Files to list: a name or a pattern."
 )
 @click.option(
     "--fetch",
     "out",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Copy the files to DIR/<stage>/, every one checked against its digest.  [default: only list them]",
+    help="Copy the files to DIR/<stage>/ and check their digests.  [default: only list them]",
 )
 @store_options
 @output_option("table", "json", "yaml", "name")
@@ -47,7 +47,7 @@ def command(
     site_path: Path | None,
     output: str,
 ) -> int:
-    """List the files that RUN made, or fetch them.
+    """List the files that RUN wrote, or copy them to a directory.
 
     \b
     launcher artifacts sql-3f9a --stage train --fetch adapters
@@ -75,9 +75,9 @@ def command(
     if not rows:
         raise Failure(
             Reason.NOT_FOUND,
-            "no finished stage has such a file",
+            "no finished stage has a file that matches",
             where=run_id,
-            next_step=f"launcher status {run_id}, or launcher artifacts {run_id} for all files",
+            next_step=f"launcher status {run_id}, or launcher artifacts {run_id} to list all files",
         )
     if output == "table":
         lines = [[r["stage"], r["file"], size(r["size_bytes"]), r["sha256"][:12]] for r in rows]
@@ -94,7 +94,7 @@ def command(
 
 
 def _fetch(artifact: Artifact, name: str, directory: Path) -> Path:
-    """A copy of one file that has the digest its manifest says. Raises Failure(CORRUPT_ARTIFACT | DISK_FULL)."""
+    """Copy one file and check its digest; the path of the copy. Raises Failure(CORRUPT_ARTIFACT | DISK_FULL)."""
     target = directory / name
     source = artifact.path(name)
     try:
@@ -106,5 +106,9 @@ def _fetch(artifact: Artifact, name: str, directory: Path) -> Path:
         raise Failure(reason, f"cannot write: {error.strerror}", where=str(target)) from None
     if not good:
         target.unlink()
-        raise Failure(Reason.CORRUPT_ARTIFACT, "the copy is not what was committed", where=str(target))
+        raise Failure(
+            Reason.CORRUPT_ARTIFACT,
+            "the digest of the copy differs from the committed one",
+            where=str(target),
+        )
     return target

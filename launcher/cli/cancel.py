@@ -22,7 +22,7 @@ from launcher.targets.runner import wait_until_left
 @context_option
 @store_options
 def command(run: str, context: str | None, store_address: str | None, site_path: Path | None) -> int:
-    """Stop RUN: its stages save their progress and end, its attempt is closed. Finished stages are kept."""
+    """Stop RUN: its stages save their progress and end, and its attempt is closed. Finished stages are kept."""
     store = open_named_store(store_address, site_path, writable=True)
     run_id = find(store, run)
     attempt = newest_attempt(store, run_id)
@@ -31,22 +31,25 @@ def command(run: str, context: str | None, store_address: str | None, site_path:
     if closed and not abandoned:
         lived = attempt.heard
         wait_until_left(attempt)
-        # It may have failed for good instead of leaving.
+        # The conductor's Job may have failed permanently while it was stopping.
         abandoned = lived and _abandoned(attempt, site_path, context)
     if abandoned:
-        click.echo(f"{run_id}: its conductor's Job had failed; deleted with the Jobs of its stages", err=True)
+        click.echo(
+            f"{run_id}: the Job of its conductor had failed; it was deleted with the Jobs of its stages",
+            err=True,
+        )
     if not closed:
         outcome = attempt.outcome or {}
         click.echo(
             f"{run_id}: attempt {attempt.number} has ended already ({outcome.get('reason')})", err=True
         )
         return 0
-    click.echo(f"{run_id}: cancelled (launcher retry {run_id} goes on from here)", err=True)
+    click.echo(f"{run_id}: cancelled (launcher retry {run_id} continues it)", err=True)
     return 0
 
 
 def _abandoned(attempt: Attempt, site_path: Path | None, context: str | None) -> bool:
-    """Whether stage Jobs were left behind by a conductor that nobody starts again, and are deleted now."""
+    """Delete stage Jobs whose conductor has failed permanently; whether there were any."""
     if attempt.target != "cluster" or attempt.left:
         return False
     from launcher.manifests.render import ATTEMPT_LABEL, RUN_LABEL
@@ -56,12 +59,12 @@ def _abandoned(attempt: Attempt, site_path: Path | None, context: str | None) ->
     try:
         namespace = site.load(site_path).namespace
         if namespace is None:
-            raise Failure(Reason.USAGE, "no site file names its namespace (--site FILE)")
+            raise Failure(Reason.USAGE, "no site file names the namespace (--site FILE)")
         return end_abandoned(attempt, Cluster.connect(namespace, context, patience_s=CLUSTER_PATIENCE_S))
     except Failure as failure:
         labels = f"{RUN_LABEL}={attempt.run_id},{ATTEMPT_LABEL}={attempt.number}"
         click.echo(
-            f"warning: not asked the cluster: {printable(failure.what)}; Jobs may be left: "
+            f"warning: the cluster was not asked: {printable(failure.what)}; Jobs may remain: "
             f"kubectl get jobs -l {labels}",
             err=True,
         )

@@ -1,4 +1,4 @@
-"""`launcher doctor`: is this installation able to run what the user wants?"""
+"""`launcher doctor`: check that this installation, this machine or a cluster can carry out runs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _MODULES = {
     type=click.Choice(["local", "cluster"]),
     default="local",
     show_default=True,
-    help="What is to be run on: this machine, or the site's namespace.",
+    help="Target to check: this machine, or the site's namespace.",
 )
 @context_option
 @store_options
@@ -57,18 +57,18 @@ _MODULES = {
 def command(
     target: str, context: str | None, store_address: str | None, site_path: Path | None, output: str
 ) -> int:
-    """Check what runs need: of this machine, or of the site's namespace. Exit code 0 only if nothing is missing.
+    """Check that a target has all that runs need. The exit code is 0 only if nothing is missing.
 
-    For a cluster every Secret and key that the site file names is looked for, and the smallest run is put to the API
-    server as `submit` would; nothing is applied, and no directory is made.
+    On a cluster, doctor looks up every Secret and key that the site file names, and sends the objects of the smallest
+    run to the API server as a dry run. Nothing is applied, and no directory is created.
     """
     if target == "local":
         refuse_for_this_machine({"--context": context})
     facts, checks = _of_site(site_path, needed=target == "cluster")
     checks += _of_cluster(facts, context) if target == "cluster" else _of_machine()
     if facts is None and store_address is None:
-        advice = "correct the site file, or name one: --store ADDRESS"
-        checks.append(Check("store", False, "not known: the site file may name it", advice))
+        advice = "correct the site file, or name the store: --store ADDRESS"
+        checks.append(Check("store", False, "unknown: the site file may name it", advice))
     else:
         checks.append(_of_store(named_store(store_address, site_path), target))
     if output == "table":
@@ -81,7 +81,7 @@ def command(
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at; `advice` is for where it is not `ok`."""
+    """The result of one check. `advice` is empty if it is `ok`."""
 
     name: str
     ok: bool
@@ -100,13 +100,13 @@ def _of_machine() -> Iterator[Check]:
             found = "installed, version unknown"
         yield Check(distribution, there, found, "" if there else f"pip install 'tuneyard[{extra}]'")
     cores = os.cpu_count() or 1
-    yield Check("processors", cores >= 2, str(cores), "" if cores >= 2 else "the demo expects two")
+    yield Check("processors", cores >= 2, str(cores), "" if cores >= 2 else "the demo needs two")
     gpu = Path("/dev/nvidiactl").exists()
     yield Check("GPU", True, "NVIDIA driver" if gpu else "none (CPU only)")
 
 
 def _of_site(site_path: Path | None, *, needed: bool) -> tuple[Site | None, list[Check]]:
-    """What the site file says, None where it cannot be used; and a row for each of its problems."""
+    """The site file, None if it cannot be used, and a check for the file or for each of its problems."""
     path = site_path or site.default_path()
     try:
         facts = site.load(site_path)
@@ -117,13 +117,13 @@ def _of_site(site_path: Path | None, *, needed: bool) -> tuple[Site | None, list
             for problem in problems
         ]
     if site_path is None and not path.exists():
-        advice = "write it (docs/cluster.md shows one), or name one: --site FILE" if needed else ""
+        advice = "write it (docs/cluster.md has an example), or name one: --site FILE" if needed else ""
         return facts, [Check("site file", not needed, f"none at {path}", advice)]
     return facts, [Check("site file", True, str(path))]
 
 
 def _of_cluster(facts: Site | None, context: str | None) -> Iterator[Check]:
-    """Without `facts` only whether the API server answers: what is to be asked is not known."""
+    """Checks of the namespace; without `facts`, only whether the API server answers."""
     from launcher.targets.cluster.client import connect
 
     try:
@@ -132,10 +132,10 @@ def _of_cluster(facts: Site | None, context: str | None) -> Iterator[Check]:
         )
         jobs = cluster.list("Job") if facts else []
     except Failure as failure:
-        yield Check("API server", False, _told(failure), failure.next_step)
+        yield Check("API server", False, _summary(failure), failure.next_step)
         return
     if facts is None:
-        yield Check("API server", True, f"{cluster.connection.host} answers; the namespace is not known")
+        yield Check("API server", True, f"{cluster.connection.host} answers; the namespace is unknown")
         return
     yield Check("API server", True, f"{cluster.where}, {len(jobs)} Jobs")
     for purpose, named in facts.secrets:
@@ -152,9 +152,12 @@ def _of_secret(cluster: Cluster, purpose: str, named: SecretKey) -> Check:
         return Check(name, True, f"{wanted}: not checked ({failure.what})")
     if found is None:
         return Check(name, False, f"there is no Secret {named.secret}", f"create it, with {wanted}")
-    there = named.key in (found.get("data") or {})
+    exists = named.key in (found.get("data") or {})
     return Check(
-        name, there, wanted if there else f"{wanted} is not there", "" if there else "correct the site file"
+        name,
+        exists,
+        wanted if exists else f"{wanted} does not exist",
+        "" if exists else "correct the site file",
     )
 
 
@@ -172,27 +175,27 @@ def _of_smallest_run(cluster: Cluster, facts: Site) -> Iterator[Check]:
         for problem in failure.problems or (failure.what,):
             yield Check("smallest run", False, problem, printable(failure.next_step))
         return
-    yield Check("smallest run", True, "; ".join(("the API server takes every object and pod", *notes)))
+    yield Check("smallest run", True, "; ".join(("the API server accepts every object and pod", *notes)))
 
 
-def _told(failure: Failure) -> str:
-    """Where and what, on one line."""
+def _summary(failure: Failure) -> str:
+    """Place, message and problems on one line."""
     place = f"{failure.where.removeprefix('--store ')}: " if failure.where else ""
     return printable(place + "; ".join((failure.what, *failure.problems)))
 
 
 def _of_store(address: str, target: str) -> Check:
     try:
-        # A directory is created by the first run, not by looking; a bucket is there or it is not.
+        # doctor creates no directory: the first run does.
         store = open_store(address, writable=urlparse(address).scheme == "s3")
         if target == "cluster":
             require_shared_store(store.address)
-        place = _try_out(store.local_root)
+        place = _writable_ancestor(store.local_root)
     except Failure as failure:
-        return Check("store", False, _told(failure), failure.next_step)
+        return Check("store", False, _summary(failure), failure.next_step)
     free_gib = shutil.disk_usage(place).free / 2**30
     good = free_gib > 4
-    made = "" if place == store.local_root else ", not there yet"
+    made = "" if place == store.local_root else ", does not exist yet"
     return Check(
         "store",
         good,
@@ -201,10 +204,10 @@ def _of_store(address: str, target: str) -> Check:
     )
 
 
-def _try_out(directory: Path) -> Path:
-    """The nearest that is there of the directory and those above it; a file without a name was written in it.
+def _writable_ancestor(directory: Path) -> Path:
+    """The directory or its nearest existing ancestor, after a temporary file was written there.
 
-    Raises Failure(STORE_FAILED | DISK_FULL) where that cannot be.
+    Raises Failure(STORE_FAILED | DISK_FULL) if it cannot be written.
     """
     with explained(str(directory)):
         nearest = next(path for path in (directory, *directory.parents) if path.exists())

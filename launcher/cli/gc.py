@@ -1,4 +1,4 @@
-"""`launcher gc`: what a store no longer needs."""
+"""`launcher gc`: garbage collection of a store."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Age(click.ParamType[float]):
             return value
         match = re.fullmatch(r"(\d+)([hdw])", str(value))
         if match is None:
-            self.fail(f"'{value}' is no age: a number and h, d or w, for example 30d", param, ctx)
+            self.fail(f"'{value}' is not an age: write a number and h, d or w, for example 30d", param, ctx)
         return int(match[1]) * _UNITS_S[match[2]]
 
 
@@ -36,13 +36,13 @@ class Age(click.ParamType[float]):
     type=Age(),
     default="30d",
     show_default=True,
-    help="Runs of which nothing was heard for so long may go (12h, 30d, 8w).",
+    help="Age from which runs may be deleted, since their last sign of life (12h, 30d, 8w).",
 )
 @click.option(
     "--keep-best/--no-keep-best",
     default=True,
     show_default=True,
-    help="Keep the most accurate run of every experiment and data source at any age.",
+    help="Keep the most accurate run of every experiment and data source, whatever its age.",
 )
 @click.option("--delete", "really", is_flag=True, help="Delete what is listed.  [default: only list it]")
 @store_options
@@ -55,10 +55,10 @@ def command(
     site_path: Path | None,
     output: str,
 ) -> int:
-    """List what the store no longer needs: old runs, stages that no kept run reaches, what crashes left.
+    """List what the store no longer needs: old runs, stages that no kept run uses, remains of crashes.
 
-    Nothing is deleted without --delete. A run that is under way is never touched, nor any stage or
-    input that a kept run reaches.
+    Nothing is deleted without --delete. Running runs, and stages and inputs that a kept run uses,
+    are never deleted.
     """
     store = open_named_store(store_address, site_path, writable=really)
     found = gc.survey(store, older_than_s=older_than_s, keep_best=keep_best)
@@ -78,7 +78,7 @@ def command(
     if really:
         click.echo(f"deleted {len(gone)} items, {total}", err=True)
     elif gone:
-        click.echo(f"{len(gone)} items, {total} would go: the same command with --delete", err=True)
+        click.echo(f"{len(gone)} items, {total} would be deleted: the same command with --delete", err=True)
     else:
         click.echo("nothing to delete", err=True)
     return 0

@@ -17,7 +17,7 @@ from launcher.store.selection import open_named_store
 
 
 def standing(run: RunView) -> str:
-    """One word for a run: its outcome, `running`, or `stopped` where nobody carries it on."""
+    """The state of a run in one word: its outcome, `running`, or `stopped` if it has no conductor."""
     if run.outcome is not None:
         return str(run.outcome["reason"])
     return "running" if run.attempt.conducted else "stopped"
@@ -27,7 +27,7 @@ def standing(run: RunView) -> str:
 @store_options
 @output_option("table", "json", "yaml", "name")
 def command(store_address: str | None, site_path: Path | None, output: str) -> int:
-    """List the runs of a store, the newest last."""
+    """List the runs of a store, newest last."""
     store = open_named_store(store_address, site_path)
     rows: list[dict[str, Any]] = []
     for run_id in run_ids(store):

@@ -1,4 +1,4 @@
-"""`launcher logs`: what a stage printed."""
+"""`launcher logs`: the log of a stage, from the store or from its pod."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from launcher.store.selection import open_named_store
 @click.command("logs")
 @click.argument("run")
 @click.option(
-    "--stage", "stage_name", help="Which stage.  [default: the one that runs, else the last that was started]"
+    "--stage", "stage_name", help="Name of the stage.  [default: the running one, else the last one started]"
 )
-@click.option("--try", "number", type=int, help="Which try of the stage.  [default: the last]")
-@click.option("--follow", "-f", is_flag=True, help="Go on printing until the stage has ended.")
+@click.option("--try", "number", type=int, help="Number of the try.  [default: the last]")
+@click.option("--follow", "-f", is_flag=True, help="Continue to print until the stage has ended.")
 @context_option
 @store_options
 def command(
@@ -34,7 +34,7 @@ def command(
     store_address: str | None,
     site_path: Path | None,
 ) -> int:
-    """Print the log of a stage of RUN: from the store, or from its pod while that runs."""
+    """Print the log of a stage of RUN: from the store, or from its pod while it runs."""
     store = open_named_store(store_address, site_path)
     seen = view(store, find(store, run))
     status = _choose(seen, stage_name)
@@ -48,12 +48,12 @@ def command(
     if path is None:
         raise Failure(
             Reason.NOT_FOUND,
-            f"there is no log of try {number} here (one that runs elsewhere is stored when it ends)",
+            f"there is no log of try {number} here (on another machine it is stored when the try ends)",
             where=status.stage.name,
         )
     with path.open("rb") as stream:
         while True:
-            # The end is looked for before reading, so that the last lines are not missed.
+            # Read the state before the log, so that the last lines are not missed.
             running = _runs(view(store, seen.run_id), status.stage.name, number)
             while chunk := stream.read(1 << 16):
                 sys.stdout.buffer.write(chunk)
@@ -66,7 +66,7 @@ def command(
 def _print_pods(
     seen: RunView, stage: str, number: int, follow: bool, facts: Site, context: str | None
 ) -> None:
-    """What the pods of a try that runs have printed; with `follow`, until it has ended."""
+    """Print the logs of the pods of a running try; with `follow`, until it has ended."""
     from launcher.manifests.render import ATTEMPT_LABEL, RUN_LABEL, STAGE_LABEL, TRY_LABEL
     from launcher.targets.cluster import pod_logs
     from launcher.targets.cluster.client import Cluster
@@ -98,12 +98,12 @@ def _print_pods(
 
 def _choose(seen: RunView, name: str | None) -> StageStatus:
     if name is not None:
-        seen.plan.stage(name)  # refuses a stage that the plan does not have
+        seen.plan.stage(name)  # raises Failure if the plan has no such stage
         status = next(status for status in seen.stages if status.stage.name == name)
         if not status.tries:
             raise Failure(
                 Reason.NOT_FOUND,
-                f"{name} was not started in attempt {seen.attempt.number}; it is {status.state}",
+                f"{name} was not started in attempt {seen.attempt.number}: {status.state}",
                 where=seen.run_id,
                 next_step=f"launcher status {seen.run_id}",
             )
@@ -112,7 +112,7 @@ def _choose(seen: RunView, name: str | None) -> StageStatus:
     if not started:
         raise Failure(
             Reason.NOT_FOUND,
-            "no stage was started yet",
+            "no stage has started yet",
             where=seen.run_id,
             next_step=f"launcher status {seen.run_id}",
         )

@@ -1,4 +1,4 @@
-"""What is printed when an attempt has ended: the verdict, or the reason and the next command."""
+"""Output at the end of an attempt: the verdict, or the reason of its failure and the next command."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from launcher.system.text import printable
 
 
 def print_outcome(attempt: Attempt, outcome: dict[str, Any], output: str) -> int:
-    """Print how a closed attempt ended and return the exit code for it."""
+    """Print the outcome of a closed attempt; the exit code for it."""
     reason = Reason(outcome["reason"])
     if reason is not Reason.SUCCEEDED:
-        click.echo(f"error: {attempt.run_id} {_sentence(attempt, outcome)}", err=True)
+        click.echo(f"error: {attempt.run_id} {_failure_text(attempt, outcome)}", err=True)
         return DISPOSITIONS[reason].exit_code
     verdict = attempt.get("verdict.json")
     if output == "text":
@@ -29,24 +29,24 @@ def print_outcome(attempt: Attempt, outcome: dict[str, Any], output: str) -> int
     return 0
 
 
-def _sentence(attempt: Attempt, outcome: dict[str, Any]) -> str:
+def _failure_text(attempt: Attempt, outcome: dict[str, Any]) -> str:
     failure = Failure.from_json(outcome["failure"])
     lines = [f"{outcome['reason']}: {failure.text().partition(chr(10) + 'next:')[0]}"]
     blocked = [name for name, end in outcome["stages"].items() if end["state"] == "blocked"]
     if blocked:
-        lines.append(f"  blocked by it: {', '.join(blocked)}")
+        lines.append(f"  stages blocked by it: {', '.join(blocked)}")
     if failure.reason is Reason.CANCELLED:
         lines.append(f"next: launcher retry {attempt.run_id}")
     else:
         lines.append(f"next: {printable(failure.next_step)}")
         lines.append(
-            f"      launcher why {attempt.run_id}; launcher retry {attempt.run_id} once it is put right"
+            f"      launcher why {attempt.run_id}; launcher retry {attempt.run_id} once it is corrected"
         )
     return "\n".join(lines)
 
 
 def _print_verdict(attempt: Attempt, verdict: dict[str, Any]) -> None:
-    """The verdict in one screen; everything else is in the report."""
+    """Print the verdict on one screen; the report has the details."""
     results, costs = verdict["results"], {cost["name"]: cost for cost in verdict["costs"]}
     primary = results["primary"]
     click.secho(verdict["summary"], bold=True)
@@ -94,7 +94,7 @@ def _print_verdict(attempt: Attempt, verdict: dict[str, Any]) -> None:
     for line in price_lines(verdict["receipt"]):
         click.echo(f"Price: {line}")
     for caveat in results["caveats"]:
-        click.echo(f"Mind: {caveat}")
+        click.echo(f"Note: {caveat}")
     click.echo(
         f"Time: {duration(verdict['receipt']['seconds'])} in stages. Results digest {verdict['results_digest'][:12]}."
     )

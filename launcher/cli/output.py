@@ -1,4 +1,4 @@
-"""How things are shown: data on stdout in the form asked for, seconds and tables for people."""
+"""Output formats: data as JSON, YAML or a table on stdout, messages on stderr."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ import click
 import yaml
 
 
+def message(text: str) -> None:
+    """Print a message for a person: on stderr, so that stdout has data only."""
+    click.echo(text, err=True)
+
+
 def emit(value: Any, output: str) -> None:
     """Print plain data as JSON or YAML on stdout."""
     if output == "json":
@@ -19,7 +24,7 @@ def emit(value: Any, output: str) -> None:
 
 
 def table(header: list[str], rows: list[list[str]]) -> None:
-    """Columns aligned with spaces, as kubectl prints them: easy to read, easy to cut."""
+    """Print columns aligned with spaces, as kubectl does."""
     widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
     for line in [header, *rows]:
         cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
@@ -39,12 +44,12 @@ def duration(seconds: float | None) -> str:
 
 
 def is_terminal() -> bool:
-    """Whether stderr, where talk goes, is a terminal that can be redrawn."""
+    """Whether stderr is a terminal, on which a table can be redrawn in place."""
     return sys.stderr.isatty()
 
 
 def size(size_bytes: float) -> str:
-    """Bytes for a person, in binary units."""
+    """`512 B`, `1.5 GiB`: bytes in binary units."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size_bytes < 1024:
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""`launcher plan`: what would happen, before any money is spent."""
+"""`launcher plan`: stages, inputs and estimates of a run, before any money is spent."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
-from launcher.cli.options import Study, experiment_options, make_study, output_option, store_options
+from launcher.cli.options import experiment_options, load_study, output_option, store_options
 from launcher.cli.output import duration, emit, table
 from launcher.costs.estimate import StageEstimate, TokenCounts, estimate, refuse_impossible
 from launcher.costs.token_counts import count_tokens
 from launcher.outcome import Failure, Reason
+from launcher.resolve.study import Study
 from launcher.spec import site
 from launcher.spec.plan import Plan
 from launcher.spec.stages import HostedPredictSettings, TuneSettings
@@ -23,38 +24,38 @@ from launcher.store.selection import open_named_store
 @experiment_options
 @store_options
 @output_option("table", "json", "yaml", "name")
-def command(store_address: str | None, site_path: Path | None, output: str, **study: Any) -> int:
+def command(store_address: str | None, site_path: Path | None, output: str, **options: Any) -> int:
     """Show what a run of EXPERIMENT would do: stages, inputs, tokens, memory, hours and dollars.
 
-    Nothing runs and nothing is written (except --lock FILE). Tokens are counted where the data
-    is at hand; what cannot be known yet is called unknown. Data that cannot be used and stages that
-    no machine can carry out are refused, as `submit` and `render` refuse them.
+    Nothing runs and nothing is written (except --lock FILE). Tokens are counted if the data is on this
+    machine; otherwise they are unknown. Invalid data and stages that no machine can carry out are errors,
+    as in `submit` and `render`.
     """
-    made = make_study(**study)
+    study = load_study(**options)
     if output == "name":
-        click.echo(made.plan.run_id)
+        click.echo(study.plan.run_id)
         return 0
     store = open_named_store(store_address, site_path)
-    counts = count_tokens(made.plan, made.resolution.locations)
-    estimates = estimate(made.plan, counts, site.load(site_path).prices())
+    counts = count_tokens(study.plan, study.resolution.locations)
+    estimates = estimate(study.plan, counts, site.load(site_path).prices())
     if output == "table":
-        _print(made, estimates, counts, store)
+        _print(study, estimates, counts, store)
     else:
         document = {
-            "plan": made.plan.model_dump(mode="json"),
+            "plan": study.plan.model_dump(mode="json"),
             "estimates": [one.to_json() for one in estimates],
         }
         emit(document, output)
-    _refuse(made, estimates, store)
+    _check(study, estimates, store)
     return 0
 
 
-def _print(made: Study, estimates: list[StageEstimate], counts: TokenCounts | None, store: Store) -> None:
-    plan = made.plan
-    # Asked first: a store that does not answer leaves no half of a plan on stdout.
+def _print(study: Study, estimates: list[StageEstimate], counts: TokenCounts | None, store: Store) -> None:
+    plan = study.plan
+    # The store is read first: if it does not answer, nothing is printed.
     states = ["done" if store.exists(f"stages/{stage.key}") else "to do" for stage in plan.stages]
-    click.echo(f"run {plan.run_id}: {made.experiment.description or plan.experiment['name']}")
-    # The plan's own source: a lock's data stand in for the sample.
+    click.echo(f"run {plan.run_id}: {study.experiment.description or plan.experiment['name']}")
+    # The plan's source, not the experiment's: the data of a lock may replace the sample.
     source = plan.experiment["data"]["source"]
     if counts is not None:
         click.echo(
@@ -98,13 +99,15 @@ def _print_costs(plan: Plan, estimates: list[StageEstimate]) -> None:
     elif unpriced:
         click.echo(f"estimated cost: no estimate for {unpriced}")
     if rehearsed:
-        click.echo(f"rehearsed: no service is asked and nothing is paid; it would cost ${sum(rehearsed):.2f}")
+        click.echo(
+            f"rehearsed: no service is called and nothing is paid; it would cost ${sum(rehearsed):.2f}"
+        )
     if priced or rehearsed:
         click.echo("prices with source and date: launcher/spec/catalog/prices.yaml")
 
 
 def _unpriced(plan: Plan, estimates: list[StageEstimate]) -> list[str]:
-    """Stages that somebody pays for, by the GPU hour or the token, and whose sum is not known."""
+    """Stages that cost money, by the GPU hour or the token, but have no estimate."""
     paid = [
         one
         for stage, one in zip(plan.stages, estimates, strict=True)
@@ -127,19 +130,19 @@ def _print_inputs(plan: Plan) -> None:
         click.echo(f"… and {len(inputs) - 6} more inputs (-o json shows all)")
 
 
-def _refuse(made: Study, estimates: list[StageEstimate], store: Store) -> None:
-    plan = made.plan
-    # A finished stage asks for nothing any more.
+def _check(study: Study, estimates: list[StageEstimate], store: Store) -> None:
+    plan = study.plan
+    # A finished stage does not run again.
     undoable = [
         one for one in estimates if one.problem and not store.exists(f"stages/{plan.stage(one.stage).key}")
     ]
     refuse_impossible(plan, undoable)
-    budget = made.experiment.budget_usd
+    budget = study.experiment.budget_usd
     total = sum(one.usd or 0.0 for one in estimates)
     if budget is not None and total > budget:
         raise Failure(
             Reason.OVER_BUDGET,
-            f"estimated at ${total:.2f}, budget_usd is ${budget:.2f}",
+            f"the estimate is ${total:.2f}, budget_usd is ${budget:.2f}",
             where=plan.run_id,
             next_step="raise budget_usd, or lower training.steps",
         )

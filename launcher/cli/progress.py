@@ -1,4 +1,4 @@
-"""Watch a run until its attempt is closed: a live table on a terminal, plain lines in a pipe."""
+"""Progress of a run until its attempt is closed: a live table on a terminal, plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from launcher.system.text import printable
 from launcher.targets.target import Supervision
 
 _POLL_S = 0.3
-#: In a pipe, a running stage says how far it is this often.
+#: In a pipe, the progress of a running stage is printed this often.
 _PLAIN_INTERVAL_S = 10.0
 
 
@@ -24,7 +24,7 @@ def watch(attempt: Attempt, supervision: Supervision) -> dict[str, Any]:
 
     Ctrl-C on a terminal asks whether to stop the run or to leave it running.
     """
-    screen: _Live | _Plain = _Live() if is_terminal() else _Plain()
+    screen: _LiveTable | _PlainLines = _LiveTable() if is_terminal() else _PlainLines()
     with screen.context():
         while True:
             try:
@@ -41,7 +41,7 @@ def watch(attempt: Attempt, supervision: Supervision) -> dict[str, Any]:
 
 
 def _interrupted(attempt: Attempt) -> None:
-    """Stop, leave running, or go on watching. In a pipe nobody can be asked: the run is left running."""
+    """Ask whether to stop the run, leave it running or continue watching. In a pipe, leave it running."""
     run = attempt.run_id
     choice = "l"
     if is_terminal():
@@ -60,8 +60,8 @@ def _interrupted(attempt: Attempt) -> None:
         raise click.exceptions.Exit(130)
 
 
-class _Plain:
-    """One line per change, and now and then one per running stage."""
+class _PlainLines:
+    """One line per change, and one per running stage at intervals."""
 
     def __init__(self) -> None:
         self._shown: dict[str, str] = {}
@@ -89,7 +89,7 @@ class _Plain:
             self._last = now
 
 
-class _Live:
+class _LiveTable:
     """A table that is redrawn in place."""
 
     def __init__(self) -> None:
@@ -136,15 +136,15 @@ def _progress(status: StageStatus) -> tuple[float, float]:
 
 
 def describe(status: StageStatus) -> str:
-    """State and detail of one stage on one line."""
+    """State and detail of a stage on one line."""
     text = detail(status)
     return f"{status.state}: {text}" if text else status.state
 
 
 def detail(status: StageStatus) -> str:
-    """What there is to say about one stage beside its state."""
+    """The detail of a stage: its time, failure, cause of waiting or progress; may be empty."""
     if status.state == "finished":
-        return f"{duration(status.seconds)}{' (kept from before)' if status.reused else ''}"
+        return f"{duration(status.seconds)}{' (reused)' if status.reused else ''}"
     if status.state == "failed" and status.failure:
         return printable(status.failure.what)
     if status.state == "blocked":

@@ -1,4 +1,4 @@
-"""`launcher render`: a run's Kubernetes objects, on stdout or as files for Git."""
+"""`launcher render`: the Kubernetes objects of a run, on stdout or as files for Git."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import click
 
 from launcher.manifests import helm
 
-helm.load_ahead()  # while the modules below are loaded, which takes as long
+helm.load_ahead()  # in the background, while the modules below are imported
 
 # ruff: noqa: E402
-from launcher.cli.options import experiment_options, make_study, overlay_option
+from launcher.cli.options import experiment_options, load_study, overlay_option
 from launcher.costs.estimate import estimate, refuse_impossible
 from launcher.manifests.render import STAGE_LABEL, Rendered, object_yaml, render
 from launcher.outcome import Failure, Reason
@@ -22,9 +22,9 @@ from launcher.spec import site
 from launcher.spec.documents import read_mapping
 
 _KUSTOMIZATION = "kustomization.yaml"
-#: What `_file_name` gives.
+#: File names that `_file_name` returns.
 _FILE_NAME = re.compile(r"(serviceaccount|role|rolebinding|configmap|job|service-[a-z0-9-]+)\.yaml")
-_NOTE = b"# Written by `launcher render`. Taking these files away cancels the run (its objects are pruned).\n"
+_NOTE = b"# Written by `launcher render`. Removing these files cancels the run (its objects are pruned).\n"
 
 
 @click.command("render")
@@ -33,17 +33,17 @@ _NOTE = b"# Written by `launcher render`. Taking these files away cancels the ru
     "--site",
     "site_path",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Facts of the namespace.  [default: tuneyard/site.yaml in the user's config directory]",
+    help="Site file of the namespace.  [default: tuneyard/site.yaml in the user's config directory]",
 )
 @click.option(
     "--attempt",
     type=click.IntRange(1, 999),
     default=1,
     show_default=True,
-    help="Which attempt at the run; raise it to try a failed run again.",
+    help="Number of the attempt; raise it to run a failed run again.",
 )
 @overlay_option
-@click.option("--values", "as_values", is_flag=True, help="Print the chart's values in place of the objects.")
+@click.option("--values", "as_values", is_flag=True, help="Print the chart's values instead of the objects.")
 @click.option(
     "-o",
     "--output",
@@ -51,7 +51,7 @@ _NOTE = b"# Written by `launcher render`. Taking these files away cancels the ru
     type=click.Path(path_type=Path, file_okay=False, allow_dash=True),
     default="-",
     show_default=True,
-    help="A directory for one file per object and a kustomization.yaml, or - for stdout.",
+    help="Directory for one file per object and a kustomization.yaml, or - for stdout.",
 )
 def command(
     site_path: Path | None,
@@ -59,33 +59,35 @@ def command(
     overlay_path: Path | None,
     as_values: bool,
     output: Path,
-    **study: Any,
+    **options: Any,
 ) -> int:
     """Print what `submit` would apply to a cluster to run EXPERIMENT, and apply nothing.
 
-    No cluster is asked. The same experiment and site give the same bytes on any day, so they can be
-    kept in Git. Nothing here removes finished Jobs by time: a controller would create them again.
-    What no cluster can carry out is refused as `plan` refuses it: a hosted model from the day that its
-    service shuts it down, too. What was rendered before that day stays as it is.
+    No cluster is contacted. The same experiment and site give the same bytes on any day, so the objects
+    can be kept in Git. Finished Jobs have no time to live: a GitOps controller would create them again.
+    A plan that no cluster can carry out is an error, as in `plan`; so is a hosted model from the day on
+    which its service shuts it down.
 
     \b
     launcher render sql --site site.yaml | kubectl apply --server-side -f -
     launcher render sql --site site.yaml -o k8s/runs/sql
     """
     if as_values and (overlay_path is not None or str(output) != "-"):
-        raise click.UsageError("--values goes to stdout, and an overlay is merged after Helm: give neither")
-    made = make_study(**study)
+        raise click.UsageError(
+            "--values prints to stdout, before any overlay is merged: leave out --overlay and --output"
+        )
+    study = load_study(**options)
     facts = site.load(site_path)
-    refuse_impossible(made.plan, estimate(made.plan, None, facts.prices()))
+    refuse_impossible(study.plan, estimate(study.plan, None, facts.prices()))
     rendered = render(
-        made.plan,
+        study.plan,
         facts,
         attempt=attempt,
-        budget_usd=made.experiment.budget_usd,
+        budget_usd=study.experiment.budget_usd,
         overlay=read_mapping(overlay_path) if overlay_path is not None else None,
     )
     if as_values:
-        # JSON is YAML too, and no reader of YAML takes a figure in it for a word.
+        # JSON is valid YAML, and its strings and numbers are unambiguous.
         click.echo(json.dumps(rendered.values, indent=2, ensure_ascii=False))
     elif str(output) == "-":
         click.echo(rendered.to_yaml(), nl=False)
@@ -96,9 +98,9 @@ def command(
 
 
 def write(rendered: Rendered, directory: Path) -> None:
-    """One file per object and a kustomization.yaml. Files of an earlier rendering there are replaced or removed.
+    """Write one file per object and a kustomization.yaml; files of an earlier rendering are replaced or removed.
 
-    Raises Failure(USAGE), and writes nothing, where a file would be overwritten that no rendering wrote.
+    Raises Failure(USAGE), and writes nothing, if it would overwrite a file that is not of a rendering.
     """
     names = [_file_name(item) for item in rendered.objects]
     kustomization = {
@@ -113,10 +115,10 @@ def write(rendered: Rendered, directory: Path) -> None:
         if foreign:
             raise Failure(
                 Reason.USAGE,
-                "files are there that `launcher render` has not written",
+                "the directory has files that `launcher render` has not written",
                 where=f"-o {directory}",
                 problems=tuple(foreign),
-                next_step="name a directory of the run's own, or move them away",
+                next_step="name another directory, or move the files away",
             )
         for name, item in zip(names, rendered.objects, strict=True):
             (directory / name).write_bytes(object_yaml(item))
@@ -133,18 +135,18 @@ def write(rendered: Rendered, directory: Path) -> None:
 
 
 def _rendered_before(directory: Path) -> set[str]:
-    """The files that an earlier rendering left in a directory, by its kustomization.yaml."""
+    """Files of an earlier rendering in a directory, from its kustomization.yaml."""
     path = directory / _KUSTOMIZATION
     if not path.is_file() or not path.read_bytes().startswith(_NOTE):
         return set()
     listed = read_mapping(path).get("resources")
     names = listed if isinstance(listed, list) else []
-    # A person may have added others, and paths: those are not ours to remove.
+    # A user may have added other files and paths to it; they are kept.
     return {_KUSTOMIZATION, *(name for name in names if isinstance(name, str) and _FILE_NAME.fullmatch(name))}
 
 
 def _file_name(item: dict[str, Any]) -> str:
-    """The object's kind, and where there are several of a kind the stage they belong to."""
+    """The object's kind, and its stage if there is one object of the kind per stage."""
     stage = item["metadata"]["labels"].get(STAGE_LABEL)
     kind = str(item["kind"]).lower()
     return f"{kind}-{stage}.yaml" if stage else f"{kind}.yaml"

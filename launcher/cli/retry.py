@@ -1,4 +1,4 @@
-"""`launcher retry`: another attempt."""
+"""`launcher retry`: another attempt at a run."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from launcher.targets.runner import Runner
 @click.option(
     "--budget-usd",
     type=click.FloatRange(min=0),
-    help="Another spend cap, dollars over all attempts.  [default: the one of before]",
+    help="New spending cap in dollars, over all attempts.  [default: the last attempt's]",
 )
 @click.option(
     "--set",
     "sets",
     multiple=True,
     metavar="PATH=VALUE",
-    help="Another placement, for example contenders[lora].hardware.memory_gib=16. Can be repeated.",
+    help="Change placement, for example contenders[lora].hardware.memory_gib=16. Can be repeated.",
 )
 @click.option(
     "--target",
     type=click.Choice(["local", "cluster"]),
-    help="Where the attempt goes.  [default: where the last one went]",
+    help="Target of the attempt.  [default: the last attempt's]",
 )
 @cluster_options
 @click.option("--detach", is_flag=True, help="Start the attempt, print the run's id and return.")
@@ -51,7 +51,7 @@ def command(
     site_path: Path | None,
     output: str,
 ) -> int:
-    """Open another attempt at RUN, whose last one failed or was cancelled. Finished stages are kept."""
+    """Start another attempt at RUN if the last one failed or was cancelled. Finished stages are kept."""
     store = open_named_store(store_address, site_path, writable=True)
     facts = site.load(site_path)
     submission = retry_run(

@@ -1,4 +1,4 @@
-"""`launcher status`: where every stage stands."""
+"""`launcher status`: the state of every stage."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from launcher.store.selection import open_named_store
 def command(
     run: str, attempt: int | None, store_address: str | None, site_path: Path | None, output: str
 ) -> int:
-    """Show where every stage of RUN stands. A prefix of the run's id will do."""
+    """Show the state of every stage of RUN. A prefix of the run's id is enough."""
     store = open_named_store(store_address, site_path)
     seen = view(store, find(store, run), attempt)
     if output == "table":

@@ -11,7 +11,7 @@ from launcher.cli.options import (
     chosen_target,
     cluster_options,
     experiment_options,
-    make_study,
+    load_study,
     output_option,
     store_options,
 )
@@ -31,7 +31,7 @@ from launcher.targets.runner import Runner
     type=click.Choice(["local", "cluster"]),
     default="cluster",
     show_default=True,
-    help="Where the run goes: this machine or the cluster of the current kubeconfig context.",
+    help="Target of the run: this machine, or the cluster of the current kubeconfig context.",
 )
 @cluster_options
 @click.option("--detach", is_flag=True, help="Start the run, print its id and return.")
@@ -45,7 +45,7 @@ def command(
     context: str | None,
     detach: bool,
     output: str,
-    **study: Any,
+    **options: Any,
 ) -> int:
     """Run EXPERIMENT (a built-in name or a YAML file) and print the verdict.
 
@@ -59,15 +59,15 @@ def command(
     launcher submit viggo --target local --data ~/data -o json
     launcher submit mine.yaml --set contenders[lora].training.steps=50
     """
-    made = make_study(**study)
+    study = load_study(**options)
     facts = site.load(site_path)
     submission = continue_run(
-        made.plan,
+        study.plan,
         open_named_store(store_address, site_path, writable=True),
         target=target,
         site=facts,
-        budget_usd=made.experiment.budget_usd,
-        locations=made.resolution.locations,
+        budget_usd=study.experiment.budget_usd,
+        locations=study.resolution.locations,
     )
     run = Runner(chosen_target(target, facts, overlay_path, context)).submit(submission, opened=_announce)
     if detach or output == "name":

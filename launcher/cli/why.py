@@ -1,4 +1,4 @@
-"""`launcher why`: one sentence and the next command."""
+"""`launcher why`: the state of a run in one sentence, and the next command."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOG_LINES_SHOWN = 12
 @context_option
 @store_options
 def command(run: str, context: str | None, store_address: str | None, site_path: Path | None) -> int:
-    """Say in one sentence why RUN stands where it stands, and the next command."""
+    """Explain the state of RUN in one sentence, and print the next command."""
     store = open_named_store(store_address, site_path)
     seen = view(store, find(store, run))
     silent = _why_silent(seen, site_path, context)
@@ -37,7 +37,7 @@ def command(run: str, context: str | None, store_address: str | None, site_path:
 
 
 def _why_silent(seen: RunView, site_path: Path | None, context: str | None) -> Failure | None:
-    """What the cluster says of a conductor that is not heard of; None where it is, or nobody can say."""
+    """Why a conductor in a cluster sends no heartbeats; None if it does, or if the reason is unknown."""
     if seen.outcome is not None or seen.attempt.target != "cluster" or seen.attempt.heard:
         return None
     from launcher.targets.cluster.client import Cluster
@@ -49,7 +49,7 @@ def _why_silent(seen: RunView, site_path: Path | None, context: str | None) -> F
     try:
         return why_silent(seen.attempt, Cluster.connect(namespace, context, patience_s=CLUSTER_PATIENCE_S))
     except Failure as failure:
-        click.echo(f"warning: not asked the cluster: {failure.what}", err=True)
+        click.echo(f"warning: the cluster was not asked: {failure.what}", err=True)
         return None
 
 
@@ -72,7 +72,7 @@ def _explain(seen: RunView) -> tuple[str, str]:
     if state == Reason.CANCELLED.value:
         return f"{run_id} was cancelled.", f"launcher retry {run_id}"
     if seen.outcome is not None:
-        # Its conductor broke, and no stage is to blame.
+        # The conductor failed, not a stage.
         ended = Failure.from_json(seen.outcome["failure"])
         return (
             printable(
@@ -83,10 +83,10 @@ def _explain(seen: RunView) -> tuple[str, str]:
     running = [status for status in seen.stages if status.state == "running"]
     stuck = [(status.stage.name, status.note) for status in running if status.note]
     if stuck:
-        # What comes with a cure is the cause; a pod that finds no room may only be its consequence.
+        # A note with a next step is the cause; a pod that cannot be scheduled may be a consequence of it.
         name, note = min(stuck, key=lambda one: not one[1].next_step)
         return (
-            printable(f"{name} does not get on: {note.what}"),
+            printable(f"{name} is stuck: {note.what}"),
             note.next_step or f"kubectl describe pods -l tuneyard.dev/run={run_id},tuneyard.dev/stage={name}",
         )
     if running:
@@ -94,12 +94,12 @@ def _explain(seen: RunView) -> tuple[str, str]:
         return f"{run_id} is running: {shown}.", f"launcher logs {run_id} -f"
     if state == "stopped" and seen.attempt.target == "cluster":
         return (
-            f"{run_id}'s conductor has not been heard of for two minutes.",
-            f"kubectl get jobs,pods -l tuneyard.dev/run={run_id}; submit the same experiment again to go on",
+            f"The conductor of {run_id} has sent no heartbeat for two minutes.",
+            f"kubectl get jobs,pods -l tuneyard.dev/run={run_id}; submit the same experiment again to continue",
         )
     if state == "stopped":
         return (
-            f"Nobody carries {run_id} on: its conductor was killed or stopped.",
+            f"{run_id} is stopped: its conductor was killed.",
             "submit the same experiment again",
         )
     return f"{run_id} is about to start its next stage.", f"launcher status {run_id}"

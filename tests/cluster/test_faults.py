@@ -124,7 +124,7 @@ def test_a_lost_node_is_told_and_nothing_is_started_in_its_place_until_it_is_bac
         stop(user.space.name, pod)
         user.await_said("the node is missed", f"node {node.NODE} is not heard of", "why", "sql")
         # `why` names the first of the stages that run, whichever those are just then; `status` has all.
-        said = user.await_said("the node is lost", r"\A\S+ does not get on: node lost: ", "why", "sql")
+        said = user.await_said("the node is lost", r"\A\S+ is stuck: node lost: ", "why", "sql")
         assert f"kubectl delete node {node.NODE}" in said
         user.await_said("the stage's node is lost", rf"^{stage} .*node lost: ", "status", "sql")
         assert [one["metadata"]["name"] for one in user.stage_pods(stage)] == [pod]

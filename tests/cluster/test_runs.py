@@ -144,7 +144,7 @@ def test_doctor_finds_the_namespace_whole_or_names_the_missing_key(make_user: Ma
     user.site.write_text(user.site.read_text().replace("key: secret_key", "key: other"))
     lacking = user("doctor", "--target", "cluster")
     assert lacking.returncode == 21
-    assert "key other of Secret store is not there" in lacking.stdout
+    assert "key other of Secret store does not exist" in lacking.stdout
     assert "has no key other" in lacking.stdout  # what submit would say
     assert user.jobs() == []
 

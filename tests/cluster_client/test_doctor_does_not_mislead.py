@@ -91,11 +91,11 @@ def test_looking_creates_no_directory(examine: Doctor, tmp_path: Path) -> None:
     _, rows = examine("--store", str(place))
     [row] = rows["store"]
     assert row["ok"] is True
-    assert f"{place.as_uri()}, not there yet" in str(row["found"])
+    assert f"{place.as_uri()}, does not exist yet" in str(row["found"])
     assert not place.parent.exists()
     place.mkdir(parents=True)
     _, rows = examine("--store", str(place))
-    assert "not there yet" not in str(rows["store"][0]["found"])
+    assert "does not exist yet" not in str(rows["store"][0]["found"])
     assert list(place.iterdir()) == []
 
 

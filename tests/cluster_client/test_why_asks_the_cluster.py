@@ -127,4 +127,4 @@ def test_an_api_server_that_refuses_is_a_warning_and_the_store_speaks(
     said = launcher("why", run.run_id)
     assert said.returncode == 0
     assert "is about to start its next stage" in said.stdout
-    assert "warning: not asked the cluster: " in said.stderr
+    assert "warning: the cluster was not asked: " in said.stderr

@@ -56,7 +56,10 @@ def test_the_jobs_of_a_conductor_that_failed_for_good_are_deleted(
     assert cancel() == 0
     assert cluster.deleted == ["conductor"]
     assert (attempt.outcome or {})["reason"] == Reason.CANCELLED.value
-    assert "its conductor's Job had failed; deleted with the Jobs of its stages" in capsys.readouterr().err
+    assert (
+        "the Job of its conductor had failed; it was deleted with the Jobs of its stages"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_second_cancel_deletes_what_the_first_could_not(
@@ -92,7 +95,7 @@ def test_without_a_namespace_it_says_that_nobody_was_asked(
     cluster.end("conductor", 1)
     assert cancel() == 0
     assert cluster.deleted == []
-    assert "no site file names its namespace (--site FILE); Jobs may be left" in capsys.readouterr().err
+    assert "no site file names the namespace (--site FILE); Jobs may remain" in capsys.readouterr().err
 
 
 def test_what_a_conductor_that_left_in_good_order_leaves_is_kept(

@@ -412,12 +412,10 @@ def test_why_prefers_a_note_with_a_next_step(run: Run, store: DirectoryStore) ->
     )
     attempt.beat({first: waits, second: lost})
     said = run("why", plan.run_id, "--store", str(store.root))
-    assert said.out == (
-        f"{second} does not get on: node lost: it does not answer\nnext: kubectl delete node n\n"
-    )
+    assert said.out == (f"{second} is stuck: node lost: it does not answer\nnext: kubectl delete node n\n")
     attempt.beat({first: waits})
     assert run("why", plan.run_id, "--store", str(store.root)).out.startswith(
-        f"{first} does not get on: {waits.what}"
+        f"{first} is stuck: {waits.what}"
     )
 
 

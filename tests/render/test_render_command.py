@@ -120,7 +120,7 @@ def test_values_are_printed_as_json_for_helm_alone(invoke: Invoke) -> None:
 def test_values_with_an_overlay_are_refused(invoke: Invoke, tmp_path: Path) -> None:
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("spec: {priorityClassName: low}")
-    assert "give neither" in str(invoke("--values", "--overlay", str(overlay)).exception)
+    assert "leave out --overlay" in str(invoke("--values", "--overlay", str(overlay)).exception)
 
 
 def test_an_overlay_file_reaches_the_pods(invoke: Invoke, tmp_path: Path) -> None:
