@@ -8,6 +8,7 @@ from jobs.tasks.chat.prompt import make_row
 from jobs.tasks.chat.scorer import BUILT_IN, score, scorers
 from jobs.tasks.contract import ScoreContext
 from launcher.outcome import Failure, Reason
+from launcher.spec.tasks import built_in
 
 
 @pytest.mark.parametrize(
@@ -93,3 +94,9 @@ def test_an_unknown_scorer_is_usage() -> None:
 def test_a_wrong_answer_names_the_scorers_that_say_so() -> None:
     (one,) = score(rows(), ["no"], scoring(["exact", "choice"])).rows
     assert one.reason == "wrong by exact, choice"
+
+
+def test_built_in_scorers_are_those_of_the_task_facts() -> None:
+    scorers_of_task = built_in("chat").scorers
+    assert scorers_of_task is not None
+    assert set(scorers_of_task.built_in) == set(BUILT_IN)
