@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from jobs.jsonl import read_jsonl
-from jobs.report.compare import compare, mean_measure
+from jobs.report.compare import compare, mean_measure, mean_over_seeds, value_of
 from jobs.stage import StageContext
 from jobs.tasks.rows import Row, read_rows
 from launcher.spec.plan import stage_name
@@ -24,6 +24,7 @@ from launcher.spec.results import (
     Tokens,
 )
 from launcher.spec.stages import ReportContender, ReportSettings, StageKind
+from launcher.spec.tasks import FACTS_FILE, INPUT_PREFIX, MeasureKind, TaskFacts, built_in, parse_facts
 
 #: Questions shown side by side; chosen by disagreement first, then in the data's order.
 SAMPLES_SHOWN = 8
@@ -75,7 +76,7 @@ class _Answers:
             kind=self.contender.kind,
             model=self.contender.model,
             rehearsed_by=self.contender.rehearsed_by,
-            measures={name: mean_measure([m[name] for m in measures]) for name in measures[0]},
+            measures={name: self._over_seeds(name, [m[name] for m in measures]) for name in measures[0]},
             seeds=[
                 SeedResult(seed=seed, measures=m, curve=curve)
                 for seed, m, curve in zip(self.seeds, measures, self.curves, strict=True)
@@ -83,13 +84,25 @@ class _Answers:
             tokens=self._tokens(),
             breakdowns={
                 group: {
-                    value: mean_measure([_measure(b[group][value]) for b in breakdowns])
+                    value: self._over_seeds(
+                        primary, [_measure(b[group][value]) for b in breakdowns], group, value
+                    )
                     for value in sorted(values)
                 }
                 for group, values in breakdowns[0].items()
             },
             reasons=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:20]),
         )
+
+    def _over_seeds(
+        self, name: str, measures: list[Measure], group: str | None = None, value: str | None = None
+    ) -> Measure:
+        """A measure over all seeds, of the rows in one group of a breakdown or of all."""
+        if measures[0].kind != "mean" or len(measures) == 1:
+            return mean_measure(measures)
+        if group is None:
+            return mean_over_seeds(name, self.scores)
+        return mean_over_seeds(name, self.scores, lambda row: row["groups"].get(group) == value)
 
     def _tokens(self) -> Tokens:
         count = len(self.predictions)
@@ -107,8 +120,8 @@ def _loss_point(point: dict[str, Any]) -> LossPoint:
 
 
 def _measure(value: dict[str, Any]) -> Measure:
-    # Scorers may say more than a measure holds (how an interval was made): what is compared is this.
-    return Measure.model_validate({name: value[name] for name in Measure.model_fields})
+    # Summaries of earlier versions have no `kind`.
+    return Measure.model_validate({name: value[name] for name in Measure.model_fields if name in value})
 
 
 def _measures(values: dict[str, Any]) -> dict[str, Measure]:
@@ -126,6 +139,7 @@ def run(context: StageContext) -> None:
     context.heartbeat(0, 1, "report")
     primary = next(iter(answers.values())).summaries[0]["primary"]
     baseline = answers[settings.baseline]
+    kind = _measure(baseline.summaries[0]["measures"][primary]).kind
     results = Results(
         experiment=settings.experiment,
         task=settings.task,
@@ -134,11 +148,11 @@ def run(context: StageContext) -> None:
         data=_data_result(settings.source, card, baseline.summaries[0]["valid_gold"]),
         contenders=[one.result() for one in answers.values()],
         comparisons=[
-            compare(a, answers[a].scores, b, answers[b].scores, primary)
+            compare(a, answers[a].scores, b, answers[b].scores, primary, kind)
             for a, b in _pairs(list(answers), settings.baseline)
         ],
-        samples=_samples(rows, answers, primary),
-        caveats=_caveats(settings, answers),
+        samples=_samples(rows, answers, primary, kind),
+        caveats=_caveats(_facts(context, settings), settings, answers),
     )
     (context.out / "results.json").write_text(results.model_dump_json(indent=2) + "\n", encoding="utf-8")
     context.heartbeat(1, 1, "report")
@@ -170,35 +184,50 @@ def _data_result(source: str, card: dict[str, Any], valid_gold: int) -> DataResu
     )
 
 
-def _samples(rows: list[Row], answers: dict[str, _Answers], primary: str) -> list[Sample]:
-    """Rows that contenders disagree on come first: they say most about the difference."""
+def _samples(rows: list[Row], answers: dict[str, _Answers], primary: str, kind: MeasureKind) -> list[Sample]:
+    """The questions whose answers differ most visibly: those that contenders disagree on come first."""
 
-    def outcomes(index: int) -> list[bool]:
-        return [bool(one.scores[0][index]["scores"].get(primary)) for one in answers.values()]
+    def values(index: int) -> list[float | None]:
+        return [value_of(one.scores[0][index], primary, kind) for one in answers.values()]
 
-    order = sorted(range(len(rows)), key=lambda index: (len(set(outcomes(index))) == 1, index))
+    order = sorted(range(len(rows)), key=lambda index: (len(set(values(index))) == 1, index))
     samples = []
     for index in order[:SAMPLES_SHOWN]:
-        given = []
-        for name, one in answers.items():
-            scored = one.scores[0][index]
-            correct = bool(scored["scores"].get(primary))
-            reason = None if correct else scored["reason"]
-            given.append(
-                SampleAnswer(contender=name, answer=scored["answer"], correct=correct, reason=reason)
-            )
+        given = [
+            _sample_answer(name, one.scores[0][index], value, kind)
+            for (name, one), value in zip(answers.items(), values(index), strict=True)
+        ]
         row = rows[index]
         samples.append(Sample(id=row.id, question=row.messages[-2]["content"], gold=row.gold, answers=given))
     return samples
 
 
-def _caveats(settings: ReportSettings, answers: dict[str, _Answers]) -> list[str]:
+def _sample_answer(
+    contender: str, scored: dict[str, Any], value: float | None, kind: MeasureKind
+) -> SampleAnswer:
+    correct = bool(value) if kind == "share" else None
+    return SampleAnswer(
+        contender=contender,
+        answer=scored["answer"],
+        correct=correct,
+        reason=None if correct else scored["reason"],
+        value=None if kind == "share" else value,
+    )
+
+
+def _facts(context: StageContext, settings: ReportSettings) -> TaskFacts:
+    """The facts of the run's task; of a user's own, from the stage's inputs."""
+    name = f"{INPUT_PREFIX}{FACTS_FILE}"
+    if name in context.stage.inputs:
+        return parse_facts(context.outside(name).read_text(encoding="utf-8"), name)
+    return built_in(settings.task)
+
+
+def _caveats(facts: TaskFacts, settings: ReportSettings, answers: dict[str, _Answers]) -> list[str]:
     caveats = []
-    if settings.source == "sample":
-        caveats.append(
-            "The questions are synthetic, generated by Tuneyard from templates: they show that tuning works, "
-            "not how a model does on people's questions."
-        )
+    source = facts.sources.get(settings.source)
+    if source is not None and source.caveat is not None:
+        caveats.append(source.caveat)
     for contender in settings.contenders:
         if contender.rehearsed_by is not None:
             caveats.append(

@@ -49,12 +49,13 @@ def _print_verdict(attempt: Attempt, verdict: dict[str, Any]) -> None:
     """Print the verdict on one screen; the report has the details."""
     results, costs = verdict["results"], {cost["name"]: cost for cost in verdict["costs"]}
     primary = results["primary"]
+    is_mean = results["contenders"][0]["measures"][primary].get("kind") == "mean"
     click.secho(verdict["summary"], bold=True)
     click.echo()
     rows = [
         [
             "contender",
-            f"{primary} accuracy",
+            primary if is_mean else f"{primary} accuracy",
             "95 % interval",
             "tokens in + out",
             "training",
@@ -68,8 +69,10 @@ def _print_verdict(attempt: Attempt, verdict: dict[str, Any]) -> None:
         rows.append(
             [
                 contender["name"],
-                f"{100 * measure['value']:.1f} %",
-                f"{100 * measure['low']:.1f} to {100 * measure['high']:.1f} %",
+                f"{measure['value']:.4g}" if is_mean else f"{100 * measure['value']:.1f} %",
+                f"{measure['low']:.4g} to {measure['high']:.4g}"
+                if is_mean
+                else f"{100 * measure['low']:.1f} to {100 * measure['high']:.1f} %",
                 f"{tokens['prompt']:,.0f} + {tokens['answer']:,.0f}",
                 duration(cost["training_seconds"]),
                 duration(cost["answering_seconds"]),
@@ -86,10 +89,12 @@ def _print_verdict(attempt: Attempt, verdict: dict[str, Any]) -> None:
     click.echo()
     for comparison in results["comparisons"]:
         p = "" if comparison["p_value"] is None else f", McNemar p {comparison['p_value']:.2g}"
+        difference, low, high = (comparison[name] for name in ("difference", "low", "high"))
+        shown = f"{difference:+.4g}" if is_mean else f"{100 * difference:+.1f} points"
+        interval = f"{low:+.4g} to {high:+.4g}" if is_mean else f"{100 * low:+.1f} to {100 * high:+.1f}"
         click.echo(
-            f"{comparison['a']} − {comparison['b']}: {100 * comparison['difference']:+.1f} points on the same "
-            f"{comparison['rows']} questions (95 % interval {100 * comparison['low']:+.1f} to "
-            f"{100 * comparison['high']:+.1f}{p})"
+            f"{comparison['a']} − {comparison['b']}: {shown} on the same {comparison['rows']} questions "
+            f"(95 % interval {interval}{p})"
         )
     for line in price_lines(verdict["receipt"]):
         click.echo(f"Price: {line}")

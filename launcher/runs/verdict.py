@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from launcher.outcome import Failure, Reason
 from launcher.spec.plan import Plan
-from launcher.spec.results import Comparison, ContenderResult, Measure, Results
+from launcher.spec.results import Comparison, ContenderResult, Measure, Results, SampleAnswer
 from launcher.spec.strict import Strict, describe
+from launcher.spec.tasks import MeasureKind
 from launcher.store import Store
 from launcher.system.text import printable
 
@@ -78,7 +79,9 @@ def _cost(plan: Plan, contender: ContenderResult, results: Results, receipt: dic
 
     training, answering = lines("train", "tune"), lines("predict")
     answering_usd = usd(answering)
-    correct = contender.measures[results.primary].correct * max(1, len(contender.seeds))
+    primary = contender.measures[results.primary]
+    # Only a share counts correct answers.
+    correct = primary.correct * max(1, len(contender.seeds)) if primary.kind == "share" else 0
     return ContenderCost(
         name=contender.name,
         rehearsed=rehearsed,
@@ -98,27 +101,39 @@ def _percent(value: float) -> str:
 
 
 def _interval(measure: Measure) -> str:
+    if measure.kind == "mean":
+        return f"{measure.value:.4g} [{measure.low:.4g}, {measure.high:.4g}]"
     return f"{_percent(measure.value)} [{100 * measure.low:.1f}, {100 * measure.high:.1f}]"
 
 
+def _primary_kind(results: Results) -> MeasureKind:
+    return results.contenders[0].measures[results.primary].kind
+
+
 def _summary(results: Results) -> str:
-    """One sentence a person can repeat, and a second one where a hosted side was only rehearsed."""
+    """One sentence on the best contender, and a second one if a hosted side was only rehearsed."""
     ranked = sorted(results.contenders, key=lambda c: -c.measures[results.primary].value)
     best = ranked[0]
-    text = (
-        f"{best.name} answers {_percent(best.measures[results.primary].value)} of "
-        f"{results.data.valid_gold} {results.data.source} questions ({results.primary})"
-    )
+    value = best.measures[results.primary].value
+    asked = f"{results.data.valid_gold} {results.data.source} questions"
+    kind = _primary_kind(results)
+    if kind == "share":
+        text = f"{best.name} answers {_percent(value)} of {asked} ({results.primary})"
+    else:
+        shown = f"{value:.4g} on average" if kind == "mean" else _percent(value)
+        text = f"{best.name} reaches {results.primary} {shown} on {asked}"
     for comparison in results.comparisons:
         if comparison.a == best.name and comparison.b == results.baseline:
-            text = f"{text}, {_points(comparison)} against {comparison.b}"
+            text = f"{text}, {_difference(comparison, kind)} against {comparison.b}"
     rehearsed = [contender.name for contender in results.contenders if contender.rehearsed_by is not None]
     if not rehearsed:
         return f"{text}."
     return f"{text}. The hosted side ({', '.join(rehearsed)}) was a rehearsal: no hosted service was asked."
 
 
-def _points(comparison: Comparison) -> str:
+def _difference(comparison: Comparison, kind: MeasureKind) -> str:
+    if kind == "mean":
+        return f"{comparison.difference:+.4g} [{comparison.low:+.4g}, {comparison.high:+.4g}]"
     return (
         f"{100 * comparison.difference:+.1f} points "
         f"[{100 * comparison.low:+.1f}, {100 * comparison.high:+.1f}]"
@@ -174,11 +189,18 @@ def _accuracy(results: Results) -> list[str]:
         ]
         for contender in results.contenders
     ]
+    kinds = {measure.kind for contender in results.contenders for measure in contender.measures.values()}
+    intervals = (
+        "95 % Wilson intervals"
+        if kinds <= {"share"}
+        else "95 % intervals (Wilson's for shares, rows resampled for means and ratios)"
+    )
     text = (
         f"{results.data.valid_gold} questions with a valid gold answer of {results.data.rows.get('test', 0)} asked; "
-        f"95 % Wilson intervals. The verdict's measure is `{results.primary}`."
+        f"{intervals}. The verdict's measure is `{results.primary}`."
     )
-    return ["## Accuracy", "", text, "", *_table(["contender", "kind", "model", *names], rows)]
+    title = "## Accuracy" if _primary_kind(results) == "share" else "## Measures"
+    return [title, "", text, "", *_table(["contender", "kind", "model", *names], rows)]
 
 
 def _costs(verdict: Verdict) -> list[str]:
@@ -214,10 +236,11 @@ def _costs(verdict: Verdict) -> list[str]:
 def _comparisons(results: Results) -> list[str]:
     if not results.comparisons:
         return []
+    kind = _primary_kind(results)
     rows = [
         [
             f"{c.a} − {c.b}",
-            _points(c),
+            _difference(c, kind),
             "–" if c.only_a is None else f"{c.only_a} / {c.only_b}",
             "–" if c.p_value is None else f"{c.p_value:.2g}",
         ]
@@ -256,7 +279,7 @@ def _breakdowns(results: Results) -> list[str]:
         rows = []
         for value in values:
             measures = [c.breakdowns.get(group, {}).get(value) for c in results.contenders]
-            rows.append([value, *("–" if m is None else f"{m.correct:g} of {m.of}" for m in measures)])
+            rows.append([value, *("–" if m is None else _of(m) for m in measures)])
         lines += [f"### By {_text(group)}", "", *_table([group, *(c.name for c in results.contenders)], rows)]
     return lines
 
@@ -266,10 +289,26 @@ def _samples(results: Results) -> list[str]:
     for sample in results.samples:
         lines += [f"**{_text(sample.question)}**", "", f"- gold: {_code(sample.gold)}"]
         for answer in sample.answers:
-            mark = "right" if answer.correct else f"wrong ({_text(answer.reason or 'no reason given')})"
-            lines.append(f"- {answer.contender}, {mark}: {_code(answer.answer)}")
+            lines.append(f"- {answer.contender}, {_mark(answer)}: {_code(answer.answer)}")
         lines.append("")
     return lines
+
+
+def _of(measure: Measure) -> str:
+    """A group's result: rows right of rows, or a mean's value and rows."""
+    if measure.kind == "mean":
+        return f"{measure.value:.4g} over {measure.of}"
+    return f"{measure.correct:g} of {measure.of}"
+
+
+def _mark(answer: SampleAnswer) -> str:
+    if answer.correct:
+        return "right"
+    reason = _text(answer.reason or "no reason given")
+    if answer.correct is None:
+        value = "no value" if answer.value is None else f"{answer.value:.4g}"
+        return f"{value} ({reason})" if answer.reason else value
+    return f"wrong ({reason})"
 
 
 _SHOWN_CHARACTERS = 300

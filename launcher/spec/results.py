@@ -1,7 +1,7 @@
-"""The results half of a verdict: what the report stage measures and everybody may digest.
+"""The results half of a verdict: what the report stage measures.
 
 Nothing in here depends on time, money or place: the same plan gives the same bytes, however
-often it was killed. The JSON schema in docs/verdict.schema.json is generated from these models.
+often it was interrupted. The JSON schema in docs/verdict.schema.json is generated from these models.
 """
 
 from __future__ import annotations
@@ -9,23 +9,39 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Literal
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
 from launcher.spec.plan import canonical
 from launcher.spec.strict import Strict
-from launcher.spec.tasks import TaskName
+from launcher.spec.tasks import MeasureKind, TaskName
 
 
 class Measure(Strict):
-    """A share of the valid questions, with its 95 % Wilson interval. `correct` may be a mean over seeds."""
+    """A measure over the valid questions, with a 95 % interval that fits its kind.
+
+    share: questions right, Wilson's interval. mean: a number for each question. ratio: sums over questions,
+    divided. The intervals of the last two resample questions. `correct` and `of` are what was divided (of a
+    mean the sum of its values and the questions); `correct` may be a mean over seeds.
+    """
 
     value: float
     low: float
     high: float
     correct: float
     of: int
+    #: Left out of the JSON for a share.
+    kind: MeasureKind = "share"
+
+    @model_serializer(mode="wrap")
+    def _without_default_kind(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        if self.kind == "share":
+            del plain["kind"]
+        return plain
 
 
 class Tokens(Strict):
-    """Tokens counted by the contender's own tokenizer; means over seeds. None where nothing was trained."""
+    """Tokens counted by the contender's own tokenizer; means over seeds. None if nothing was trained."""
 
     prompt: float
     answer: float
@@ -67,8 +83,8 @@ class ContenderResult(Strict):
 class Comparison(Strict):
     """Two contenders on the same rows, by the primary measure.
 
-    `difference` is a minus b as a share of valid questions, with a paired bootstrap 95 %
-    interval; `p_value` is McNemar's exact test (None where several seeds are averaged).
+    `difference` is a's value minus b's, with a paired bootstrap 95 % interval. `only_a`, `only_b` and `p_value`
+    (McNemar's exact test) are None for a mean or a ratio, and if several seeds are averaged.
     """
 
     a: str
@@ -84,14 +100,25 @@ class Comparison(Strict):
 
 
 class SampleAnswer(Strict):
+    """One answer. `correct` by the primary measure; None if that is a mean or a ratio, whose `value` is then given."""
+
     contender: str
     answer: str
-    correct: bool
+    correct: bool | None
     reason: str | None
+    #: Left out of the JSON if the primary measure is a share.
+    value: float | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unused_value(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        if self.value is None:
+            del plain["value"]
+        return plain
 
 
 class Sample(Strict):
-    """One question with everybody's answer."""
+    """One question with the answers of every contender."""
 
     id: str
     question: str
@@ -100,7 +127,7 @@ class Sample(Strict):
 
 
 class DataResult(Strict):
-    """What was asked, and what is wrong with it."""
+    """The questions asked, and the known faults of the data."""
 
     source: str
     rows: dict[str, int]

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from launcher.outcome import Failure, Reason
-from launcher.spec.documents import read_mapping
+from launcher.spec.documents import read_mapping, read_yaml
 from launcher.spec.strict import Strict, describe, dns_label
 
 FORMAT = 1
@@ -211,9 +211,16 @@ def is_folder(task: str) -> bool:
 
 def read_facts(folder: Path) -> TaskFacts:
     """The facts of the task in `folder`. Raises Failure(MISSING_INPUT | BAD_EXPERIMENT) with every problem."""
-    document = read_mapping(folder / FACTS_FILE)
-    version = document.get("format", FORMAT)
-    where = str(folder / FACTS_FILE)
+    return _facts(read_mapping(folder / FACTS_FILE), str(folder / FACTS_FILE))
+
+
+def parse_facts(text: str, where: str) -> TaskFacts:
+    """The facts in the text of a task.yaml. Raises Failure(BAD_EXPERIMENT) with every problem."""
+    return _facts(read_yaml(text, where), where)
+
+
+def _facts(document: Any, where: str) -> TaskFacts:
+    version = document.get("format", FORMAT) if isinstance(document, dict) else FORMAT
     if isinstance(version, int) and version > FORMAT:
         raise Failure(
             Reason.BAD_EXPERIMENT,
