@@ -1,1 +1,1 @@
-"""A server that speaks the OpenAI fine-tuning protocol and really trains: a dry run of the hosted side."""
+"""A server with the OpenAI fine-tuning protocol that trains real adapters: a dry run of the hosted side."""

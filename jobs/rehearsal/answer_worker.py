@@ -1,7 +1,7 @@
-"""The answering process: `python -m jobs.rehearsal.answer_worker SETTINGS`, started by answering.py alone.
+"""Process that generates answers: `python -m jobs.rehearsal.answer_worker SETTINGS`, started by request_batcher.py.
 
-A line of JSON on stdin asks for one batch, a line on stdout answers it; what libraries print goes
-to stderr. The models of the last few adapters stay loaded.
+Each line of JSON on stdin is one batch; a line on stdout holds its answers. Output of libraries goes to stderr.
+The models of the last used adapters stay loaded.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from jobs.models.generation import answer_batch, end_tokens, load
 from jobs.tasks.prompts import prompt_text
 from jobs.tasks.rows import Row
 
-_MODELS_KEPT = 2
+_LOADED_MODELS = 2
 
 
 class Answerer:
-    """Loads what is asked for and answers whole batches, greedily."""
+    """Loads adapters on demand and answers batches with greedy decoding."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._settings = settings
@@ -33,7 +33,7 @@ class Answerer:
         self._models: OrderedDict[str | None, Any] = OrderedDict()
 
     def answer(self, request: dict[str, Any]) -> list[dict[str, Any]]:
-        """One entry per conversation: `text`, `finish`; or `too_long` with the tokens found."""
+        """One entry per conversation: `text` and `finish`, or `too_long` (its tokens) and `limit`."""
         model = self._model(request["adapter"])
         limit = getattr(model.config, "max_position_embeddings", 1 << 30)
         prompts = [self._tokens(messages) for messages in request["conversations"]]
@@ -60,7 +60,7 @@ class Answerer:
 
     def _model(self, adapter: str | None) -> Any:
         if adapter not in self._models:
-            while len(self._models) >= _MODELS_KEPT:
+            while len(self._models) >= _LOADED_MODELS:
                 self._models.popitem(last=False)
             self._models[adapter] = load(
                 self._directory,

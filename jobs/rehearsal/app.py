@@ -1,4 +1,4 @@
-"""The server put together: its parts, its routes, and what happens at start and stop."""
+"""The ASGI application: routes, middleware, and startup and shutdown of the background tasks."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Scope
 
 from jobs.rehearsal import openapi
-from jobs.rehearsal.answering import Answering
 from jobs.rehearsal.batches import Batches
 from jobs.rehearsal.completions import Completions
 from jobs.rehearsal.errors import ApiError
 from jobs.rehearsal.faults import Faults
 from jobs.rehearsal.files import Files, Models
 from jobs.rehearsal.fine_tuning import FineTuning
-from jobs.rehearsal.middleware import Gate, Limits, digest
+from jobs.rehearsal.middleware import Middleware, RateLimits, digest
 from jobs.rehearsal.recipe import Recipe
-from jobs.rehearsal.service import Service, tenant
+from jobs.rehearsal.request_batcher import RequestBatcher
+from jobs.rehearsal.server_context import ServerContext, tenant
 from jobs.rehearsal.state import State
-from jobs.rehearsal.status_page import Page
+from jobs.rehearsal.status_page import StatusPage
 from jobs.rehearsal.training import Trainer
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What a server is started with. `keys` maps an API key to its tenant."""
+class ServerSettings:
+    """Settings of a server. `keys` maps an API key to its tenant."""
 
     state: Path
     models: dict[str, Path]
@@ -47,19 +47,19 @@ class Settings:
     answer_worker: tuple[str, ...] = ("-m", "jobs.rehearsal.answer_worker")
 
 
-def build(settings: Settings, abort: Callable[[Scope], None]) -> ASGIApp:
+def build(settings: ServerSettings, abort: Callable[[Scope], None]) -> ASGIApp:
     """The ASGI application; `abort` drops a request's connection."""
     state = State(settings.state)
     trainer = Trainer(
         state, settings.models, settings.recipe, settings.train_worker, settings.faults.dropped_rows
     )
-    answering = Answering(settings.recipe, settings.answer_worker, settings.state / "answering.log")
-    service = Service(state, settings.models, trainer, answering)
-    batches = Batches(service)
+    batcher = RequestBatcher(settings.recipe, settings.answer_worker, settings.state / "answering.log")
+    context = ServerContext(state, settings.models, trainer, batcher)
+    batches = Batches(context)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(trainer.run()), asyncio.create_task(answering.run())]
+        tasks = [asyncio.create_task(trainer.run()), asyncio.create_task(batcher.run())]
         batches.resume()
         try:
             yield
@@ -72,23 +72,23 @@ def build(settings: Settings, abort: Callable[[Scope], None]) -> ASGIApp:
             state.close()
 
     app = Starlette(
-        routes=_routes(service, batches),
+        routes=_routes(context, batches),
         lifespan=lifespan,
         exception_handlers={ApiError: _api_error, HTTPException: _http_error},
     )
-    return Gate(
+    return Middleware(
         app,
         state=state,
         tenants={digest(key): tenant for key, tenant in settings.keys.items()},
-        limits=Limits(settings.requests_per_minute),
+        limits=RateLimits(settings.requests_per_minute),
         faults=settings.faults,
         abort=abort,
     )
 
 
-def _routes(service: Service, batches: Batches) -> list[Route]:
-    files, models = Files(service), Models(service)
-    jobs, completions = FineTuning(service), Completions(service)
+def _routes(context: ServerContext, batches: Batches) -> list[Route]:
+    files, models = Files(context), Models(context)
+    jobs, completions = FineTuning(context), Completions(context)
     endpoints: dict[tuple[str, str], Endpoint] = {
         ("POST", "/v1/files"): files.upload,
         ("GET", "/v1/files"): files.index,
@@ -118,9 +118,9 @@ def _routes(service: Service, batches: Batches) -> list[Route]:
         return JSONResponse(described)
 
     async def counters(request: Request) -> Response:
-        """What this tenant has asked for, as the server counted it."""
+        """Counters of this tenant's requests."""
         own = f"{tenant(request)}/"
-        found = service.state.counters().items()
+        found = context.state.counters().items()
         return JSONResponse({name.removeprefix(own): n for name, n in found if name.startswith(own)})
 
     async def health(_request: Request) -> Response:
@@ -139,7 +139,7 @@ def _routes(service: Service, batches: Batches) -> list[Route]:
         Route("/openapi.json", description),
         Route("/healthz", health),
         Route("/rehearsal/counters", counters),
-        Route("/", Page(service).show),
+        Route("/", StatusPage(context).show),
     ]
 
 

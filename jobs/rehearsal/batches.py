@@ -1,7 +1,7 @@
-"""/v1/batches: a file of requests, answered in batches that follow from the file alone.
+"""/v1/batches: a file of requests, grouped deterministically.
 
-The same file gives the same batches, and a batch that a crash interrupted is answered again as a
-whole: so the same file gives the same answers, however often the server was killed.
+The file alone decides which requests are answered together, and a group that a crash interrupted is answered
+again as a whole. The same file therefore gives the same answers, even if the server is killed in between.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from jobs.rehearsal import schemas
-from jobs.rehearsal.answering import Conversation, Key
 from jobs.rehearsal.completions import completion, prepare
 from jobs.rehearsal.errors import ApiError, invalid
-from jobs.rehearsal.service import Service, json_body, shown, tenant
-from jobs.rehearsal.state import Stored, new_id, now
+from jobs.rehearsal.request_batcher import BatchKey, Conversation
+from jobs.rehearsal.server_context import ServerContext, json_body, shown, tenant
+from jobs.rehearsal.state import StoredObject, new_id, now
 from launcher.spec.providers import embedded_provider
 
 _LIMITS = embedded_provider().limits
@@ -28,13 +28,13 @@ _OPEN = ("validating", "in_progress", "finalizing", "cancelling")
 
 
 class Batches:
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def create(self, request: Request) -> JSONResponse:
         asked = schemas.read(schemas.CreateBatch, await json_body(request))
-        who, state = tenant(request), self._service.state
+        who, state = tenant(request), self._context.state
         found = state.get("file", who, asked.input_file_id)
         if found is None:
             raise invalid(f"No such File object: {shown(asked.input_file_id)}", "input_file_id")
@@ -63,44 +63,44 @@ class Batches:
         }
         batch = state.add("batch", who, body)
         state.count(f"{who}/batches-created")
-        self._carry_out(batch)
-        return JSONResponse(batch.wire())
+        self._start(batch)
+        return JSONResponse(batch.to_wire())
 
     async def index(self, request: Request) -> JSONResponse:
-        return self._service.page("batch", request)
+        return self._context.page("batch", request)
 
     async def retrieve(self, request: Request) -> JSONResponse:
-        return JSONResponse(self._service.find("batch", request, "batch").wire())
+        return JSONResponse(self._context.find("batch", request, "batch").to_wire())
 
     async def cancel(self, request: Request) -> JSONResponse:
-        batch = self._service.find("batch", request, "batch")
+        batch = self._context.find("batch", request, "batch")
         if batch.body["status"] not in _OPEN:
             raise ApiError(409, f"Cannot cancel a batch with status '{batch.body['status']}'.")
-        batch = self._service.state.update(batch, status="cancelling", cancelling_at=now())
-        return JSONResponse(batch.wire())
+        batch = self._context.state.update(batch, status="cancelling", cancelling_at=now())
+        return JSONResponse(batch.to_wire())
 
     def resume(self) -> None:
-        """Take up every batch that an earlier process left open."""
-        for batch in self._service.state.list("batch", newest_first=False):
+        """Continue the open batches of an earlier process."""
+        for batch in self._context.state.list("batch", newest_first=False):
             if batch.body["status"] in _OPEN:
-                self._carry_out(batch)
+                self._start(batch)
 
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _carry_out(self, batch: Stored) -> None:
+    def _start(self, batch: StoredObject) -> None:
         task = asyncio.create_task(self._run(batch))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, batch: Stored) -> None:
+    async def _run(self, batch: StoredObject) -> None:
         try:
-            data = self._service.state.file_path(batch.body["input_file_id"]).read_bytes()
+            data = self._context.state.file_path(batch.body["input_file_id"]).read_bytes()
             lines, errors = _read(data)
             if errors:
-                self._service.state.update(
+                self._context.state.update(
                     batch, status="failed", failed_at=now(), errors={"object": "list", "data": errors}
                 )
                 return
@@ -108,12 +108,12 @@ class Batches:
         except Exception:
             traceback.print_exc()
             wrong = {"code": "server_error", "message": "The batch failed.", "line": None, "param": None}
-            self._service.state.update(
+            self._context.state.update(
                 batch, status="failed", failed_at=now(), errors={"object": "list", "data": [wrong]}
             )
 
-    async def _answer(self, batch: Stored, lines: list[schemas.BatchLine]) -> None:
-        state = self._service.state
+    async def _answer(self, batch: StoredObject, lines: list[schemas.BatchLine]) -> None:
+        state = self._context.state
         counts = {"total": len(lines), "completed": 0, "failed": 0}
         if batch.body["status"] == "validating":
             state.update(batch, status="in_progress", in_progress_at=now(), request_counts=counts)
@@ -126,9 +126,9 @@ class Batches:
             if self._status(batch) == "cancelling":
                 break
             try:
-                answers = await self._service.answering.batch(key, [one for _, one in members])
+                answers = await self._context.batcher.answer_together(key, [one for _, one in members])
             except ApiError as error:
-                # These requests failed, not the batch: whoever made it asks for them again.
+                # Only these requests fail; the client sends them again.
                 done = {line: _refusal(lines[line], error) for line, _ in members}
             else:
                 done = {
@@ -139,33 +139,33 @@ class Batches:
             state.update(batch, request_counts=_counts(len(lines), state.answers(batch.id)))
         self._finish(batch, len(lines))
 
-    def _status(self, batch: Stored) -> str:
-        fresh = self._service.state.get("batch", batch.tenant, batch.id)
+    def _status(self, batch: StoredObject) -> str:
+        fresh = self._context.state.get("batch", batch.tenant, batch.id)
         return str((fresh or batch).body["status"])
 
     def _groups(
         self, who: str, lines: list[schemas.BatchLine]
-    ) -> tuple[list[tuple[Key, list[tuple[int, Conversation]]]], dict[int, dict[str, Any]]]:
-        """Batches of requests that share a model, longest first; and the requests refused at once."""
-        by_key: dict[Key, list[tuple[int, Conversation]]] = {}
+    ) -> tuple[list[tuple[BatchKey, list[tuple[int, Conversation]]]], dict[int, dict[str, Any]]]:
+        """Groups of requests for one model, longest first; and responses to invalid requests."""
+        by_key: dict[BatchKey, list[tuple[int, Conversation]]] = {}
         refused: dict[int, dict[str, Any]] = {}
         for number, line in enumerate(lines):
             try:
                 asked = schemas.read(schemas.CreateCompletion, line.body)
-                key, conversation = prepare(self._service, who, asked)
+                key, conversation = prepare(self._context, who, asked)
             except ApiError as error:
                 refused[number] = _refusal(line, error)
                 continue
             by_key.setdefault(key, []).append((number, conversation))
-        rows = self._service.answering.batch_rows
+        rows = self._context.batcher.batch_rows
         groups = []
         for key, members in by_key.items():
             ordered = sorted(members, key=lambda member: (-_characters(member[1]), member[0]))
             groups += [(key, ordered[start : start + rows]) for start in range(0, len(ordered), rows)]
         return groups, refused
 
-    def _finish(self, batch: Stored, total: int) -> None:
-        state = self._service.state
+    def _finish(self, batch: StoredObject, total: int) -> None:
+        state = self._context.state
         answers = state.answers(batch.id)
         cancelled = self._status(batch) == "cancelling"
         changes: dict[str, Any] = {"request_counts": _counts(total, answers)}
@@ -185,7 +185,7 @@ class Batches:
 
 
 def _read(data: bytes) -> tuple[list[schemas.BatchLine], list[dict[str, Any]]]:
-    """The requests of an input file, or everything that is wrong with its form."""
+    """The requests of an input file, or all errors of its format."""
     lines: list[schemas.BatchLine] = []
     errors: list[dict[str, Any]] = []
     seen: set[str] = set()

@@ -16,7 +16,7 @@ from launcher.spec.strict import describe
 from launcher.system.processes import die_with_parent
 
 if TYPE_CHECKING:
-    from jobs.rehearsal.app import Settings
+    from jobs.rehearsal.app import ServerSettings
 
 #: Keys of a server that a stage starts: JSON of key -> tenant, in the environment, never on a command line.
 KEYS_VARIABLE = "TUNEYARD_REHEARSAL_KEYS"
@@ -138,9 +138,9 @@ def settings(
     faults_path: Path | None = None,
     fault_header: bool = False,
     recipe: str | None = None,
-) -> Settings:
+) -> ServerSettings:
     """The server's settings; creates `state`. Raises Failure(USAGE) with every problem."""
-    from jobs.rehearsal.app import Settings
+    from jobs.rehearsal.app import ServerSettings
     from jobs.rehearsal.faults import Faults, read
     from jobs.rehearsal.recipe import Recipe
 
@@ -164,7 +164,7 @@ def settings(
             next_step="correct what is listed; launcher rehearse --help",
         )
     state.mkdir(parents=True, exist_ok=True)
-    return Settings(
+    return ServerSettings(
         state=state.absolute(),
         models=directories,
         keys=_keys(keys_path, state),

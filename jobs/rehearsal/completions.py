@@ -1,4 +1,4 @@
-"""/v1/chat/completions: answers, one request at a time to the client, batched behind its back."""
+"""/v1/chat/completions. Concurrent requests are answered in batches."""
 
 from __future__ import annotations
 
@@ -9,40 +9,42 @@ from starlette.responses import JSONResponse
 
 from jobs.data import tokens
 from jobs.rehearsal import schemas
-from jobs.rehearsal.answering import Conversation, Key
 from jobs.rehearsal.errors import ApiError
-from jobs.rehearsal.service import Service, json_body, tenant
+from jobs.rehearsal.request_batcher import BatchKey, Conversation
+from jobs.rehearsal.server_context import ServerContext, json_body, tenant
 from jobs.rehearsal.state import new_id, now
 
-#: Tokens of an answer where the request names no limit.
+#: Token limit of an answer if the request has none.
 DEFAULT_ANSWER_TOKENS = 256
 
 
 class Completions:
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
 
     async def create(self, request: Request) -> JSONResponse:
         asked = schemas.read(schemas.CreateCompletion, await json_body(request))
-        key, conversation = prepare(self._service, tenant(request), asked)
-        answer = await self._service.answering.one(key, conversation)
-        self._service.state.count(f"{tenant(request)}/completions")
+        key, conversation = prepare(self._context, tenant(request), asked)
+        answer = await self._context.batcher.answer(key, conversation)
+        self._context.state.count(f"{tenant(request)}/completions")
         return JSONResponse(completion(asked.model, conversation, answer))
 
 
-def prepare(service: Service, who: str, asked: schemas.CreateCompletion) -> tuple[Key, Conversation]:
-    """Who answers, and the conversation in plain text. Raises ApiError."""
-    key = service.model_key(who, asked.model, asked.limit or DEFAULT_ANSWER_TOKENS)
+def prepare(
+    context: ServerContext, who: str, asked: schemas.CreateCompletion
+) -> tuple[BatchKey, Conversation]:
+    """The model that answers, and the conversation in plain text. Raises ApiError."""
+    key = context.model_key(who, asked.model, asked.limit or DEFAULT_ANSWER_TOKENS)
     return key, [message.plain() for message in asked.messages]
 
 
 def prompt_tokens(conversation: Conversation) -> int:
-    """As the service counts them: 3 a message and its values, 3 for the answer's header; cl100k_base."""
+    """Tokens as the service counts them: 3 and the values for each message, 3 for the answer's header; cl100k_base."""
     return 3 + sum(3 + sum(tokens.count(value) for value in message.values()) for message in conversation)
 
 
 def completion(model: str, conversation: Conversation, answer: dict[str, Any]) -> dict[str, Any]:
-    """The body of an answer. Raises ApiError(400) where the conversation was too long."""
+    """Body of a response. Raises ApiError(400) if the conversation is too long."""
     if "too_long" in answer:
         raise ApiError(
             400,

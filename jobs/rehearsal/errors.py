@@ -1,4 +1,4 @@
-"""Errors as the API phrases them: an HTTP status and `{"error": {message, type, param, code}}`."""
+"""Errors in the API's format and words: an HTTP status and `{"error": {message, type, param, code}}`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class ApiError(Exception):
-    """An answer that is no success. The message never repeats a key."""
+    """An error response. The message never contains a key."""
 
     def __init__(
         self,

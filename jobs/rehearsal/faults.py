@@ -1,11 +1,11 @@
-"""Faults on request: what a service does on its bad days, so that a client can be shown to survive them.
+"""Fault injection: failures of a real service, for tests of a client.
 
-A rule comes from the server's configuration, or with one request in the header `x-rehearsal-fault`
-(`429; retry_after_s=2`, `lost-answer`, …), which only a server started with faults allowed obeys.
-Rules are counted in the server's database: a restart does not start a rule anew.
+Rules come from the server's configuration or, if the server allows it, from a request's header
+`x-rehearsal-fault` (`rate-limit; retry_after_s=2`). The database counts the matches of each rule, so a restart
+does not repeat a fault.
 
-kinds: `rate-limit`, `server-error`, `hang` and `reset` happen before the request is carried out,
-`lost-answer` after it; `expired-key` refuses the key; `drop-rows` makes a job leave rows out silently.
+Kinds: `rate-limit`, `server-error`, `hang` and `reset` precede the request's execution, `lost-answer` follows
+it; `expired-key` refuses the key; `drop-rows` makes jobs drop rows silently.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Kind = Literal["rate-limit", "server-error", "hang", "reset", "lost-answer", "ex
 
 
 class Rule(Strict):
-    """Which requests a fault befalls: those that match `method`, `path` and `tenant`, after `skip`, `times` of them."""
+    """A fault for requests that match `method`, `path` and `tenant`: the first `skip` pass, the next `times` fail."""
 
     kind: Kind
     method: str = "POST|GET|DELETE"
@@ -46,13 +46,13 @@ _RULES = TypeAdapter(list[Rule])
 
 @dataclass(frozen=True)
 class Faults:
-    """The rules of this server; `by_header` says whether requests may bring their own."""
+    """The rules of a server; `by_header`: requests may name a fault in their header."""
 
     rules: tuple[Rule, ...] = ()
     by_header: bool = False
 
     def find(self, state: State, tenant: str, method: str, path: str, header: str | None) -> Rule | None:
-        """The fault that befalls this request; counts it."""
+        """The fault for this request, if any; counts the match."""
         if header and self.by_header and (own := _from_header(header)):
             return own
         for index, rule in enumerate(self.rules):
@@ -66,7 +66,7 @@ class Faults:
         return None
 
     def dropped_rows(self, tenant: str) -> int:
-        """How many rows a job of this tenant leaves out without a word."""
+        """Number of rows that a job of this tenant drops silently."""
         rules = [rule for rule in self.rules if rule.kind == "drop-rows"]
         return sum(rule.rows for rule in rules if re.fullmatch(rule.tenant, tenant))
 
@@ -84,7 +84,7 @@ def read(path: Path) -> tuple[Rule, ...]:
 
 
 def _from_header(text: str) -> Rule | None:
-    """`kind; name=value; …`; what cannot be read is no fault."""
+    """A rule from `kind; name=value; …`; None if the text is malformed."""
     kind, *settings = (part.strip() for part in text[:200].split(";"))
     values: dict[str, object] = {"kind": kind}
     try:

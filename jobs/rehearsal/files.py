@@ -1,4 +1,4 @@
-"""/v1/files and /v1/models: uploads kept byte for byte, and the models that answer."""
+"""/v1/files, stored byte for byte, and /v1/models."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from jobs.rehearsal.errors import ApiError, invalid
-from jobs.rehearsal.service import Service, shown, tenant
-from jobs.rehearsal.state import Stored
-from jobs.rehearsal.training import OPEN
+from jobs.rehearsal.job_store import OPEN, JobStore
+from jobs.rehearsal.server_context import ServerContext, shown, tenant
+from jobs.rehearsal.state import StoredObject
 from launcher.spec.providers import embedded_provider
 
 PURPOSES = ("fine-tune", "batch", "user_data", "assistants", "vision", "evals")
@@ -18,11 +18,11 @@ _MAXIMUM_NAME = 255
 
 
 class Files:
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
 
     async def upload(self, request: Request) -> JSONResponse:
-        """One file as multipart/form-data with its purpose."""
+        """Store one file from multipart/form-data with its purpose."""
         try:
             async with request.form(max_files=1, max_fields=8, max_part_size=1 << 16) as form:
                 file, purpose = form.get("file"), form.get("purpose")
@@ -46,56 +46,56 @@ class Files:
                 "file",
                 "invalid_value",
             )
-        stored = self._service.state.add_file(tenant(request), data, filename=name, purpose=purpose)
-        self._service.state.count(f"{tenant(request)}/uploads")
-        return JSONResponse(stored.wire())
+        stored = self._context.state.add_file(tenant(request), data, filename=name, purpose=purpose)
+        self._context.state.count(f"{tenant(request)}/uploads")
+        return JSONResponse(stored.to_wire())
 
     async def index(self, request: Request) -> JSONResponse:
-        return self._service.page("file", request)
+        return self._context.page("file", request)
 
     async def retrieve(self, request: Request) -> JSONResponse:
-        return JSONResponse(self._service.find("file", request, "File object").wire())
+        return JSONResponse(self._context.find("file", request, "File object").to_wire())
 
     async def content(self, request: Request) -> Response:
-        found = self._service.find("file", request, "File object")
-        data = self._service.state.file_path(found.id).read_bytes()
+        found = self._context.find("file", request, "File object")
+        data = self._context.state.file_path(found.id).read_bytes()
         return Response(data, media_type="application/octet-stream")
 
     async def delete(self, request: Request) -> JSONResponse:
-        found = self._service.find("file", request, "File object")
-        for job in self._service.state.list("job", tenant=found.tenant):
-            used = (job.body["training_file"], job.body["validation_file"])
-            if found.id in used and job.body["status"] in (*OPEN, "paused"):
+        found = self._context.find("file", request, "File object")
+        for job in JobStore(self._context.state).all(tenant=found.tenant):
+            used = (job.training_file, job.validation_file)
+            if found.id in used and job.status in (*OPEN, "paused"):
                 raise ApiError(
                     409, f"File {found.id} is used by {job.id}, which has not ended.", code="file_in_use"
                 )
-        self._service.state.delete_file(found)
+        self._context.state.delete_file(found)
         return JSONResponse({"id": found.id, "object": "file", "deleted": True})
 
 
 class Models:
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
 
     async def index(self, request: Request) -> JSONResponse:
-        base = [_base(name) for name in sorted(self._service.models)]
-        tuned = [one.wire() for one in self._service.state.list("model", tenant=tenant(request))]
+        base = [_base(name) for name in sorted(self._context.models)]
+        tuned = [one.to_wire() for one in self._context.state.list("model", tenant=tenant(request))]
         return JSONResponse({"object": "list", "data": [*base, *tuned]})
 
     async def retrieve(self, request: Request) -> JSONResponse:
         name = request.path_params["id"]
-        if name in self._service.models:
+        if name in self._context.models:
             return JSONResponse(_base(name))
-        return JSONResponse(self._tuned(request).wire())
+        return JSONResponse(self._tuned(request).to_wire())
 
     async def delete(self, request: Request) -> JSONResponse:
         found = self._tuned(request)
-        self._service.state.remove(found)
+        self._context.state.remove(found)
         return JSONResponse({"id": found.id, "object": "model", "deleted": True})
 
-    def _tuned(self, request: Request) -> Stored:
+    def _tuned(self, request: Request) -> StoredObject:
         name = request.path_params["id"]
-        found = self._service.state.get("model", tenant(request), name)
+        found = self._context.state.get("model", tenant(request), name)
         if found is None:
             raise ApiError(
                 404, f"The model '{shown(name)}' does not exist", param="model", code="model_not_found"

@@ -1,7 +1,7 @@
-"""What every request passes first: size limits, keys, rate limits, faults; and what every answer carries.
+"""ASGI middleware: body size limits, API keys, rate limits and injected faults; headers of every response.
 
-A plain ASGI middleware, so that it sees bytes before anything buffers them. Keys are compared by
-digest, in constant time, and are kept nowhere.
+As plain ASGI it counts body bytes before they are buffered. API keys are compared by digest in constant time
+and are not stored.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def digest(key: str) -> bytes:
 
 
 @dataclass
-class Limits:
-    """Requests a tenant may make in a minute; the window starts with its first request."""
+class RateLimits:
+    """Requests per tenant and minute; a window starts with the tenant's first request."""
 
     requests_per_minute: int
     _used: dict[str, tuple[float, int]] = field(default_factory=dict)
 
-    def take(self, tenant: str) -> dict[str, str]:
-        """Count one request; returns its headers. Raises ApiError(429)."""
+    def count(self, tenant: str) -> dict[str, str]:
+        """Count one request; returns the rate-limit headers. Raises ApiError(429)."""
         now = time.monotonic()
         start, used = self._used.get(tenant, (now, 0))
         if now - start >= 60:
@@ -59,8 +59,8 @@ class Limits:
         }
 
 
-class Gate:
-    """The middleware. `abort` drops a client's connection without an answer."""
+class Middleware:
+    """See the module. `abort` drops a client's connection without a response."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Gate:
         *,
         state: State,
         tenants: dict[bytes, str],
-        limits: Limits,
+        limits: RateLimits,
         faults: Faults,
         abort: Callable[[Scope], None],
     ) -> None:
@@ -85,12 +85,12 @@ class Gate:
             return
         started = time.monotonic()
         extra = {"x-request-id": f"req_{secrets.token_hex(16)}", "openai-version": "2020-10-01"}
-        begun = False
+        is_started = False
 
-        async def send_marked(message: Message) -> None:
-            nonlocal begun
+        async def send_with_headers(message: Message) -> None:
+            nonlocal is_started
             if message["type"] == "http.response.start":
-                begun = True
+                is_started = True
                 extra["openai-processing-ms"] = str(round(1000 * (time.monotonic() - started)))
                 message["headers"] = [
                     *message["headers"],
@@ -99,17 +99,17 @@ class Gate:
             await send(message)
 
         try:
-            await self._pass(scope, _limited(scope, receive), send_marked, extra)
+            await self._handle(scope, _limited(scope, receive), send_with_headers, extra)
         except ApiError as error:
-            if not begun:
+            if not is_started:
                 response = JSONResponse(error.body(), error.status, error.headers)
-                await response(scope, receive, send_marked)
+                await response(scope, receive, send_with_headers)
         except Exception:
             traceback.print_exc()
-            if not begun:
-                await JSONResponse(server_error().body(), 500)(scope, receive, send_marked)
+            if not is_started:
+                await JSONResponse(server_error().body(), 500)(scope, receive, send_with_headers)
 
-    async def _pass(self, scope: Scope, receive: Receive, send: Send, extra: dict[str, str]) -> None:
+    async def _handle(self, scope: Scope, receive: Receive, send: Send, extra: dict[str, str]) -> None:
         path = scope["path"]
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         scope.setdefault("state", {})
@@ -118,7 +118,7 @@ class Gate:
             return
         scope["state"]["tenant"] = self._tenant(headers, basic=path == _PAGE)
         extra["openai-organization"] = f"org-{scope['state']['tenant']}"
-        extra.update(self._limits.take(scope["state"]["tenant"]))
+        extra.update(self._limits.count(scope["state"]["tenant"]))
         tenant = scope["state"]["tenant"]
         fault = self._faults.find(self._state, tenant, scope["method"], path, headers.get(HEADER))
         if fault is None:
@@ -126,14 +126,14 @@ class Gate:
             return
         self._state.count(f"{tenant}/faults/{fault.kind}{path}")
         if fault.kind == "lost-answer":
-            await self._app(scope, receive, _nowhere)
+            await self._app(scope, receive, _discard)
             self._abort(scope)
             return
-        await self._misbehave(fault, scope)
+        await self._inject(fault, scope)
         await self._app(scope, receive, send)
 
-    async def _misbehave(self, fault: Rule, scope: Scope) -> None:
-        """What happens before the request would be carried out. Raises ApiError; a hang only takes time."""
+    async def _inject(self, fault: Rule, scope: Scope) -> None:
+        """Faults that precede the request's execution. Raises ApiError."""
         if fault.kind == "rate-limit":
             raise rate_limited(1.0 if fault.retry_after_s is None else fault.retry_after_s)
         if fault.kind == "server-error":
@@ -172,7 +172,7 @@ class Gate:
 
 
 def _limited(scope: Scope, receive: Receive) -> Receive:
-    """`receive` that raises ApiError(413) once a body is larger than its endpoint takes."""
+    """`receive` that raises ApiError(413) if the body exceeds the endpoint's limit."""
     limit = _MAXIMUM_UPLOAD_BYTES if scope["path"] == "/v1/files" else _MAXIMUM_JSON_BYTES
     seen = 0
 
@@ -187,5 +187,5 @@ def _limited(scope: Scope, receive: Receive) -> Receive:
     return counted
 
 
-async def _nowhere(message: Message) -> None:
-    """An answer that is lost on its way."""
+async def _discard(message: Message) -> None:
+    """Discard a lost response."""

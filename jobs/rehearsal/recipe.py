@@ -1,4 +1,4 @@
-"""How this server trains: a hosted service does not say, so ours does."""
+"""Training settings of the rehearsal server. Hosted services do not publish theirs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from launcher.spec.stages import TrainSettings
 from launcher.spec.strict import Strict
 
 _WARMUP_SHARE = 0.1
-#: How many checkpoints an epoch leaves to resume from.
+#: Checkpoints in each epoch.
 _CHECKPOINTS_AN_EPOCH = 4
 
 
 class Recipe(Strict):
-    """What is the same for every job of a server."""
+    """Settings that all jobs of a server share."""
 
     lora: Lora = Lora(r=16, alpha=32, dropout=0.0)
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-3
@@ -25,13 +25,13 @@ class Recipe(Strict):
     micro_batch_tokens: Annotated[int, Field(ge=16)] = 2048
     threads: Annotated[int, Field(ge=1)] = 2
     device: str = "cpu"
-    #: Requests that one forward pass answers.
+    #: Requests in one batch of generation.
     answer_rows: Annotated[int, Field(ge=1, le=1024)] = 16
     answer_dtype: str = "float32"
 
     @classmethod
     def of(cls, rehearsal: Rehearsal) -> Recipe:
-        """The recipe of a contender that is rehearsed."""
+        """The recipe of a rehearsed contender."""
         return cls(
             lora=rehearsal.lora,
             learning_rate=rehearsal.learning_rate,
@@ -45,7 +45,7 @@ class Recipe(Strict):
 def train_settings(
     recipe: Recipe, *, examples: int, epochs: int, batch_rows: int, multiplier: float, seed: int
 ) -> TrainSettings:
-    """The engine's settings for a job whose hyperparameters are decided."""
+    """Settings of the training engine for a job with these hyperparameters."""
     count = pricing.steps(examples, epochs, batch_rows)
     each = max(1, count // max(1, epochs * _CHECKPOINTS_AN_EPOCH))
     training = Training.model_validate(
@@ -53,7 +53,7 @@ def train_settings(
             "steps": count,
             "batch_rows": batch_rows,
             "micro_batch_tokens": recipe.micro_batch_tokens,
-            # On a CPU padding is cheaper than one long row's attention (docs/training.md).
+            # On a CPU padding is cheaper than attention over packed rows (docs/training.md).
             "packing": recipe.device != "cpu",
             "learning_rate": min(recipe.learning_rate * multiplier, 0.999),
             "warmup_steps": round(count * _WARMUP_SHARE),

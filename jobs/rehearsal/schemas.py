@@ -1,4 +1,4 @@
-"""What a request may say: bodies as pydantic models, and their errors in the API's words."""
+"""Request bodies as pydantic models, and their errors in the API's words."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class CreateJob(Body):
 
     @property
     def chosen(self) -> Hyperparameters:
-        """Hyperparameters from the method, or from their older place."""
+        """Hyperparameters from `method`, else the top-level ones."""
         if self.method and self.method.supervised and self.method.supervised.hyperparameters:
             return self.method.supervised.hyperparameters
         return self.hyperparameters or Hyperparameters()
@@ -82,7 +82,7 @@ class ChatMessage(Body):
 
 
 class CreateCompletion(Body):
-    """Answers are greedy whatever `temperature`, `top_p` and `seed` say; what would change an answer is refused."""
+    """Decoding is greedy: `temperature`, `top_p` and `seed` have no effect. Other sampling options are refused."""
 
     model: Annotated[str, Field(min_length=1, max_length=200)]
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=256)]
@@ -123,16 +123,16 @@ Model = TypeVar("Model", bound=Body)
 
 
 def read(model: type[Model], value: Any) -> Model:
-    """`value` as `model`. Raises ApiError(400) naming the first parameter that is wrong."""
+    """Validate `value`. Raises ApiError(400) for the first invalid parameter."""
     if not isinstance(value, dict):
         raise invalid("We could not parse the JSON body of your request: it is not an object.")
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise _explained(error) from None
+        raise _api_error(error) from None
 
 
-def _explained(error: ValidationError) -> ApiError:
+def _api_error(error: ValidationError) -> ApiError:
     item = error.errors(include_url=False)[0]
     param = ".".join(str(part) for part in item["loc"])[:200]
     if item["type"] == "extra_forbidden":

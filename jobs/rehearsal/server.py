@@ -1,4 +1,4 @@
-"""Runs the application under uvicorn, and can drop a connection without an answer (for faults)."""
+"""Runs the application under uvicorn. Injected faults can drop a connection without a response."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import uvicorn
 from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from jobs.rehearsal.app import Settings, build
+from jobs.rehearsal.app import ServerSettings, build
 
 _connections: dict[tuple[str, int], asyncio.Transport] = {}
 _MAXIMUM_CONNECTIONS = 512
 _GRACE_S = 70
 
 
-class Droppable(H11Protocol):
-    """HTTP/1.1 as uvicorn speaks it, remembering each client's transport."""
+class DroppableConnection(H11Protocol):
+    """uvicorn's HTTP/1.1 protocol, which registers each client's transport."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -34,15 +34,15 @@ class Droppable(H11Protocol):
 
 
 def abort(scope: Scope) -> None:
-    """Drop the connection that `scope` came over."""
+    """Drop the connection of the request `scope`."""
     if (transport := _connections.get(tuple(scope["client"]))) is not None:
         transport.abort()
 
 
 def serve(
-    settings: Settings, *, host: str, port: int, ready: Callable[[str], None] = lambda _url: None
+    settings: ServerSettings, *, host: str, port: int, ready: Callable[[str], None] = lambda _url: None
 ) -> None:
-    """Until SIGTERM or SIGINT; `ready` is told the address once requests are taken. Port 0: a free one."""
+    """Serve until SIGTERM or SIGINT. `ready` receives the base URL once the server listens. Port 0: any free port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -51,7 +51,7 @@ def serve(
     shown = f"[{host}]" if ":" in host else host
     config = uvicorn.Config(
         build(settings, abort),
-        http=Droppable,
+        http=DroppableConnection,
         ws="none",
         lifespan="on",
         log_level="warning",
@@ -65,7 +65,7 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """Says when it is ready; open requests are cut at shutdown, the running job is saved."""
+    """Calls `ready` after startup. At shutdown it drops open connections; the running job is saved."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)

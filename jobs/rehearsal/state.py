@@ -1,8 +1,7 @@
-"""What the server knows, durable: objects in SQLite, bytes in files named by ids of the server's own.
+"""Durable state of the server: objects in SQLite, file contents in files named by the server's ids.
 
-One process, one thread, one connection: the event loop. A file's bytes are on the disk before the
-row that names them, so that a server killed with -9 comes back with everything it ever answered.
-No name that a client chose is ever part of a path.
+Only the event loop's thread uses the connection. A file's bytes are synced before the row that names them, so
+no acknowledged write is lost if the server is killed. Names chosen by clients are never part of a path.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NU
 
 
 @dataclass(frozen=True)
-class Stored:
-    """One object: `body` is what the client sees and, under keys that start with `_`, what it does not."""
+class StoredObject:
+    """One object. Keys of `body` that start with `_` are internal; clients do not see them."""
 
     seq: int
     kind: str
@@ -45,7 +44,7 @@ class Stored:
     owner: str
     body: dict[str, Any]
 
-    def wire(self) -> dict[str, Any]:
+    def to_wire(self) -> dict[str, Any]:
         return {name: value for name, value in self.body.items() if not name.startswith("_")}
 
 
@@ -54,12 +53,12 @@ def new_id(prefix: str) -> str:
 
 
 def now() -> int:
-    """Unix time in whole seconds, as the protocol has it."""
+    """Unix time in whole seconds, as in the protocol."""
     return int(time.time())
 
 
 class State:
-    """The server's memory below one directory."""
+    """The state in one directory."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -75,7 +74,7 @@ class State:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing; may be nested."""
+        """A transaction; nested ones join the outermost."""
         if self._depth:
             yield
             return
@@ -92,31 +91,31 @@ class State:
             self._depth -= 1
 
     # -- objects ----------------------------------------------------------------------------
-    def add(self, kind: str, tenant: str, body: dict[str, Any], owner: str = "") -> Stored:
+    def add(self, kind: str, tenant: str, body: dict[str, Any], owner: str = "") -> StoredObject:
         with self.transaction():
             cursor = self._connection.execute(
                 "INSERT INTO objects (kind, id, tenant, owner, body) VALUES (?, ?, ?, ?, ?)",
                 (kind, body["id"], tenant, owner, json.dumps(body)),
             )
-        return Stored(cursor.lastrowid or 0, kind, body["id"], tenant, owner, body)
+        return StoredObject(cursor.lastrowid or 0, kind, body["id"], tenant, owner, body)
 
-    def get(self, kind: str, tenant: str, name: str) -> Stored | None:
-        """An object of this tenant; another tenant's does not exist."""
+    def get(self, kind: str, tenant: str, name: str) -> StoredObject | None:
+        """An object of this tenant, or None."""
         row = self._connection.execute(
             "SELECT seq, kind, id, tenant, owner, body FROM objects WHERE kind = ? AND tenant = ? AND id = ?",
             (kind, tenant, name),
         ).fetchone()
         return _stored(row) if row else None
 
-    def update(self, one: Stored, **changes: Any) -> Stored:
-        """The object with these keys changed, read anew first."""
+    def update(self, one: StoredObject, **changes: Any) -> StoredObject:
+        """Read the object again, change these keys and store it."""
         with self.transaction():
             fresh = self.get(one.kind, one.tenant, one.id)
             body = {**(fresh or one).body, **changes}
             self._connection.execute("UPDATE objects SET body = ? WHERE id = ?", (json.dumps(body), one.id))
-        return Stored(one.seq, one.kind, one.id, one.tenant, one.owner, body)
+        return StoredObject(one.seq, one.kind, one.id, one.tenant, one.owner, body)
 
-    def remove(self, one: Stored) -> None:
+    def remove(self, one: StoredObject) -> None:
         self._connection.execute("DELETE FROM objects WHERE id = ?", (one.id,))
 
     def list(
@@ -128,8 +127,8 @@ class State:
         after: int | None = None,
         newest_first: bool = True,
         limit: int = -1,
-    ) -> list[Stored]:
-        """Objects by creation; `after` is the sequence number of the last one seen."""
+    ) -> list[StoredObject]:
+        """Objects by creation; `after` is the sequence number of the last object of the previous page."""
         where, values = ["kind = ?"], [kind]
         for column, value in (("tenant", tenant), ("owner", owner)):
             if value is not None:
@@ -174,11 +173,11 @@ class State:
 
     # -- bytes ------------------------------------------------------------------------------
     def file_path(self, file_id: str) -> Path:
-        """Where the bytes of a file of ours lie; `file_id` is one that this server made."""
+        """Path of a file's bytes; `file_id` must be an id of this server."""
         return self.root / "files" / file_id
 
-    def add_file(self, tenant: str, data: bytes, *, filename: str, purpose: str) -> Stored:
-        """Keep `data` byte for byte and return the file object."""
+    def add_file(self, tenant: str, data: bytes, *, filename: str, purpose: str) -> StoredObject:
+        """Store `data` byte for byte; returns the file object."""
         file_id = new_id("file-")
         path = self.file_path(file_id)
         with path.open("xb") as stream:
@@ -199,7 +198,7 @@ class State:
         }
         return self.add("file", tenant, body)
 
-    def delete_file(self, one: Stored) -> None:
+    def delete_file(self, one: StoredObject) -> None:
         self.remove(one)
         self.file_path(one.id).unlink(missing_ok=True)
 
@@ -208,9 +207,9 @@ class State:
 
 
 def snapshot(root: Path, target: Path) -> None:
-    """A consistent copy of a live server's directory: the database first, then what it names.
+    """Copy a live server's directory consistently: the database first, then files.
 
-    Bytes are written before their rows, so the copied rows never name what is not there.
+    Files are written before their rows, so every file of a copied row exists.
     """
     target.mkdir(parents=True, exist_ok=True)
     source = sqlite3.connect(f"file:{root / DATABASE}?mode=ro", uri=True)
@@ -226,7 +225,7 @@ def snapshot(root: Path, target: Path) -> None:
 
 
 def _copy_tree(source: Path, target: Path) -> None:
-    """Copy plain files; what vanishes meanwhile was superseded and is left out. Hidden names are unfinished."""
+    """Copy files except unfinished (hidden) ones and those that are deleted in the meantime."""
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.iterdir()):
         if path.name.startswith(".") or path.name == "scratch" or path.suffix == ".log":
@@ -240,6 +239,6 @@ def _copy_tree(source: Path, target: Path) -> None:
             continue
 
 
-def _stored(row: tuple[Any, ...]) -> Stored:
+def _stored(row: tuple[Any, ...]) -> StoredObject:
     seq, kind, name, tenant, owner, body = row
-    return Stored(int(seq), kind, name, tenant, owner, json.loads(body))
+    return StoredObject(int(seq), kind, name, tenant, owner, json.loads(body))

@@ -1,17 +1,15 @@
-"""The status page: a tenant's jobs with their loss curves, one HTML page without a script."""
+"""The status page: a tenant's jobs with their loss curves, as HTML without scripts."""
 
 from __future__ import annotations
 
 import time
 from html import escape
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from jobs.rehearsal.job_results import metrics_events
-from jobs.rehearsal.service import Service, tenant
-from jobs.rehearsal.state import Stored
+from jobs.rehearsal.job_store import FineTuningJob, JobStore, StepMetrics
+from jobs.rehearsal.server_context import ServerContext, tenant
 
 _JOBS_SHOWN = 50
 _WIDTH, _HEIGHT = 320, 80
@@ -29,15 +27,15 @@ _HEADERS = {
 }
 
 
-class Page:
-    def __init__(self, service: Service) -> None:
-        self._service = service
+class StatusPage:
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
 
     async def show(self, request: Request) -> HTMLResponse:
         who = tenant(request)
-        jobs = self._service.state.list("job", tenant=who, limit=_JOBS_SHOWN)
+        jobs = JobStore(self._context.state).all(tenant=who, limit=_JOBS_SHOWN)
         parts = "".join(self._job(job) for job in jobs) or "<p>No jobs yet.</p>"
-        models = ", ".join(f"<code>{escape(name)}</code>" for name in sorted(self._service.models))
+        models = ", ".join(f"<code>{escape(name)}</code>" for name in sorted(self._context.models))
         html = (
             '<!doctype html><html lang="en"><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width"><meta http-equiv="refresh" content="10">'
@@ -47,36 +45,37 @@ class Page:
         )
         return HTMLResponse(html, headers=_HEADERS)
 
-    def _job(self, job: Stored) -> str:
-        body = job.body
-        created = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(body["created_at"]))
-        error = (body.get("error") or {}).get("message", "")
-        tokens = "" if body["trained_tokens"] is None else f", {body['trained_tokens']:,} tokens trained"
-        model = f"<br><code>{escape(body['fine_tuned_model'])}</code>" if body["fine_tuned_model"] else ""
+    def _job(self, job: FineTuningJob) -> str:
+        created = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(job.created_at))
+        error = job.error.message if job.error else ""
+        tokens = "" if job.trained_tokens is None else f", {job.trained_tokens:,} tokens trained"
+        model = f"<br><code>{escape(job.fine_tuned_model)}</code>" if job.fine_tuned_model else ""
         return (
             f"<article><code>{escape(job.id)}</code> "
-            f'<span class="status {escape(body["status"])}">{escape(body["status"])}</span> '
-            f"<small>{escape(body['model'])}, {created}{tokens}</small>{model}"
-            f"{f'<p>{escape(error)}</p>' if error else ''}{_curve(metrics_events(self._service.state, job))}</article>"
+            f'<span class="status {escape(job.status)}">{escape(job.status)}</span> '
+            f"<small>{escape(job.model)}, {created}{tokens}</small>{model}"
+            f"{f'<p>{escape(error)}</p>' if error else ''}"
+            f"{_curve(JobStore(self._context.state).metrics(job))}</article>"
         )
 
 
-def _curve(points: list[dict[str, Any]]) -> str:
-    """Training and validation loss over steps, as SVG; nothing for fewer than two points."""
+def _curve(points: list[StepMetrics]) -> str:
+    """Training and validation loss by step, as SVG; empty for fewer than two points."""
     lines = []
-    every = [p[name] for p in points for name in ("train_loss", "valid_loss") if p.get(name) is not None]
+    every = [loss for point in points for loss in point.losses.values()]
     if len(points) < 2 or not every:
         return ""
-    top, first, last = max(every) or 1.0, points[0]["step"], points[-1]["step"]
+    top, first, last = max(every) or 1.0, points[0].step, points[-1].step
     for name, style in (("train_loss", "train"), ("valid_loss", "valid")):
         shown = [
-            f"{_WIDTH * (p['step'] - first) / max(last - first, 1):.1f},{_HEIGHT * (1 - 0.95 * p[name] / top):.1f}"
-            for p in points
-            if p.get(name) is not None
+            f"{_WIDTH * (point.step - first) / max(last - first, 1):.1f},"
+            f"{_HEIGHT * (1 - 0.95 * point.losses[name] / top):.1f}"
+            for point in points
+            if name in point.losses
         ]
         if len(shown) > 1:
             lines.append(f'<polyline class="{style}" points="{" ".join(shown)}"/>')
-    label = f"loss {points[0]['train_loss']:.3f} to {points[-1]['train_loss']:.3f} over {last} steps"
+    label = f"loss {points[0].train_loss:.3f} to {points[-1].train_loss:.3f} over {last} steps"
     return (
         f'<p><svg role="img" aria-label="{escape(label)}" width="{_WIDTH}" height="{_HEIGHT}">{"".join(lines)}</svg>'
         f"<br><small>{escape(label)}</small></p>"

@@ -1,7 +1,7 @@
-"""The training process of one job: `python -m jobs.rehearsal.train_worker JOB`, started by training.py alone.
+"""Training process of one job: `python -m jobs.rehearsal.train_worker JOB`, started by training.py.
 
-It is the engine of jobs/train, told a job by file. What happens is said as JSON lines on stdout;
-everything the libraries print goes to stderr.
+It runs the training engine (jobs/methods) on a job description file and reports as JSON lines on stdout.
+Output of libraries goes to stderr.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def _check_lengths(job: TrainingJob) -> None:
-    """Raise Failure(BAD_DATA) naming every row that the base model cannot read whole: nothing is left out silently."""
+    """Raise Failure(BAD_DATA) listing every row that exceeds the base model's length: no row is dropped silently."""
     loading.prepare(job.settings.threads, job.settings.device)
     tokenizer = loading.load_tokenizer(job.model)
     limit = job.settings.training.max_length_tokens

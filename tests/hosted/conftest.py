@@ -1,4 +1,4 @@
-"""What the tests of the hosted side share: servers, and stages run in this process against them."""
+"""Fixtures for the tests of the hosted side."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from serving import Server
 
 @pytest.fixture
 def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Started servers, gone when the test ends."""
+    """Starts servers and kills them when the test ends."""
     made: list[Server] = []
 
     def make(**options: Any) -> Server:

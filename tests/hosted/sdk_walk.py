@@ -1,6 +1,6 @@
-"""An unmodified OpenAI SDK walks through the protocol: `sdk_walk.py URL` with OPENAI_API_KEY set.
+"""Exercises the protocol with an unmodified OpenAI SDK: `sdk_walk.py URL` with OPENAI_API_KEY set.
 
-Run by whatever Python has the SDK to be tried, so it imports nothing of ours. Prints what it saw as JSON.
+It runs in a Python with the SDK version to test and imports no project code. Prints results as JSON.
 """
 
 import base64
@@ -109,7 +109,7 @@ def answers(client, seen, model):
             "custom_id": f"row-{n}",
             "method": "POST",
             "url": "/v1/chat/completions",
-            "body": {"model": model if n else "gpt-nobody", "messages": messages, "max_tokens": 8},
+            "body": {"model": model if n else "gpt-unknown", "messages": messages, "max_tokens": 8},
         }
         for n in range(4)
     ]
@@ -131,27 +131,27 @@ def answers(client, seen, model):
 
 
 def errors(client, seen, file):
-    told = []
+    statuses = []
     for call in (
-        lambda: client.files.retrieve("file-nobody"),
-        lambda: client.fine_tuning.jobs.create(model="gpt-nobody", training_file=file.id),
-        lambda: client.fine_tuning.jobs.create(model=MODEL, training_file="file-nobody"),
+        lambda: client.files.retrieve("file-unknown"),
+        lambda: client.fine_tuning.jobs.create(model="gpt-unknown", training_file=file.id),
+        lambda: client.fine_tuning.jobs.create(model=MODEL, training_file="file-unknown"),
         lambda: client.chat.completions.create(
-            model="gpt-nobody", messages=[{"role": "user", "content": "?"}]
+            model="gpt-unknown", messages=[{"role": "user", "content": "?"}]
         ),
         lambda: client.with_options(api_key="sk-wrong").models.list(),
     ):
         try:
             call()
         except openai.APIStatusError as error:
-            told.append(error.status_code)
-    assert told == [404, 400, 400, 404, 401], told
+            statuses.append(error.status_code)
+    assert statuses == [404, 400, 400, 404, 401], statuses
     bad = client.files.create(file=("bad.jsonl", upload_of(12) + b'{"messages": []}\n'), purpose="fine-tune")
     failed = ended(client, create(client, bad.id).id)
     assert failed.status == "failed"
     assert failed.error.code == "invalid_training_file"
     assert "train.jsonl:13" in failed.error.message
-    seen["errors"] = told
+    seen["errors"] = statuses
 
 
 def main():

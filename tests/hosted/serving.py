@@ -1,4 +1,4 @@
-"""Rehearsal servers for tests: started, killed, started again on the same port; gone when the test ends."""
+"""Rehearsal servers for tests, which can be killed and started again on the same port."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ import openai
 
 HERE = Path(__file__).parent
 MODEL = "gpt-3.5-turbo-0613"
-#: Only the simulated servers are content with such a model.
-CONFIG_ONLY = {"config.json": "{}"}
 
 
 def free_port() -> int:
@@ -29,7 +27,7 @@ def free_port() -> int:
 
 @dataclass
 class Server:
-    """One server with its state directory; `keys` maps keys to tenants."""
+    """One server with its state directory; `keys` maps API keys to tenants."""
 
     root: Path
     keys: dict[str, str]

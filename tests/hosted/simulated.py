@@ -1,6 +1,6 @@
-"""Stands in for training and answering where a test is about the protocol: no torch, no learning, milliseconds.
+"""Fake workers for tests of the protocol: no torch, no training, milliseconds.
 
-`simulated.py train JOB` and `simulated.py answer SETTINGS` speak as the real workers do; imports nothing heavy.
+`simulated.py train JOB` and `simulated.py answer SETTINGS` write the same messages as the real workers.
 """
 
 import json

@@ -1,30 +1,22 @@
-"""The rehearsal server as a process of its own, with simulated workers: `simulated_server.py OPTIONS`."""
+"""The rehearsal server with simulated workers, as a process: `simulated_server.py OPTIONS`."""
 
 import dataclasses
-import sys
 from pathlib import Path
+from typing import Any
 
-from jobs.rehearsal import command
-from jobs.rehearsal.server import serve
-from launcher.system.processes import die_with_parent
+from jobs.rehearsal import server
+from jobs.rehearsal.app import ServerSettings
+from jobs.rehearsal.command import command
 
 WORKER = str(Path(__file__).with_name("simulated.py"))
+serve = server.serve
 
 
-def main() -> None:
-    options = command.parser().parse_args(sys.argv[1:])
-    die_with_parent()
-    settings = dataclasses.replace(
-        command.settings(options), train_worker=(WORKER, "train"), answer_worker=(WORKER, "answer")
-    )
-
-    def ready(url: str) -> None:
-        staged = options.ready_file.with_suffix(".new")
-        staged.write_text(url)
-        staged.replace(options.ready_file)
-
-    serve(settings, host=options.host, port=options.port, ready=ready)
+def serve_simulated(settings: ServerSettings, **options: Any) -> None:
+    workers = {"train_worker": (WORKER, "train"), "answer_worker": (WORKER, "answer")}
+    serve(dataclasses.replace(settings, **workers), **options)
 
 
 if __name__ == "__main__":
-    main()
+    server.serve = serve_simulated
+    command()

@@ -1,4 +1,4 @@
-"""The stages `tune` and `predict` of a hosted contender, run in this process on a small prepared artifact."""
+"""Runs the stages `tune` and `predict` of a hosted contender in this process, on a small prepared artifact."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TEST_ROWS = 5
 
 @dataclass
 class Study:
-    """A run with one hosted contender whose `prepare` is done."""
+    """A run with one hosted contender and a finished `prepare`."""
 
     store: DirectoryStore
     plan: Plan
@@ -75,7 +75,7 @@ def study(
     budget_usd: float | None = None,
     rows: int = ROWS,
 ) -> Study:
-    """A study in a store of its own below `root`."""
+    """A study with its own store below `root`."""
     described = described or {
         "name": "hosted",
         "kind": "hosted",

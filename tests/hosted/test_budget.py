@@ -1,4 +1,4 @@
-"""`budget_usd` is a cap over all attempts: nothing paid starts beyond it, and what runs is stopped at it."""
+"""`budget_usd` caps all attempts of a run: no paid stage starts beyond it, and running stages stop at it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _PART = {
 }
 
 
-class NothingStarts:
-    """A backend that only remembers what it was asked to start."""
+class RecordingBackend:
+    """A backend that records the stages to start and runs none."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
@@ -56,7 +56,7 @@ class NothingStarts:
 
 
 def with_card(root: Path, budget_usd: float) -> Study:
-    """A study whose data card says that tuning trains a million tokens: $8."""
+    """A study whose data card has a million training tokens: $8."""
     one = study(root, URL, budget_usd=budget_usd)
     key = one.plan.stage("prepare").key
     directory = root / "card"
@@ -73,9 +73,9 @@ def attempt_of(one: Study) -> Attempt:
     return Attempt(one.store, one.plan.run_id, one.attempt)
 
 
-def test_an_estimate_over_the_cap_stops_tuning_before_it_starts(tmp_path: Path) -> None:
+def test_estimate_over_the_budget_prevents_tuning(tmp_path: Path) -> None:
     one = with_card(tmp_path, budget_usd=9.0)
-    backend = NothingStarts()
+    backend = RecordingBackend()
     outcome = Conductor(one.plan, one.store, attempt_of(one), backend).run()
     assert outcome is not None
     assert outcome["reason"] == Reason.OVER_BUDGET.value
@@ -85,7 +85,7 @@ def test_an_estimate_over_the_cap_stops_tuning_before_it_starts(tmp_path: Path) 
     assert "--budget-usd" in outcome["failure"]["next"]
 
 
-def test_an_estimate_within_the_cap_is_no_hindrance(tmp_path: Path) -> None:
+def test_estimate_within_the_budget_is_accepted(tmp_path: Path) -> None:
     one = with_card(tmp_path, budget_usd=10.01)
     assert budget.would_exceed(one.plan, one.store, attempt_of(one)) is None
 
@@ -96,7 +96,7 @@ def commit(one: Study, stage: str, meta: dict[str, Any], root: Path) -> None:
     one.store.commit(f"stages/{one.plan.stage(stage).key}", directory, meta)
 
 
-def test_what_was_spent_counts_over_all_attempts(tmp_path: Path) -> None:
+def test_spending_counts_over_all_attempts(tmp_path: Path) -> None:
     one = with_card(tmp_path, budget_usd=10.0)
     commit(one, "tune-hosted-s1", {"trained_tokens": 2_150_968}, tmp_path)
     attempt = attempt_of(one)
@@ -111,7 +111,7 @@ def test_what_was_spent_counts_over_all_attempts(tmp_path: Path) -> None:
     assert left == pytest.approx(20 - 17.207744)
 
 
-def test_gpu_hours_of_failed_tries_count_too(tmp_path: Path) -> None:
+def test_gpu_hours_of_failed_tries_count(tmp_path: Path) -> None:
     one = with_card(tmp_path, budget_usd=1.0)
     stage = one.plan.stage("tune-hosted-s1")
     on_gpu = stage.model_copy(
@@ -122,12 +122,12 @@ def test_gpu_hours_of_failed_tries_count_too(tmp_path: Path) -> None:
     attempt.begin_try(stage.name, 1, 1000.0)
     attempt.end_try(stage.name, 1, {"ended_at": 1000.0 + 3600, "reason": Reason.KILLED.value})
     assert budget.spent_usd(plan, one.store, attempt) == pytest.approx(0.475)
-    # Another hour of it runs now, and half an hour more is too much.
+    # A running hour fits into the budget; another half an hour does not.
     assert budget.over_budget(plan, one.store, attempt, {stage.name: 3600.0}) is None
     assert budget.over_budget(plan, one.store, attempt, {stage.name: 5400.0}) is not None
 
 
-def test_without_a_cap_nothing_is_refused(tmp_path: Path) -> None:
+def test_no_budget_refuses_nothing(tmp_path: Path) -> None:
     one = study(tmp_path, URL)
     assert budget.would_exceed(one.plan, one.store, attempt_of(one)) is None
     assert budget.over_budget(one.plan, one.store, attempt_of(one), {}) is None

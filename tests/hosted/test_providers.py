@@ -109,9 +109,9 @@ def test_keys_of_earlier_experiments_are_unchanged(contender: dict[str, Any], ru
 
 
 def test_unknown_provider_is_refused_with_the_known_names() -> None:
-    told = problem({**TUNED, "provider": "nowhere"})
-    assert "contenders[0].provider: unknown provider; known: openai, rehearsal." in told
-    assert "give base_url" in told
+    message = problem({**TUNED, "provider": "nowhere"})
+    assert "contenders[0].provider: unknown provider; known: openai, rehearsal." in message
+    assert "give base_url" in message
 
 
 def tuned_by_factory(root: Path, **changes: Any) -> Study:

@@ -1,4 +1,4 @@
-"""The key of a hosted service may be a mounted file; it is in no message."""
+"""The API key of a provider comes from a variable or from a mounted file."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ PROVIDER = providers()[DEFAULT_PROVIDER]
 KEY_VARIABLE, KEY_FILE_VARIABLE = "OPENAI_API_KEY", "OPENAI_API_KEY_FILE"
 
 
-def test_the_file_is_read_where_the_variable_is_not_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_key_file_is_read_if_the_variable_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "api_key").write_text("sk-mounted\n")
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
     monkeypatch.setenv(KEY_FILE_VARIABLE, str(tmp_path / "api_key"))
@@ -26,7 +24,7 @@ def test_the_file_is_read_where_the_variable_is_not_set(
 
 
 @pytest.mark.parametrize("content", [None, "", "\n", b"\xff\xfe"])
-def test_a_file_without_a_key_is_refused(
+def test_key_file_without_a_key_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | bytes | None
 ) -> None:
     path = tmp_path / "api_key"

@@ -1,4 +1,4 @@
-"""With the real engine and a two-layer model: tuned answers differ, are the adapter's own, and survive kill -9."""
+"""The rehearsal server with the real engine and a two-layer model: training, answers, recovery from SIGKILL."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def batch_answers(server: Server, model_name: str) -> list[str]:
 
 
 def direct_answers(model: Path, adapter: Path) -> list[str]:
-    """The same questions put to the adapter without any server, in the same batch."""
+    """Answers of the adapter to QUESTIONS in one batch, without a server."""
     from jobs.models import loading
     from jobs.models.generation import answer_batch, end_tokens, load
     from jobs.tasks.prompts import prompt_text
@@ -114,7 +114,7 @@ def direct_answers(model: Path, adapter: Path) -> list[str]:
     return [tokenizer.decode(one.tokens, skip_special_tokens=True) for one in found]
 
 
-def test_a_tuned_model_answers_as_its_adapter_does_and_not_as_its_base(server: Server, model: Path) -> None:
+def test_tuned_model_answers_with_its_adapter(server: Server, model: Path) -> None:
     job = ended(server, start_job(server, epochs=4))
     tuned, base = batch_answers(server, job.fine_tuned_model), batch_answers(server, MODEL)
     assert tuned != base
@@ -126,7 +126,7 @@ def test_a_tuned_model_answers_as_its_adapter_does_and_not_as_its_base(server: S
         messages=[{"role": "user", "content": QUESTIONS[0]}],
         max_tokens=ANSWER_TOKENS,
     )
-    # Alone a prompt is not padded. The tolerance: with this model the answer is the same.
+    # A single prompt is not padded; with this model the answer is the same.
     assert single.choices[0].message.content == tuned[0]
     losses = metrics(server, job)
     assert losses[-1] < losses[0]
@@ -137,7 +137,7 @@ def metrics(server: Server, job: Any) -> list[float]:
     return [float(line.split(",")[1]) for line in text.splitlines()[1:]]
 
 
-def test_killed_with_minus_nine_it_comes_back_with_its_job(server: Server) -> None:
+def test_job_survives_sigkill_of_the_server(server: Server) -> None:
     job_id = start_job(server, epochs=5)
     checkpoints = server.root / "state" / "jobs" / job_id / "checkpoints"
     deadline = time.monotonic() + _TIMEOUT_S
@@ -150,16 +150,16 @@ def test_killed_with_minus_nine_it_comes_back_with_its_job(server: Server) -> No
     losses = metrics(server, job)
     assert len(losses) == 15
     assert "continuing after step" in (server.root / "state" / "jobs" / job_id / "worker.log").read_text()
-    undisturbed = ended(server, start_job(server, epochs=5))
-    assert metrics(server, undisturbed) == losses
+    uninterrupted = ended(server, start_job(server, epochs=5))
+    assert metrics(server, uninterrupted) == losses
     adapters = [
         (server.root / "state" / "jobs" / one.id / "out" / "adapter_model.safetensors").read_bytes()
-        for one in (job, undisturbed)
+        for one in (job, uninterrupted)
     ]
     assert adapters[0] == adapters[1]
 
 
-def test_examples_that_the_stand_in_cannot_read_fail_the_job_by_name(server: Server) -> None:
+def test_examples_too_long_for_the_stand_in_fail_the_job(server: Server) -> None:
     client = server.client()
     long = json.dumps(
         {"messages": [{"role": "user", "content": "x" * 600}, {"role": "assistant", "content": "y"}]}

@@ -1,4 +1,4 @@
-"""Whole runs with a hosted contender, as subprocesses: one digest however they are killed, no key anywhere."""
+"""Whole runs with a hosted contender as subprocesses: kills do not change the digest, keys do not leak."""
 
 from __future__ import annotations
 
@@ -21,25 +21,23 @@ SUBMIT = ("submit", EXPERIMENT, "--target", "local")
 CANARY = "sk-canary-9d1f0c7e5b"
 
 
-def test_killed_in_tune_and_predict_it_ends_with_the_same_digest(
-    launcher: Launcher, wait_until: Callable[..., None]
-) -> None:
-    undisturbed = launcher.json(*SUBMIT, "-o", "json")
-    check_rehearsal(undisturbed)
+def test_kills_do_not_change_the_digest(launcher: Launcher, wait_until: Callable[..., None]) -> None:
+    uninterrupted = launcher.json(*SUBMIT, "-o", "json")
+    check_rehearsal(uninterrupted)
     shutil.rmtree(launcher.store)
     submit = launcher.start(*SUBMIT, "-o", "json")
     for stage in ("tune-hosted-s1", "predict-hosted-s1"):
-        work = launcher.store / "runs" / undisturbed["run_id"] / "work" / stage
-        # A snapshot of the server's state is there: the job is made, and can be lost.
+        work = launcher.store / "runs" / uninterrupted["run_id"] / "work" / stage
+        # After the first snapshot a job exists that a kill could lose.
         wait_until(lambda work=work: list(work.glob("*/state-*/_SUCCESS.json")), 180)
         for pid, command in launcher.processes().items():
             if f"--stage {stage}" in command:
                 os.kill(pid, signal.SIGKILL)
     out, err = submit.communicate(timeout=300)
     assert submit.returncode == 0, err
-    disturbed = json.loads(out)
-    assert disturbed["results_digest"] == undisturbed["results_digest"]
-    assert disturbed["receipt"]["seconds_lost"] > 0
+    interrupted = json.loads(out)
+    assert interrupted["results_digest"] == uninterrupted["results_digest"]
+    assert interrupted["receipt"]["seconds_lost"] > 0
 
 
 def check_rehearsal(verdict: dict[str, Any]) -> None:

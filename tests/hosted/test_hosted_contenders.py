@@ -1,4 +1,4 @@
-"""What a hosted contender may say, and what becomes of it in a plan."""
+"""Validation of hosted contenders, and their stages in a plan."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ def problems(contender: dict[str, Any]) -> str:
         ({"base_url": "https://llm.example/v1?key=secret"}, "must be http(s)://"),
     ],
 )
-def test_what_does_not_fit_is_told_and_no_secret_in_an_address_is_repeated(
+def test_invalid_contender_is_refused_without_repeating_a_secret_of_its_url(
     more: dict[str, Any], words: str
 ) -> None:
-    told = problems({**HOSTED, **more})
-    assert words in told
-    assert "secret" not in told
+    message = problems({**HOSTED, **more})
+    assert words in message
+    assert "secret" not in message
 
 
 @pytest.mark.parametrize(
     "address", ["https://llm.example/v1", "http://127.0.0.1:8321/v1", "http://[::1]:8321/v1", "http://llm"]
 )
-def test_addresses_of_services_are_taken(address: str) -> None:
+def test_service_urls_are_accepted(address: str) -> None:
     assert experiment({**HOSTED, "base_url": address}).contenders[0].model == "gpt-4o-mini"
 
 
-def test_a_prompted_contender_with_a_provider_is_a_hosted_model() -> None:
+def test_prompted_contender_with_a_provider_is_hosted() -> None:
     made = experiment(
         {"name": "few", "kind": "prompted", "provider": "openai", "model": "gpt-4.1", "shots": 3}
     )
@@ -67,7 +67,7 @@ def test_a_prompted_contender_with_a_provider_is_a_hosted_model() -> None:
     assert stages == {"prepare", "predict-few", "score-few", "report"}
 
 
-def test_a_rehearsal_fetches_its_stand_in_and_shares_it() -> None:
+def test_rehearsal_shares_the_fetch_of_its_stand_in() -> None:
     rehearsed = {**HOSTED, "provider": "rehearsal", "rehearsal": {"stand_in": "random-llama"}}
     made = experiment(rehearsed, {"name": "open", "kind": "prompted", "model": "random-llama"})
     planned = plan(made, resolve(made).lock)
@@ -79,7 +79,7 @@ def test_a_rehearsal_fetches_its_stand_in_and_shares_it() -> None:
     assert predict.settings["batch"] is True
 
 
-def test_a_stand_in_given_as_a_directory_leaves_no_path_in_the_plan(tmp_path: Path) -> None:
+def test_plan_contains_no_path_of_a_stand_in_directory(tmp_path: Path) -> None:
     directory = tmp_path / "secret-place"
     directory.mkdir()
     create(RandomModel(), directory)
@@ -90,7 +90,7 @@ def test_a_stand_in_given_as_a_directory_leaves_no_path_in_the_plan(tmp_path: Pa
     assert planned.stage("report").settings["contenders"][0]["rehearsed_by"].startswith("directory-")
 
 
-def test_the_demo_trains_and_asks_its_rehearsed_model_as_it_does_its_open_one() -> None:
+def test_demo_trains_rehearsed_and_open_model_equally() -> None:
     demo = load("sql", profile="demo")
     lora = next(one for one in demo.contenders if isinstance(one, LoraContender))
     hosted = next(one for one in demo.contenders if isinstance(one, HostedContender))

@@ -1,4 +1,4 @@
-"""The openai package as it is published drives the rehearsal server, in its current and its previous major version."""
+"""The rehearsal server with the published openai package, current and previous major version."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WALK = Path(__file__).with_name("sdk_walk.py")
 
 
 def python_with_openai_2(cache: pytest.Cache) -> str:
-    """A Python with openai 2.x in an environment of its own: TUNEYARD_OPENAI2_PYTHON, else made once."""
+    """A Python with openai 2.x: TUNEYARD_OPENAI2_PYTHON, else a virtual environment kept in the test cache."""
     if named := os.environ.get("TUNEYARD_OPENAI2_PYTHON"):
         return named
     directory = Path(str(cache.mkdir("openai2"))) / "venv"
@@ -31,7 +31,7 @@ def python_with_openai_2(cache: pytest.Cache) -> str:
 
 
 @pytest.mark.parametrize("major", [2, 3])
-def test_an_unmodified_sdk_walks_through_the_protocol(
+def test_unmodified_sdk_completes_the_protocol(
     make_server: Callable[..., Server], pytestconfig: pytest.Config, major: int
 ) -> None:
     import openai

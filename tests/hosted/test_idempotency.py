@@ -1,7 +1,7 @@
-"""The fault matrix: lost answers, limits, errors, hangs, resets, expired keys, kills at every step, restarts.
+"""The fault matrix: lost answers, rate limits, errors, hangs, resets, expired keys, kills, server restarts.
 
-Every run: exactly one job and one upload per file, an end in success or with one clear reason,
-and a ledger that adds up to what the server counted.
+Every run has at most one job and one upload per file, ends in success or with one clear reason, and its ledger
+equals the server's counters.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from launcher.spec.providers import embedded_provider
 
 RUNS = 240
 FAST = 16
-#: Quick to give up and quick to look, but otherwise as borne as in earnest.
-IMPATIENT = RetryPolicy(
+#: Short waits, otherwise like the default.
+FAST_POLICY = RetryPolicy(
     tries=6, first_wait_s=0.02, longest_wait_s=1.0, timeout_s=3.0, settle_s=0.05, poll_s=0.03
 )
 _PATHS = (
@@ -43,12 +43,12 @@ _PATHS = (
 _CREATED = ("/v1/files", "/v1/fine_tuning/jobs", "/v1/batches")
 
 
-#: What the runs so far have met, and how they ended.
-MET: Counter[str] = Counter()
+#: Faults and results of the runs so far.
+SEEN: Counter[str] = Counter()
 
 
 class Killed(BaseException):
-    """The process ends here, and nothing of it is left but what is in the store."""
+    """Simulates SIGKILL: only the store survives."""
 
 
 def key_of(seed: int) -> str:
@@ -56,7 +56,7 @@ def key_of(seed: int) -> str:
 
 
 def faults_of(seed: int) -> list[dict[str, Any]]:
-    """One or two faults, drawn by the seed; every kind comes up in turn."""
+    """One or two faults drawn by the seed, covering every kind in turn."""
     drawn = random.Random(seed)
     kinds = (
         "lost-answer",
@@ -97,7 +97,7 @@ def _rule(kind: str, drawn: random.Random, tenant: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all seeds, each of them a tenant with faults of its own."""
+    """One server for all seeds; each seed is a tenant with its own faults."""
     faults = [rule for seed in range(RUNS) for rule in faults_of(seed)]
     keys = {key_of(seed): f"t{seed}" for seed in range(RUNS)}
     one = Server(tmp_path_factory.mktemp("faults"), keys, faults)
@@ -107,7 +107,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 class Steps:
-    """Counts what a stage does to the outside; kills the process or restarts the server at chosen steps."""
+    """Counts requests and journal writes; kills the process or restarts the server at chosen steps."""
 
     def __init__(self, server: Server, drawn: random.Random) -> None:
         self.server = server
@@ -116,18 +116,18 @@ class Steps:
         self.kills_after = drawn.random() < 0.5
         self.count = 0
         self.deaths = 0
-        self.unheard = 0
+        self.lost_answers = 0
         self.restarts = 0
 
     def step(self, act: Callable[[], Any], is_answer: bool = False) -> Any:
         self.count += 1
         dies = self.count in self.kills and not is_answer
         if self.count >= self.restart > 0 and threading.current_thread() is threading.main_thread():
-            # In this thread only: the server dies with the thread that started it.
+            # In this thread only: the server ends with the thread that started it.
             self.restart = 0
             self.restarts += 1
-            # Answers that were on their way are counted by the server and heard by nobody.
-            self.unheard = completions.CONCURRENT if is_answer else 0
+            # The server counts answers in flight, which the client never receives.
+            self.lost_answers = completions.CONCURRENT if is_answer else 0
             self.server.kill()
             self.server.start()
         self.deaths += dies
@@ -154,13 +154,13 @@ def steps(server: Server, seed: int, monkeypatch: pytest.MonkeyPatch) -> Steps:
         "put",
         lambda self, name, value: counted.step(lambda: put(self, name, value), "rows" in name),
     )
-    monkeypatch.setattr(session, "retry_policy", lambda _url: IMPATIENT)
+    monkeypatch.setattr(session, "retry_policy", lambda _url: FAST_POLICY)
     monkeypatch.setenv("OPENAI_API_KEY", key_of(seed))
     return counted
 
 
-def carry_out(one: Study) -> Failure | None:
-    """The conductor's part: start again what was killed, once more what failed for a passing reason."""
+def run_stages(one: Study) -> Failure | None:
+    """Like the conductor: restart a killed stage, and retry once after a transient failure."""
     failures = 0
     for name, run in (("tune-hosted-s1", one.tune), ("predict-hosted-s1", one.predict)):
         while not one.committed(name):
@@ -170,14 +170,14 @@ def carry_out(one: Study) -> Failure | None:
                 continue
             except Failure as failure:
                 failures += 1
-                MET["long waits"] += "asks to wait" in failure.what
+                SEEN["long waits"] += "asks to wait" in failure.what
                 if failure.reason is not Reason.NETWORK or failures > 1:
                     return failure
     return None
 
 
-def look(client: openai.OpenAI) -> tuple[list[Any], list[Any]]:
-    """Jobs and uploads of one tenant; a fault that the run did not meet may be met by this look."""
+def jobs_and_uploads(client: openai.OpenAI) -> tuple[list[Any], list[Any]]:
+    """Jobs and uploads of one tenant, retried because a remaining fault may hit this request."""
     for _ in range(20):
         with contextlib.suppress(openai.APIError):
             uploads = [one for one in client.files.list() if one.filename.startswith("tuneyard-")]
@@ -188,17 +188,17 @@ def look(client: openai.OpenAI) -> tuple[list[Any], list[Any]]:
 def check(server: Server, seed: int, steps: Steps, tmp_path: Path) -> None:
     batch = seed % 3 == 0
     one = study(tmp_path, server.url, contender={"batch": batch})
-    failure = carry_out(one)
+    failure = run_stages(one)
     ended = failure.text().splitlines()[0] if failure else "succeeded"
     print(f"seed {seed}: {[rule['kind'] for rule in faults_of(seed)]}, {steps.deaths} kills: {ended}")
     client = server.client(key_of(seed), timeout=30)
     steps.kills.clear()
     steps.restart = 0
-    jobs, uploads = look(client)
+    jobs, uploads = jobs_and_uploads(client)
     assert len(jobs) <= 1
     assert len(uploads) == len({file.filename for file in uploads})
     counters = server.counters(key_of(seed))
-    MET.update(_met(counters, steps, failure))
+    SEEN.update(_seen(counters, steps, failure))
     assert counters.get("jobs-created", 0) == len(jobs)
     if failure is not None:
         assert failure.reason in (Reason.NETWORK, Reason.UNAUTHORIZED), failure.text()
@@ -222,17 +222,17 @@ def check(server: Server, seed: int, steps: Steps, tmp_path: Path) -> None:
         assert counters["batches-created"] == 1
         assert "completions" not in counters
     else:
-        assert 0 <= counters["completions"] - len(answers) <= steps.unheard
+        assert 0 <= counters["completions"] - len(answers) <= steps.lost_answers
 
 
-def _met(counters: dict[str, int], steps: Steps, failure: Failure | None) -> Counter[str]:
-    """Faults by kind as the server counted them, kills, restarts, and the run's end."""
-    met = Counter({"runs": 1, "kills": steps.deaths, "restarts": steps.restarts})
+def _seen(counters: dict[str, int], steps: Steps, failure: Failure | None) -> Counter[str]:
+    """Faults by kind from the server's counters, kills, restarts, and the run's result."""
+    seen = Counter({"runs": 1, "kills": steps.deaths, "restarts": steps.restarts})
     for name, count in counters.items():
         if name.startswith("faults/"):
-            met[name.split("/")[1]] += count
-    met[f"ended: {failure.reason.value if failure else 'succeeded'}"] = 1
-    return met
+            seen[name.split("/")[1]] += count
+    seen[f"ended: {failure.reason.value if failure else 'succeeded'}"] = 1
+    return seen
 
 
 def _training(one: Study) -> bytes:
@@ -248,17 +248,15 @@ def test_one_job_and_one_upload(server: Server, seed: int, steps: Steps, tmp_pat
 @pytest.mark.faults
 @pytest.mark.xdist_group("faults")
 @pytest.mark.parametrize("seed", range(FAST, RUNS))
-def test_one_job_and_one_upload_in_all_the_other_runs(
-    server: Server, seed: int, steps: Steps, tmp_path: Path
-) -> None:
+def test_one_job_and_one_upload_full_matrix(server: Server, seed: int, steps: Steps, tmp_path: Path) -> None:
     check(server, seed, steps, tmp_path)
 
 
 @pytest.mark.faults
 @pytest.mark.xdist_group("faults")
-def test_every_kind_of_fault_was_met() -> None:
-    print(dict(sorted(MET.items())))
-    assert MET["runs"] >= 200, "run the whole matrix: make test-faults"
+def test_matrix_covers_every_kind_of_fault() -> None:
+    print(dict(sorted(SEEN.items())))
+    assert SEEN["runs"] >= 200, "run the whole matrix: make test-faults"
     kinds = ("lost-answer", "rate-limit", "long waits", "server-error", "hang", "reset", "expired-key")
-    assert all(MET[kind] >= 5 for kind in (*kinds, "kills", "restarts"))
-    assert MET["ended: succeeded"] >= 100
+    assert all(SEEN[kind] >= 5 for kind in (*kinds, "kills", "restarts"))
+    assert SEEN["ended: succeeded"] >= 100

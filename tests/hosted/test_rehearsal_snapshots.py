@@ -1,4 +1,4 @@
-"""What a stage's rehearsal server brings back from an artifact is its own to write, whoever it runs as."""
+"""State that a rehearsal server restores from an artifact is writable for any user."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from launcher.spec.contenders import Rehearsal
 from launcher.spec.providers import embedded_provider
 
 
-def test_a_copy_of_a_read_only_artifact_can_be_written(tmp_path: Path) -> None:
+def test_state_restored_from_a_read_only_artifact_is_writable(tmp_path: Path) -> None:
     artifact = tmp_path / "artifact"
     (artifact / "jobs" / "ftjob-1").mkdir(parents=True)
     for name in ("rehearsal.sqlite", "jobs/ftjob-1/events", "_SUCCESS.json"):

@@ -1,4 +1,4 @@
-"""Hostile requests: schemathesis against the server's own description, and what no schema would think of."""
+"""Hostile requests to the rehearsal server: schemathesis with its OpenAPI description, and malformed input."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     one.kill()
 
 
-#: The protocol as this server promises it.
+#: Endpoints of the protocol.
 ENDPOINTS = {
     "/v1/files": ["get", "post"],
     "/v1/files/{id}": ["get", "delete"],
@@ -104,7 +104,7 @@ def ask(server: Server, method: str, path: str, body: bytes = b"", **headers: st
         "//etc/passwd",
     ],
 )
-def test_no_path_leads_to_the_file_system(server: Server, path: str) -> None:
+def test_paths_cannot_traverse_the_file_system(server: Server, path: str) -> None:
     status, body = ask(server, "GET", path)
     assert status == 404
     assert b"root:" not in body
@@ -114,14 +114,14 @@ def test_no_path_leads_to_the_file_system(server: Server, path: str) -> None:
     "body",
     [b"", b"[]", b"null", b"{", b'"x"', b"[" * 50_000, b'{"model": NaN}', b"\xff\xfe", b'{"model": 1e999}'],
 )
-def test_bodies_that_are_no_requests_are_refused(server: Server, body: bytes) -> None:
+def test_malformed_bodies_are_refused(server: Server, body: bytes) -> None:
     for path in ("/v1/fine_tuning/jobs", "/v1/chat/completions", "/v1/batches"):
         status, answer = ask(server, "POST", path, body, content_type="application/json")
         assert status == 400
         assert json.loads(answer)["error"]["type"] == "invalid_request_error"
 
 
-def test_a_body_beyond_the_limit_is_refused(server: Server) -> None:
+def test_body_over_the_size_limit_is_refused(server: Server) -> None:
     status, _ = ask(
         server, "POST", "/v1/chat/completions", b" " * (17 << 20), content_type="application/json"
     )
@@ -135,7 +135,7 @@ def upload(name: str, purpose: str = "fine-tune", data: bytes = b"{}\n") -> tupl
 
 
 @pytest.mark.parametrize("name", ["../../evil.jsonl", "/etc/cron.d/evil.jsonl", "a\\..\\b.jsonl", "é.jsonl"])
-def test_a_file_name_is_only_a_name(server: Server, name: str) -> None:
+def test_file_name_is_never_a_path(server: Server, name: str) -> None:
     body, kind = upload(name)
     status, answer = ask(server, "POST", "/v1/files", body, content_type=kind)
     assert status == 200
@@ -144,7 +144,7 @@ def test_a_file_name_is_only_a_name(server: Server, name: str) -> None:
     assert not list(server.root.parent.rglob("evil.jsonl"))
 
 
-def test_an_upload_without_a_purpose_or_a_file_is_refused(server: Server) -> None:
+def test_upload_without_purpose_or_file_is_refused(server: Server) -> None:
     for body, kind in (
         upload("a.jsonl", "theft"),
         (b"", "multipart/form-data; boundary=x"),
@@ -153,7 +153,7 @@ def test_an_upload_without_a_purpose_or_a_file_is_refused(server: Server) -> Non
         assert ask(server, "POST", "/v1/files", body, content_type=kind)[0] == 400
 
 
-def test_one_tenant_sees_nothing_of_another(server: Server) -> None:
+def test_tenants_are_isolated(server: Server) -> None:
     body, kind = upload("mine.jsonl")
     file_id = json.loads(ask(server, "POST", "/v1/files", body, content_type=kind)[1])["id"]
     theirs = {"authorization": "Bearer sk-test-two"}
@@ -169,13 +169,13 @@ def test_one_tenant_sees_nothing_of_another(server: Server) -> None:
     assert ask(server, "GET", f"/v1/files/{file_id}")[0] == 200
 
 
-def test_without_a_key_only_the_description_is_shown(server: Server) -> None:
+def test_only_the_description_needs_no_key(server: Server) -> None:
     for path in ("/v1/models", "/", "/rehearsal/counters", "/v1/nothing"):
         assert ask(server, "GET", path, authorization="")[0] == 401
     assert ask(server, "GET", "/openapi.json", authorization="")[0] == 200
 
 
-def test_the_page_shows_jobs_with_their_loss_curves(make_server: Callable[..., Server]) -> None:
+def test_status_page_shows_jobs_with_loss_curves(make_server: Callable[..., Server]) -> None:
     server = make_server(keys={KEY: "one", "sk-test-two": "two"})
     client = server.client()
     file = client.files.create(file=("t.jsonl", upload_of(12)), purpose="fine-tune")
@@ -190,7 +190,7 @@ def test_the_page_shows_jobs_with_their_loss_curves(make_server: Callable[..., S
     assert job.id.encode() not in ask(server, "GET", "/", authorization="Bearer sk-test-two")[1]
 
 
-def test_the_page_shows_hostile_names_as_text(make_server: Callable[..., Server]) -> None:
+def test_status_page_escapes_client_text(make_server: Callable[..., Server]) -> None:
     server = make_server(keys={KEY: "one"})
     client = server.client()
     bad = b'{"messages": [{"role": "<script>alert(1)</script>", "content": "x"}]}\n'
@@ -204,7 +204,7 @@ def test_the_page_shows_hostile_names_as_text(make_server: Callable[..., Server]
     assert b"<script>" not in page
 
 
-def test_the_description_names_every_endpoint_of_the_protocol(server: Server) -> None:
+def test_openapi_describes_every_endpoint(server: Server) -> None:
     document = json.loads(ask(server, "GET", "/openapi.json")[1])
     assert document["openapi"].startswith("3.1")
     described = {path: sorted(methods) for path, methods in document["paths"].items()}

@@ -1,4 +1,4 @@
-"""A child process that speaks JSON lines on stdout and never outlives this process."""
+"""A child process that writes JSON lines to stdout and ends with this process."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 from launcher.system.processes import killed_with_parent
 
 _LINE_LIMIT_BYTES = 64 << 20
-#: What a child that computes needs of the environment; no key is among it.
-_KEPT = (
+#: Environment variables that child processes inherit. None holds a key.
+_INHERITED = (
     "PATH",
     "HOME",
     "LANG",
@@ -28,15 +28,15 @@ _KEPT = (
 )
 
 
-class Child:
-    """One process; `log` receives what it prints besides its reports."""
+class ChildProcess:
+    """A running process. Its stderr goes to a log file."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
     @classmethod
-    async def start(cls, arguments: list[str], log: Path) -> Child:
-        """`python ARGUMENTS` in a group of its own, with an environment without secrets."""
+    async def start(cls, arguments: list[str], log: Path) -> ChildProcess:
+        """Start `python ARGUMENTS` in its own process group, with an environment without secrets."""
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as stderr:
             process = await asyncio.create_subprocess_exec(
@@ -45,29 +45,29 @@ class Child:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
-                env={name: os.environ[name] for name in _KEPT if name in os.environ},
+                env={name: os.environ[name] for name in _INHERITED if name in os.environ},
                 limit=_LINE_LIMIT_BYTES,
                 preexec_fn=killed_with_parent(),
                 process_group=0,
             )
         return cls(process)
 
-    async def say(self, message: dict[str, Any]) -> None:
+    async def send(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(message).encode() + b"\n")
         await self._process.stdin.drain()
 
     async def reports(self) -> AsyncIterator[dict[str, Any]]:
-        """Everything it says until it closes its side."""
+        """Messages from stdout until the process closes it."""
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
             yield json.loads(line)
 
     @property
-    def alive(self) -> bool:
+    def is_running(self) -> bool:
         return self._process.returncode is None
 
-    def ask_to_stop(self) -> None:
+    def terminate(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
 
@@ -75,6 +75,6 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
-    async def ended(self) -> int:
-        """Its exit code; negative for a signal."""
+    async def wait(self) -> int:
+        """Wait for the exit code; negative for a signal."""
         return await self._process.wait()

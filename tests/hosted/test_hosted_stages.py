@@ -1,4 +1,4 @@
-"""The stages `tune` and `predict` against a service: SIGTERM, cancel, dropped rows, limits, shots, budget."""
+"""Stages `tune` and `predict` with a service: SIGTERM, cancel, dropped rows, rate limits, shots, budget."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from launcher.runs import finalize
 from launcher.store.runs import Attempt
 
 KEY = "sk-test-one"
-QUICK = RetryPolicy(
+FAST_POLICY = RetryPolicy(
     tries=6, first_wait_s=0.02, longest_wait_s=1.0, timeout_s=30.0, settle_s=0.05, poll_s=0.05
 )
 
@@ -30,10 +30,10 @@ QUICK = RetryPolicy(
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr(session, "retry_policy", lambda _url: QUICK)
+    monkeypatch.setattr(session, "retry_policy", lambda _url: FAST_POLICY)
 
 
-def test_looking_often_says_nothing_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unchanged_progress_is_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     context = study(tmp_path, "http://127.0.0.1:9/v1").context("predict-hosted-s1")
     for rows in (0, 0, 0, 2, 5, 5):
         context.heartbeat(rows, 5, "rows")
@@ -42,7 +42,7 @@ def test_looking_often_says_nothing_twice(tmp_path: Path, capsys: pytest.Capture
 
 
 def stop_when_running(one: Study, server: Server, before: Callable[[], None] = lambda: None) -> None:
-    """Run `tune`; once its job runs, do `before` and ask it to stop."""
+    """Run `tune`; once its job is running, call `before` and request a stop."""
     context = one.context("tune-hosted-s1")
     client = server.client()
 
@@ -59,7 +59,7 @@ def stop_when_running(one: Study, server: Server, before: Callable[[], None] = l
     watcher.join()
 
 
-def test_sigterm_leaves_the_job_running_and_the_next_try_goes_on_watching(
+def test_sigterm_leaves_the_job_running_for_the_next_try(
     make_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = make_server()
@@ -70,7 +70,7 @@ def test_sigterm_leaves_the_job_running_and_the_next_try_goes_on_watching(
     assert server.counters()["jobs-created"] == 1
 
 
-def test_a_cancelled_run_cancels_its_job(make_server: Callable[..., Server], tmp_path: Path) -> None:
+def test_cancelled_run_cancels_its_job(make_server: Callable[..., Server], tmp_path: Path) -> None:
     server = make_server()
     one = study(tmp_path, server.url, training=upload_of(16, "slowly"))
     attempt = Attempt(one.store, one.plan.run_id, 1)
@@ -79,7 +79,7 @@ def test_a_cancelled_run_cancels_its_job(make_server: Callable[..., Server], tmp
     assert idempotency.is_cancelled(one.context("tune-hosted-s1"))
 
 
-def test_another_store_finds_the_same_job(make_server: Callable[..., Server], tmp_path: Path) -> None:
+def test_job_is_adopted_from_another_store(make_server: Callable[..., Server], tmp_path: Path) -> None:
     server = make_server()
     for name in ("first", "second"):
         study(tmp_path / name, server.url).tune()
@@ -87,7 +87,7 @@ def test_another_store_finds_the_same_job(make_server: Callable[..., Server], tm
     assert server.counters()["uploads"] == 1
 
 
-def test_a_job_that_failed_is_told_with_the_services_reason(
+def test_failed_job_is_reported_with_the_services_reason(
     make_server: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = make_server()
@@ -98,7 +98,7 @@ def test_a_job_that_failed_is_told_with_the_services_reason(
     assert "at least 10" in caught.value.what
 
 
-def test_a_job_that_the_service_lost_is_made_anew_by_the_next_try(
+def test_next_try_replaces_a_failed_job_and_keeps_the_upload(
     make_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = make_server()
@@ -115,7 +115,7 @@ def test_a_job_that_the_service_lost_is_made_anew_by_the_next_try(
     assert server.counters()["uploads"] == 1
 
 
-def test_rows_dropped_silently_are_reported(make_server: Callable[..., Server], tmp_path: Path) -> None:
+def test_silently_dropped_rows_are_reported(make_server: Callable[..., Server], tmp_path: Path) -> None:
     server = make_server(faults=[{"kind": "drop-rows", "rows": 2}])
     one = study(tmp_path, server.url)
     one.tune()
@@ -125,7 +125,7 @@ def test_rows_dropped_silently_are_reported(make_server: Callable[..., Server], 
 
 
 def prompted(**more: Any) -> dict[str, Any]:
-    """A hosted model that is not tuned; its price is that of gpt-4o-mini."""
+    """An untuned hosted model."""
     return {"kind": "prompted", "provider": "openai", "model": "gpt-3.5-turbo-0613", **more}
 
 
@@ -134,28 +134,26 @@ def prompted_study(root: Path, url: str, *, budget_usd: float | None = None, **m
     return study(root, url, described=described, budget_usd=budget_usd)
 
 
-def test_shots_are_shown_before_the_question(
+def test_shots_precede_the_question(
     make_server: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = make_server()
-    asked: list[dict[str, Any]] = []
+    requests: list[dict[str, Any]] = []
     answer = completions._answer
     monkeypatch.setattr(
         completions,
         "_answer",
-        lambda service, throttle, request: (asked.append(request), answer(service, throttle, request))[1],
+        lambda service, throttle, request: (requests.append(request), answer(service, throttle, request))[1],
     )
     one = prompted_study(tmp_path, server.url, shots=2)
     one.predict("predict-hosted")
-    assert len(asked) == TEST_ROWS
-    roles = [message["role"] for message in asked[0]["messages"]]
+    assert len(requests) == TEST_ROWS
+    roles = [message["role"] for message in requests[0]["messages"]]
     assert roles == ["system", "user", "assistant"] * 2 + ["system", "user"]
     assert one.output("predict-hosted", "prediction.json")["shots"] == 2
 
 
-def test_requests_beyond_the_limit_wait_and_none_is_lost(
-    make_server: Callable[..., Server], tmp_path: Path
-) -> None:
+def test_rate_limited_requests_are_retried(make_server: Callable[..., Server], tmp_path: Path) -> None:
     faults = [{"kind": "rate-limit", "path": "/v1/chat/completions", "retry_after_s": 0.2, "times": 4}]
     server = make_server(faults=faults)
     one = prompted_study(tmp_path, server.url)
@@ -166,11 +164,11 @@ def test_requests_beyond_the_limit_wait_and_none_is_lost(
 @pytest.mark.parametrize(
     ("text", "seconds"), [("1m30.5s", 90.5), ("20ms", 0.02), ("6s", 6), ("2h", 7200), ("soon", 1), ("", 1)]
 )
-def test_durations_of_rate_limit_headers_are_read(text: str, seconds: float) -> None:
+def test_rate_limit_header_durations(text: str, seconds: float) -> None:
     assert completions.duration_s(text) == pytest.approx(seconds)
 
 
-def test_answers_stop_before_the_budget_is_passed_and_a_raised_one_goes_on(
+def test_answers_stop_at_the_budget_and_continue_after_it_is_raised(
     make_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = make_server()
@@ -188,7 +186,7 @@ def test_answers_stop_before_the_budget_is_passed_and_a_raised_one_goes_on(
     assert server.counters()["completions"] == TEST_ROWS
 
 
-def test_a_batch_that_could_pass_the_budget_is_not_sent(
+def test_batch_that_could_exceed_the_budget_is_not_sent(
     make_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = make_server()
@@ -200,7 +198,7 @@ def test_a_batch_that_could_pass_the_budget_is_not_sent(
     assert "batches-created" not in server.counters()
 
 
-def test_rows_that_the_service_failed_to_answer_are_asked_again_in_a_further_batch(
+def test_rows_failed_by_the_service_are_retried_in_another_batch(
     make_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = make_server()
@@ -212,7 +210,7 @@ def test_rows_that_the_service_failed_to_answer_are_asked_again_in_a_further_bat
     assert server.counters()["batches-created"] == 2
 
 
-def test_the_ledger_is_what_the_service_counted(make_server: Callable[..., Server], tmp_path: Path) -> None:
+def test_ledger_equals_the_services_counters(make_server: Callable[..., Server], tmp_path: Path) -> None:
     server = make_server()
     one = study(tmp_path, server.url)
     one.tune()

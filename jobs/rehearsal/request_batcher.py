@@ -1,7 +1,7 @@
-"""Collects concurrent requests into batches and has a child process answer them.
+"""Groups concurrent requests into batches that a child process answers.
 
-Requests share a batch where they ask the same model for the same number of tokens. A caller that
-needs the same answers every time hands over a whole batch: what shares a batch can change an answer.
+Requests share a batch if model and token limit are equal. The composition of a batch can change an answer, so
+callers that need reproducible answers pass a whole batch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.rehearsal.child import Child
+from jobs.rehearsal.child_process import ChildProcess
 from jobs.rehearsal.errors import server_error
 from jobs.rehearsal.recipe import Recipe
 
@@ -22,8 +22,8 @@ _WINDOW_S = 0.01
 
 
 @dataclass(frozen=True)
-class Key:
-    """What requests of one batch have in common."""
+class BatchKey:
+    """Requests with equal keys may share a batch."""
 
     base: Path
     adapter: Path | None
@@ -31,46 +31,46 @@ class Key:
 
 
 @dataclass
-class _Waiting:
-    key: Key
+class _Pending:
+    key: BatchKey
     conversations: list[Conversation]
-    alone: bool
+    exclusive: bool
     done: asyncio.Future[list[dict[str, Any]]] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
 
-class Answering:
-    """One child for each base model, started when it is first asked."""
+class RequestBatcher:
+    """One child process for each base model, started by the first request for it."""
 
     def __init__(self, recipe: Recipe, worker: tuple[str, ...], log: Path) -> None:
         self._recipe = recipe
         self._worker = worker
         self._log = log
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[_Pending] = deque()
         self._wake = asyncio.Event()
-        self._children: dict[Path, Child] = {}
+        self._children: dict[Path, ChildProcess] = {}
         self._number = 0
 
     @property
     def batch_rows(self) -> int:
         return self._recipe.answer_rows
 
-    async def one(self, key: Key, conversation: Conversation) -> dict[str, Any]:
-        """The answer to one request; it may share a batch with others."""
-        return (await self._put(_Waiting(key, [conversation], alone=False)))[0]
+    async def answer(self, key: BatchKey, conversation: Conversation) -> dict[str, Any]:
+        """Answer to one request, which may share a batch with others."""
+        return (await self._put(_Pending(key, [conversation], exclusive=False)))[0]
 
-    async def batch(self, key: Key, conversations: list[Conversation]) -> list[dict[str, Any]]:
-        """Answers to exactly these, together."""
-        return await self._put(_Waiting(key, conversations, alone=True))
+    async def answer_together(self, key: BatchKey, conversations: list[Conversation]) -> list[dict[str, Any]]:
+        """Answers to these conversations, in a batch of their own."""
+        return await self._put(_Pending(key, conversations, exclusive=True))
 
-    async def _put(self, waiting: _Waiting) -> list[dict[str, Any]]:
-        self._queue.append(waiting)
+    async def _put(self, pending: _Pending) -> list[dict[str, Any]]:
+        self._queue.append(pending)
         self._wake.set()
-        return await waiting.done
+        return await pending.done
 
     async def run(self) -> None:
-        """Until cancelled; then the children are gone too."""
+        """Answer requests until cancelled; then end the child processes."""
         try:
             while True:
                 if not self._queue:
@@ -83,50 +83,50 @@ class Answering:
         finally:
             for child in self._children.values():
                 child.kill()
-                # Waited for, so that the receipt knows what it took.
-                await child.ended()
+                # Resource usage counts only children that were waited for.
+                await child.wait()
 
-    def _take(self) -> list[_Waiting]:
-        """The oldest request, and others that may share its batch; callers who left are dropped."""
+    def _take(self) -> list[_Pending]:
+        """The oldest request and others that may share its batch, without those whose client disconnected."""
         while self._queue and self._queue[0].done.done():
             self._queue.popleft()
         if not self._queue:
             return []
         first = self._queue.popleft()
         group = [first]
-        if first.alone:
+        if first.exclusive:
             return group
         for other in list(self._queue):
             if len(group) == self.batch_rows:
                 break
-            if other.key == first.key and not other.alone and not other.done.done():
+            if other.key == first.key and not other.exclusive and not other.done.done():
                 group.append(other)
                 self._queue.remove(other)
         return group
 
-    async def _answer(self, group: list[_Waiting]) -> None:
-        conversations = [one for waiting in group for one in waiting.conversations]
+    async def _answer(self, group: list[_Pending]) -> None:
+        conversations = [one for pending in group for one in pending.conversations]
         try:
             answers = await self._ask(group[0].key, conversations)
         except Exception as error:
             print(f"answering failed: {type(error).__name__}", flush=True)
-            for waiting in group:
-                if not waiting.done.done():
-                    waiting.done.set_exception(server_error(500))
+            for pending in group:
+                if not pending.done.done():
+                    pending.done.set_exception(server_error(500))
             return
         position = 0
-        for waiting in group:
-            count = len(waiting.conversations)
-            if not waiting.done.done():
-                waiting.done.set_result(answers[position : position + count])
+        for pending in group:
+            count = len(pending.conversations)
+            if not pending.done.done():
+                pending.done.set_result(answers[position : position + count])
             position += count
 
-    async def _ask(self, key: Key, conversations: list[Conversation]) -> list[dict[str, Any]]:
+    async def _ask(self, key: BatchKey, conversations: list[Conversation]) -> list[dict[str, Any]]:
         child = self._children.get(key.base)
-        if child is None or not child.alive:
+        if child is None or not child.is_running:
             child = await self._start(key.base)
         self._number += 1
-        await child.say(
+        await child.send(
             {
                 "id": self._number,
                 "adapter": str(key.adapter) if key.adapter else None,
@@ -141,15 +141,15 @@ class Answering:
                 raise RuntimeError(reply["error"])
             answers: list[dict[str, Any]] = reply["answers"]
             return answers
-        raise RuntimeError("the answering process ended")
+        raise RuntimeError("the process that generates answers ended")
 
-    async def _start(self, base: Path) -> Child:
+    async def _start(self, base: Path) -> ChildProcess:
         settings = {
             "model": str(base),
             "threads": self._recipe.threads,
             "device": self._recipe.device,
             "dtype": self._recipe.answer_dtype,
         }
-        child = await Child.start([*self._worker, json.dumps(settings)], self._log)
+        child = await ChildProcess.start([*self._worker, json.dumps(settings)], self._log)
         self._children[base] = child
         return child

@@ -1,4 +1,4 @@
-"""What the study cost, to the cent: tokens, steps and dollars, offline."""
+"""Tokens, steps and dollars of the study, to the cent, offline."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def training_usd(tokens: float) -> float:
 
 
 @pytest.mark.shared
-def test_sql_upload_costs_what_the_study_estimated(sql: list[dict[str, Any]]) -> None:
+def test_sql_upload_cost_equals_the_studys_estimate(sql: list[dict[str, Any]]) -> None:
     assert len(sql) == 3961
     tokens = pricing.estimated_tokens(sql)
     assert tokens == 499_652
@@ -54,7 +54,7 @@ def test_sql_upload_costs_what_the_study_estimated(sql: list[dict[str, Any]]) ->
 
 
 @pytest.mark.shared
-def test_viggo_upload_costs_what_three_epochs_cost(viggo: list[dict[str, Any]]) -> None:
+def test_viggo_upload_cost_of_three_epochs(viggo: list[dict[str, Any]]) -> None:
     assert len(viggo) == 5103
     tokens = pricing.estimated_tokens(viggo)
     assert tokens == 1_085_690
@@ -62,31 +62,31 @@ def test_viggo_upload_costs_what_three_epochs_cost(viggo: list[dict[str, Any]]) 
 
 
 @pytest.mark.shared
-def test_viggo_was_billed_for_what_we_count(viggo: list[dict[str, Any]]) -> None:
+def test_viggo_tokens_equal_the_bill(viggo: list[dict[str, Any]]) -> None:
     tokens = pricing.billed_tokens(viggo)
     assert tokens == 1_075_484
     assert tokens * 2 == 2_150_968
     assert training_usd(tokens * 2) == 17.21
 
 
-def test_viggo_run_took_the_steps_it_took() -> None:
+def test_viggo_steps_equal_the_billed_run() -> None:
     batch_rows = pricing.auto_batch_rows(5103)
     assert batch_rows == 6
     assert pricing.steps(5103, 2, batch_rows) == 1701
 
 
 @pytest.mark.parametrize(("hours", "usd"), [(7, 3.32), (9, 4.27)])
-def test_one_a40_costs_what_the_study_paid(hours: float, usd: float) -> None:
+def test_a40_cost_equals_the_studys(hours: float, usd: float) -> None:
     price = catalog.prices().gpu("NVIDIA-A40")
     assert price is not None
-    # $3.325 and $4.275, printed as the study printed them: cut, not rounded.
+    # $3.325 and $4.275; the study truncated them to cents.
     assert int(hours * price.usd * 100 + 1e-9) / 100 == usd
 
 
 @pytest.mark.parametrize(
     ("rows", "epochs"), [(10, 10), (4, 25), (99, 1), (100, 1), (3961, 1), (25_000, 1), (25_001, 3)]
 )
-def test_default_epochs_are_the_notebooks(rows: int, epochs: int) -> None:
+def test_default_epochs_equal_the_notebooks(rows: int, epochs: int) -> None:
     assert pricing.default_epochs(rows) == epochs
 
 
@@ -107,9 +107,7 @@ def test_every_price_has_a_source_and_a_date() -> None:
         ("gpt-4o-mini-2024-07-18", 0.3, 1.2),
     ],
 )
-def test_tuned_answers_have_their_last_known_price_and_half_of_it_in_batches(
-    model: str, read: float, written: float
-) -> None:
+def test_batch_price_is_half_of_the_last_known_price(model: str, read: float, written: float) -> None:
     whole = catalog.prices().answering(model, tuned=True, batch=False)
     half = catalog.prices().answering(model, tuned=True, batch=True)
     assert whole is not None
@@ -131,19 +129,19 @@ def settings(model: str, base_url: str | None = None) -> TuneSettings:
     )
 
 
-def test_a_model_without_a_price_is_refused_with_the_known_ones() -> None:
+def test_model_without_a_price_is_refused() -> None:
     problem = hosted_problem(settings("gpt-9"))
     assert problem is not None
     assert all(model in problem for model in catalog.prices().hosted_models("training"))
     assert "hosted_per_million_tokens_usd" in problem
 
 
-def test_a_sites_own_price_makes_a_model_known() -> None:
+def test_price_of_the_site_file_is_used() -> None:
     own = {"model": "gpt-9", "training": 1.5, "source": "our contract", "date": "2026-10-01"}
     assert hosted_problem(settings("gpt-9"), prices=catalog.prices().extended([], [own])) is None
 
 
-def test_a_model_that_is_shut_down_is_refused_with_its_day_unless_a_service_is_named() -> None:
+def test_retired_model_is_refused_with_its_date_unless_base_url_is_given() -> None:
     today = date(2026, 11, 22)
     problem = hosted_problem(settings(MODEL), today=today)
     assert problem is not None

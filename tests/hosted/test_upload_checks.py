@@ -1,4 +1,4 @@
-"""Every fault of an upload is told before anything is sent: all at once, each with its line."""
+"""Validation of uploads before they are sent: all problems at once, each with its line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def changed(**message: Any) -> dict[str, Any]:
     return {"messages": [message, GOOD["messages"][1]]}
 
 
-#: Fault -> an example that has it. The first seven are the checks of the study's notebook.
+#: Problem -> an example that has it. The first seven are the checks of the study's notebook.
 FAULTS: dict[str, Any] = {
     "data_type": ["not", "an", "object"],
     "missing_messages_list": {"prompt": "why?"},
@@ -51,26 +51,26 @@ def found(training: bytes, validation: bytes = b"") -> list[tuple[str, int | Non
     return [(p.file, p.line, p.code) for upload in read for p in upload.problems]
 
 
-def test_a_good_upload_has_no_problem() -> None:
+def test_valid_upload_has_no_problem() -> None:
     assert found(upload_of(10)) == []
 
 
 @pytest.mark.parametrize("code", FAULTS)
-def test_each_fault_is_found_on_its_line(code: str) -> None:
+def test_each_problem_has_its_line(code: str) -> None:
     assert found(upload_of(10) + lines(FAULTS[code])) == [("train.jsonl", 11, code)]
 
 
-def test_all_faults_are_told_at_once_in_the_order_of_lines() -> None:
+def test_all_problems_are_listed_in_line_order() -> None:
     data = upload_of(10) + lines(*FAULTS.values()) + b"{not json\n\n"
-    told = found(data)
-    assert [(line, code) for _, line, code in told] == [
+    problems = found(data)
+    assert [(line, code) for _, line, code in problems] == [
         *((11 + index, code) for index, code in enumerate(FAULTS)),
         (11 + len(FAULTS), "invalid_json"),
         (12 + len(FAULTS), "empty_line"),
     ]
 
 
-def test_fewer_than_ten_examples_are_too_few() -> None:
+def test_fewer_than_ten_examples_are_refused() -> None:
     assert found(upload_of(9)) == [("train.jsonl", None, "too_few_examples")]
 
 
@@ -85,7 +85,7 @@ def test_repeated_and_shared_examples_are_warnings() -> None:
     assert not any(upload.errors for upload in read)
 
 
-def test_statistics_are_those_of_the_notebook() -> None:
+def test_statistics_equal_the_notebooks() -> None:
     counted = upload_checks.statistics([GOOD, GOOD])
     assert counted["messages"]["total"] == 4
     assert counted["assistant_tokens"]["max"] == 1
@@ -93,15 +93,13 @@ def test_statistics_are_those_of_the_notebook() -> None:
 
 
 @pytest.mark.parametrize("hostile", [b"\xff\xfe", b"[" * 100_000, b'{"messages": [[[]]]}', b"null", b"1e999"])
-def test_hostile_lines_are_problems_and_no_crash(hostile: bytes) -> None:
-    told = found(upload_of(10) + hostile + b"\n")
-    assert told
-    assert all(line == 11 for _, line, _ in told)
+def test_malformed_lines_are_problems(hostile: bytes) -> None:
+    problems = found(upload_of(10) + hostile + b"\n")
+    assert problems
+    assert all(line == 11 for _, line, _ in problems)
 
 
-def test_the_stage_sends_nothing_where_the_upload_is_bad(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_upload_is_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     one = study(tmp_path, "http://127.0.0.1:9/v1", training=upload_of(10) + lines(*FAULTS.values()))
     with pytest.raises(Failure) as caught:

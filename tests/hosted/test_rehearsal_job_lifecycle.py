@@ -1,4 +1,4 @@
-"""A job's process and its record never disagree: what is paused or cancelled does not go on training."""
+"""The training process of a job agrees with its record: a paused or cancelled job does not train."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import pytest
 from serving import MODEL
 
 from jobs.rehearsal import training
-from jobs.rehearsal.job_results import row_of
+from jobs.rehearsal.job_files import row_of
+from jobs.rehearsal.job_store import FineTuningJob, Hyperparameters, JobStore
 from jobs.rehearsal.recipe import Recipe, train_settings
-from jobs.rehearsal.state import State, Stored
+from jobs.rehearsal.state import State
 
 
 class Process:
-    """A training process that ends when it is killed, and in success where it is left alone."""
+    """A training process that succeeds unless it is killed."""
 
     def __init__(self, code: int = 0) -> None:
         self.code = code
@@ -27,7 +28,7 @@ class Process:
         return
         yield {}
 
-    async def ended(self) -> int:
+    async def wait(self) -> int:
         return -9 if self.killed else self.code
 
     def kill(self) -> None:
@@ -39,24 +40,27 @@ def state(tmp_path: Path) -> State:
     return State(tmp_path)
 
 
-def queued(state: State) -> Stored:
+def queued(state: State) -> FineTuningJob:
     settings = train_settings(Recipe(), examples=12, epochs=1, batch_rows=4, multiplier=1.0, seed=1)
-    body = {
-        "id": "ftjob-1",
-        "model": MODEL,
-        "status": "queued",
-        "hyperparameters": {"n_epochs": 1},
-        "user_provided_suffix": None,
-        "_settings": settings.model_dump(mode="json"),
-        "_billed_tokens": 1,
-    }
-    return state.add("job", "one", body)
+    job = FineTuningJob(
+        tenant="one",
+        id="ftjob-1",
+        model=MODEL,
+        training_file="file-1",
+        seed=1,
+        status="queued",
+        hyperparameters=Hyperparameters(n_epochs=1),
+        settings=settings,
+        billed_tokens=1,
+    )
+    JobStore(state).add(job)
+    return job
 
 
 def trained(
-    state: State, job: Stored, process: Process, meanwhile: Callable[[training.Trainer], None]
+    state: State, job: FineTuningJob, process: Process, meanwhile: Callable[[training.Trainer], None]
 ) -> str:
-    """The status of `job` after its process was made; `meanwhile` happens while it is being made."""
+    """The status of `job` after training; `meanwhile` runs while the process starts."""
     trainer = training.Trainer(state, {MODEL: Path("model")}, Recipe(), (), lambda _tenant: 0)
 
     async def start(_arguments: list[str], _log: Path) -> Process:
@@ -65,28 +69,28 @@ def trained(
 
     async def run() -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(training.Child, "start", start)
+            patch.setattr(training.ChildProcess, "start", start)
             await trainer._train(job)
 
     asyncio.run(run())
-    found = state.get("job", "one", job.id)
+    found = JobStore(state).get("one", job.id)
     assert found is not None
-    return str(found.body["status"])
+    return found.status
 
 
 @pytest.mark.parametrize("status", ["paused", "cancelled"])
-def test_what_is_ended_while_its_process_is_made_does_not_train(state: State, status: str) -> None:
+def test_job_ended_during_process_start_does_not_train(state: State, status: str) -> None:
     job, process = queued(state), Process()
 
     def end(trainer: training.Trainer) -> None:
-        state.update(job, status=status)
-        trainer.interrupt(job.id, for_good=status == "cancelled")
+        JobStore(state).update(job, status=status)
+        trainer.interrupt(job.id, kill=status == "cancelled")
 
     assert trained(state, job, process, end) == status
     assert process.killed
 
 
-def test_a_server_that_is_stopped_costs_a_job_no_try(state: State) -> None:
+def test_server_stop_does_not_count_as_a_failed_try(state: State) -> None:
     job = queued(state)
     for _ in range(5):
 
@@ -96,27 +100,28 @@ def test_a_server_that_is_stopped_costs_a_job_no_try(state: State) -> None:
         assert trained(state, job, Process(code=-15), stop) == "running"
 
 
-def test_a_process_that_is_killed_again_and_again_fails_its_job(state: State) -> None:
+def test_job_fails_after_three_killed_processes(state: State) -> None:
     job = queued(state)
     statuses = [trained(state, job, Process(code=-9), lambda _trainer: None) for _ in range(3)]
     assert statuses == ["running", "running", "failed"]
 
 
-def test_files_that_cannot_be_judged_fail_the_job(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = state.update(queued(state), status="validating_files")
+def test_validation_crash_fails_the_job(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = JobStore(state).update(queued(state), status="validating_files")
     trainer = training.Trainer(state, {MODEL: Path("model")}, Recipe(), (), lambda _tenant: 0)
 
-    def broken(_job: Stored) -> None:
+    def broken(_job: FineTuningJob) -> None:
         raise MemoryError
 
     monkeypatch.setattr(trainer, "_read_files", broken)
     asyncio.run(trainer._validate(job))
-    found = state.get("job", "one", job.id)
+    found = JobStore(state).get("one", job.id)
     assert found is not None
-    assert (found.body["status"], found.body["error"]["code"]) == ("failed", "server_error")
+    assert found.error is not None
+    assert (found.status, found.error.code) == ("failed", "server_error")
 
 
-def test_a_developers_message_is_learnt_as_it_is_asked() -> None:
+def test_developer_messages_are_trained_as_system_messages() -> None:
     example = {
         "messages": [{"role": "developer", "content": "Answer."}, {"role": "assistant", "content": "yes"}]
     }

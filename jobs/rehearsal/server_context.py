@@ -1,4 +1,4 @@
-"""What the endpoints have in common: the server's parts, and small things about requests."""
+"""Shared by the endpoints: the server's components, pagination, JSON bodies."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from jobs.rehearsal.answering import Answering, Key
 from jobs.rehearsal.errors import ApiError, invalid, not_found
-from jobs.rehearsal.state import State, Stored
+from jobs.rehearsal.request_batcher import BatchKey, RequestBatcher
+from jobs.rehearsal.state import State, StoredObject
 from jobs.rehearsal.training import Trainer
 
 _MAXIMUM_PAGE = 1000
@@ -21,18 +21,18 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
-class Service:
-    """The parts of a running server."""
+class ServerContext:
+    """The components of a running server."""
 
     state: State
-    models: dict[str, Path]  # name on the wire -> directory of the base model that stands in
+    models: dict[str, Path]  # model name of the protocol -> directory of the open model
     trainer: Trainer
-    answering: Answering
+    batcher: RequestBatcher
 
-    def model_key(self, tenant: str, name: str, max_new_tokens: int) -> Key:
-        """What answers for the model `name`. Raises ApiError(404)."""
+    def model_key(self, tenant: str, name: str, max_new_tokens: int) -> BatchKey:
+        """Model and adapter that answer for `name`. Raises ApiError(404)."""
         if name in self.models:
-            return Key(self.models[name], None, max_new_tokens)
+            return BatchKey(self.models[name], None, max_new_tokens)
         tuned = self.state.get("model", tenant, name)
         if tuned is None or tuned.body["_base"] not in self.models:
             raise ApiError(
@@ -42,10 +42,10 @@ class Service:
                 code="model_not_found",
             )
         adapter = self.state.root / tuned.body["_adapter"]
-        return Key(self.models[tuned.body["_base"]], adapter, max_new_tokens)
+        return BatchKey(self.models[tuned.body["_base"]], adapter, max_new_tokens)
 
-    def find(self, kind: str, request: Request, what: str) -> Stored:
-        """The object that the path names, if it is this tenant's. Raises ApiError(404)."""
+    def find(self, kind: str, request: Request, what: str) -> StoredObject:
+        """This tenant's object with the id in the path. Raises ApiError(404)."""
         name = request.path_params["id"]
         found = self.state.get(kind, tenant(request), name)
         if found is None:
@@ -55,7 +55,7 @@ class Service:
     def page(self, kind: str, request: Request, *, owner: str | None = None) -> JSONResponse:
         """One page of a list: `limit`, `after`, and for files `order` and `purpose`."""
         query = request.query_params
-        limit = _whole(query.get("limit", "20"), "limit")
+        limit = _page_size(query.get("limit", "20"), "limit")
         who = tenant(request)
         newest_first = query.get("order", "desc") != "asc"
         after: int | None = None
@@ -68,7 +68,7 @@ class Service:
         if purpose := query.get("purpose"):
             found = [one for one in found if one.body.get("purpose") == purpose]
         found = [one for one in found if _has_metadata(one, dict(query))]
-        data = [one.wire() for one in found[:limit]]
+        data = [one.to_wire() for one in found[:limit]]
         return JSONResponse(
             {
                 "object": "list",
@@ -81,12 +81,12 @@ class Service:
 
 
 def tenant(request: Request) -> str:
-    """Whose key the request carries; set by the gate."""
+    """The tenant of the request's key, set by the middleware."""
     return str(request.scope["state"]["tenant"])
 
 
 def shown(name: str) -> str:
-    """A client's word as a message may repeat it."""
+    """A client's text, printable and shortened for a message."""
     return _CONTROL.sub("?", name[:100])
 
 
@@ -105,14 +105,14 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(name)
 
 
-def _whole(text: str, param: str) -> int:
+def _page_size(text: str, param: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= _MAXIMUM_PAGE * 10:
         raise invalid(f"Invalid value for '{param}': expected a whole number from 1.", param, "invalid_value")
     return min(int(text), _MAXIMUM_PAGE)
 
 
-def _has_metadata(one: Stored, query: dict[str, str]) -> bool:
-    """Whether the object carries what `metadata[key]=value` asks for; `metadata=null` asks for none."""
+def _has_metadata(one: StoredObject, query: dict[str, str]) -> bool:
+    """Whether the object matches the query's `metadata[key]=value`; `metadata=null` matches empty metadata."""
     metadata = one.body.get("metadata") or {}
     if query.get("metadata") == "null":
         return not metadata
