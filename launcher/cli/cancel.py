@@ -52,7 +52,7 @@ def _abandoned(attempt: Attempt, site_path: Path | None, context: str | None) ->
     """Delete stage Jobs whose conductor has failed permanently; whether there were any."""
     if attempt.target != "cluster" or attempt.left:
         return False
-    from launcher.manifests.render import ATTEMPT_LABEL, RUN_LABEL
+    from launcher.manifests.labels import ATTEMPT_LABEL, RUN_LABEL
     from launcher.targets.cluster.client import Cluster
     from launcher.targets.cluster.supervision import end_abandoned
 
@@ -60,7 +60,7 @@ def _abandoned(attempt: Attempt, site_path: Path | None, context: str | None) ->
         namespace = site.load(site_path).namespace
         if namespace is None:
             raise Failure(Reason.USAGE, "no site file names the namespace (--site FILE)")
-        return end_abandoned(attempt, Cluster.connect(namespace, context, patience_s=CLUSTER_PATIENCE_S))
+        return end_abandoned(attempt, Cluster.connect(namespace, context, timeout_s=CLUSTER_PATIENCE_S))
     except Failure as failure:
         labels = f"{RUN_LABEL}={attempt.run_id},{ATTEMPT_LABEL}={attempt.number}"
         click.echo(

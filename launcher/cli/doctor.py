@@ -138,9 +138,8 @@ def _of_cluster(facts: Site | None, context: str | None) -> Iterator[Check]:
         yield Check("API server", True, f"{cluster.connection.host} answers; the namespace is unknown")
         return
     yield Check("API server", True, f"{cluster.where}, {len(jobs)} Jobs")
-    for purpose, named in facts.secrets:
-        if named is not None:
-            yield _of_secret(cluster, purpose, named)
+    for purpose, named in facts.secrets.named().items():
+        yield _of_secret(cluster, purpose, named)
     yield from _of_smallest_run(cluster, facts)
 
 

@@ -67,7 +67,7 @@ def _print_pods(
     seen: RunView, stage: str, number: int, follow: bool, facts: Site, context: str | None
 ) -> None:
     """Print the logs of the pods of a running try; with `follow`, until it has ended."""
-    from launcher.manifests.render import ATTEMPT_LABEL, RUN_LABEL, STAGE_LABEL, TRY_LABEL
+    from launcher.manifests.labels import ATTEMPT_LABEL, RUN_LABEL, STAGE_LABEL, TRY_LABEL
     from launcher.targets.cluster import pod_logs
     from launcher.targets.cluster.client import Cluster
 

@@ -16,7 +16,9 @@ helm.load_ahead()  # in the background, while the modules below are imported
 # ruff: noqa: E402
 from launcher.cli.options import experiment_options, load_study, overlay_option
 from launcher.costs.estimate import estimate, refuse_impossible
-from launcher.manifests.render import STAGE_LABEL, Rendered, object_yaml, render
+from launcher.manifests.labels import STAGE_LABEL
+from launcher.manifests.object_yaml import object_yaml
+from launcher.manifests.render import Rendered, render
 from launcher.outcome import Failure, Reason
 from launcher.spec import site
 from launcher.spec.documents import read_mapping

@@ -47,7 +47,7 @@ def _why_silent(seen: RunView, site_path: Path | None, context: str | None) -> F
     if namespace is None:
         return None
     try:
-        return why_silent(seen.attempt, Cluster.connect(namespace, context, patience_s=CLUSTER_PATIENCE_S))
+        return why_silent(seen.attempt, Cluster.connect(namespace, context, timeout_s=CLUSTER_PATIENCE_S))
     except Failure as failure:
         click.echo(f"warning: the cluster was not asked: {failure.what}", err=True)
         return None

@@ -1,8 +1,7 @@
-"""The values of charts/run, strictly typed: what `render` fills in, and what values.schema.json is made of.
+"""The values of charts/run as types: `render` fills them in, and values.schema.json is generated from them.
 
-Whatever Kubernetes' own schemas let pass (names that are none, quantities such as `16GiB`) cannot be
-said in these values: amounts are whole numbers of one unit, names are checked here and by the schema.
-Every description stands in the chart's README as well.
+They exclude what Kubernetes' own schemas accept by mistake (invalid names, quantities such as `16GiB`): amounts are
+whole numbers of one unit, names are checked here and by the schema. The chart's README repeats every description.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from pydantic.alias_generators import to_camel
 from launcher.spec.stages import StageKind
 from launcher.spec.strict import Strict
 
-#: A DNS-1123 label, and a name that may have several of them.
+#: A DNS-1123 label, and a name of one or several labels.
 _LABEL = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 _NAME = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$"
 
@@ -32,54 +31,56 @@ Gib = Annotated[int, Field(ge=1, le=65536)]
 
 
 class Part(Strict):
-    """Keys are written in camelCase, as everywhere in Kubernetes; unknown ones are refused."""
+    """Keys are in camelCase, as in Kubernetes; unknown keys are an error."""
 
     model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True)
 
 
 class Run(Part):
     id: Annotated[Label, Field(max_length=25, description="The run's id; also the name of the release.")]
-    attempt: Annotated[int, Field(ge=1, le=999, description="Which try at the run this is.")]
+    attempt: Annotated[int, Field(ge=1, le=999, description="Number of the attempt at the run.")]
     manifest: Annotated[
         str,
         Field(
             pattern=r"^[0-9a-f]{5}$",
-            description="First digits of the digest of the rendered objects; the end of every object's name.",
+            description="First digits of the rendered objects' digest; every object's name ends in it.",
         ),
     ]
 
 
 class SecretKey(Part):
     secret: Annotated[Name, Field(description="Name of a Secret in the run's namespace.")]
-    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=253, description="Which key of it.")]
+    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=253, description="Key of the Secret.")]
 
 
 class StoreCredentials(Part):
-    access_key: Annotated[SecretKey, Field(description="Where the access key lies.")]
-    secret_key: Annotated[SecretKey, Field(description="Where the secret key lies.")]
+    access_key: Annotated[SecretKey, Field(description="The access key.")]
+    secret_key: Annotated[SecretKey, Field(description="The secret key.")]
 
 
 class Store(Part):
-    address: Annotated[StoreAddress, Field(description="The store as pods reach it.")]
+    address: Annotated[StoreAddress, Field(description="The store's address for pods.")]
     credentials: Annotated[
         StoreCredentials | None,
-        Field(description="Mounted into every pod as files. Unset: the pod's own identity is used."),
+        Field(description="Mounted into every pod as files. Unset: pods use their own identity."),
     ] = None
 
 
 class ServiceAccount(Part):
-    create: Annotated[bool, Field(description="Make one for this run. False: `name` is there already.")] = (
+    create: Annotated[bool, Field(description="Create one for this run. False: `name` exists already.")] = (
         True
     )
     name: Annotated[
-        Name | None, Field(description="An existing ServiceAccount for the conductor; with `create: false`.")
+        Name | None, Field(description="An existing ServiceAccount for the conductor, with `create: false`.")
     ] = None
     create_role: Annotated[
-        bool, Field(description="Make Role and RoleBinding. False: the platform gives the rights.")
+        bool, Field(description="Create Role and RoleBinding. False: the platform grants the permissions.")
     ] = True
     stages: Annotated[
         Name | None,
-        Field(description="ServiceAccount of stage pods (pod identity for the store); no token either way."),
+        Field(
+            description="ServiceAccount of stage pods (pod identity for the store). No token is mounted either way."
+        ),
     ] = None
 
 
@@ -92,7 +93,7 @@ class Conductor(Part):
         list[Annotated[int, Field(ge=1, le=255)]],
         Field(
             min_length=1,
-            description="Exit codes that close the attempt; with any other the conductor is started again.",
+            description="Exit codes that close the attempt; after any other the conductor is restarted.",
         ),
     ]
 
@@ -101,23 +102,25 @@ class Stage(Part):
     name: Annotated[Label, Field(description="The stage's name in the plan.")]
     kind: Annotated[StageKind, Field(description="The stage's kind.")]
     image: Annotated[Image, Field(description="Image of the pod, by digest.")]
-    cpus: Annotated[int, Field(ge=1, le=1024, description="Processors; a tenth less is requested, no limit.")]
-    memory_gib: Annotated[Gib, Field(description="Memory, requested and limit, `shmMib` included.")]
-    scratch_gib: Annotated[Gib, Field(description="Size of /scratch, requested and limit.")]
+    cpus: Annotated[
+        int, Field(ge=1, le=1024, description="Processors; a tenth less is requested, without a limit.")
+    ]
+    memory_gib: Annotated[Gib, Field(description="Memory, request and limit, `shmMib` included.")]
+    scratch_gib: Annotated[Gib, Field(description="Size of /scratch, request and limit.")]
     grace_s: Annotated[
-        int, Field(ge=1, le=3600, description="Time between SIGTERM and SIGKILL: for a checkpoint.")
+        int, Field(ge=1, le=3600, description="Time between SIGTERM and SIGKILL, for a checkpoint.")
     ]
     shm_mib: Annotated[
         int | None, Field(ge=1, description="Size of /dev/shm. Unset: the runtime's 64 MiB.")
     ] = None
-    gpus: Annotated[int, Field(ge=0, le=64, description="GPUs of each node.")] = 0
+    gpus: Annotated[int, Field(ge=0, le=64, description="GPUs per node.")] = 0
     device: Annotated[
         LabelValue | None,
-        Field(description="The node's label nvidia.com/gpu.product, exactly; needed where there are GPUs."),
+        Field(description="Exact value of the node label nvidia.com/gpu.product; required with GPUs."),
     ] = None
     nodes: Annotated[
         int,
-        Field(ge=1, le=64, description="Pods that work together; above one an Indexed Job and a Service."),
+        Field(ge=1, le=64, description="Pods that work together; above 1, an Indexed Job and a Service."),
     ] = 1
     hub_token: Annotated[SecretKey | None, Field(description="Token of the model hub, as a file.")] = None
     openai_api_key: Annotated[
@@ -133,39 +136,41 @@ class Stage(Part):
 
 
 class Values(Part):
-    """Everything that charts/run is told."""
+    """The values of charts/run."""
 
-    run: Annotated[Run, Field(description="Which run, and which attempt at it.")]
-    plan: Annotated[Document, Field(description="plan.json, as text: its bytes are the plan's.")]
-    request: Annotated[Document, Field(description="request.json, as text: prices and budget.")]
-    store: Annotated[Store, Field(description="Where artifacts live.")]
-    conductor: Annotated[Conductor, Field(description="The pod that starts stages and watches them.")]
+    run: Annotated[Run, Field(description="The run and the attempt at it.")]
+    plan: Annotated[Document, Field(description="plan.json as text, byte for byte.")]
+    request: Annotated[Document, Field(description="request.json as text: prices and budget.")]
+    store: Annotated[Store, Field(description="The store of artifacts.")]
+    conductor: Annotated[Conductor, Field(description="The pod that starts and watches stages.")]
     stages: Annotated[list[Stage], Field(min_length=1, description="Every stage of the plan.")]
-    service_account: Annotated[ServiceAccount, Field(description="Who the pods are.")] = ServiceAccount()
-    image_pull_secrets: Annotated[list[Name], Field(description="Secrets with which images are pulled.")] = []
+    service_account: Annotated[ServiceAccount, Field(description="Identities of the pods.")] = (
+        ServiceAccount()
+    )
+    image_pull_secrets: Annotated[list[Name], Field(description="Secrets for pulling images.")] = []
     certificate_authority_config_map: Annotated[
         Name | None, Field(description="ConfigMap whose key ca.crt all pods trust.")
     ] = None
     cache_claim: Annotated[
         Name | None,
-        Field(description="PersistentVolumeClaim for verified copies. Unset: each pod's scratch."),
+        Field(description="PersistentVolumeClaim for verified copies of inputs. Unset: each pod's scratch."),
     ] = None
-    queue: Annotated[Label | None, Field(description="Kueue's local queue for stage Jobs.")] = None
+    queue: Annotated[Label | None, Field(description="Kueue LocalQueue for stage Jobs.")] = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for Helm; what is unset is absent (Helm reads null as \"delete the default\")."""
+        """Plain values for Helm without unset keys (Helm reads null as \"delete the default\")."""
         plain: dict[str, Any] = self.model_dump(mode="json", by_alias=True, exclude_none=True)
         return plain
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema of `Values`: closed at every level, with `helm template`'s draft named.
+    """JSON Schema of `Values` in Helm's draft, closed at every level.
 
-    A GPU without a product name, and an own ServiceAccount without a name, are refused here too.
+    It requires a product name for GPUs, and the name of an existing ServiceAccount.
     """
     made: dict[str, Any] = Values.model_json_schema(by_alias=True)
     made["$schema"] = "http://json-schema.org/draft-07/schema#"
-    # draft-07 knows `definitions`, and ignores what stands beside a $ref: both are put as it reads them.
+    # draft-07 uses `definitions` and ignores keys beside a $ref.
     text = json.dumps(made).replace("#/$defs/", "#/definitions/")
     closed: dict[str, Any] = _without_siblings(json.loads(text))
     closed["definitions"] = closed.pop("$defs")
@@ -178,7 +183,7 @@ def schema() -> dict[str, Any]:
 
 
 def _without_siblings(node: Any) -> Any:
-    """Optional values are simply absent, so `null` goes; a $ref beside other keys is wrapped in allOf."""
+    """Drop `null` (optional values are absent) and wrap a $ref beside other keys in allOf."""
     if isinstance(node, list):
         return [_without_siblings(item) for item in node]
     if not isinstance(node, dict):
@@ -186,7 +191,7 @@ def _without_siblings(node: Any) -> Any:
     kept = {key: _without_siblings(value) for key, value in node.items() if key != "title"}
     if "anyOf" in kept:
         members = [member for member in kept.pop("anyOf") if member != {"type": "null"}]
-        assert len(members) == 1, "a value is of one type"
+        assert len(members) == 1, "a value has one type"
         kept = {**members[0], **{key: value for key, value in kept.items() if value is not None}}
     if "$ref" in kept and len(kept) > 1:
         kept = {"allOf": [{"$ref": kept.pop("$ref")}], **kept}
@@ -194,7 +199,7 @@ def _without_siblings(node: Any) -> Any:
 
 
 def chart_directory() -> Path:
-    """charts/run: beside the package in a checkout, inside it in an installed wheel."""
+    """charts/run: beside the package in a checkout, inside the package in a wheel."""
     package = Path(__file__).parents[1]
     shipped = package / "charts" / "run"
     return shipped if shipped.is_dir() else package.parent / "charts" / "run"

@@ -1,9 +1,8 @@
-"""The only place that calls Helm: a chart's directory and values in, rendered text out.
+"""Renders a chart with Helm: the chart's directory and values in, text out.
 
-The user's own `helm` renders where there is one (HELM_BIN, then PATH), else the SDK from PyPI's
-`helm-python-sdk`, which needs no binary. Both give the same bytes; tests/render holds them to it.
-The chart is loaded anew for every rendering, because the SDK's chart handles are mutable. No cluster
-is asked: both render as for a first installation, without hooks.
+Uses the user's `helm` (HELM_BIN, then PATH) if there is one, else the SDK of the package `helm-python-sdk`, which
+needs no binary; both give the same bytes. The chart is loaded for every rendering because the SDK's chart handles
+are mutable. No cluster is contacted: both render as for a first installation, without hooks.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ _TIMEOUT_S = 60
 
 
 def template(chart: Path, *, release: str, namespace: str, values: dict[str, Any]) -> str:
-    """The manifests of `chart`, one YAML document after the other, each under a `# Source:` line.
+    """The manifests of `chart` as YAML documents, each under a `# Source:` line.
 
-    Raises Failure(UNSUPPORTED) where there is no Helm at all, Failure(BAD_EXPERIMENT) with Helm's own
-    words where the chart refuses the values.
+    Raises Failure(UNSUPPORTED) if there is no Helm, Failure(BAD_EXPERIMENT) with Helm's message if the chart
+    rejects the values.
     """
     binary = find_binary()
     if binary is not None:
@@ -36,7 +35,7 @@ def template(chart: Path, *, release: str, namespace: str, values: dict[str, Any
 
 
 def find_binary() -> str | None:
-    """The user's helm: HELM_BIN, which must then be one, or `helm` on PATH; None where there is neither."""
+    """The program that HELM_BIN names, or `helm` on PATH; None if there is neither. Raises Failure(USAGE)."""
     named = os.environ.get("HELM_BIN")
     if not named:
         return shutil.which("helm")
@@ -44,30 +43,30 @@ def find_binary() -> str | None:
     if found is None:
         raise Failure(
             Reason.USAGE,
-            "HELM_BIN names no program",
+            "HELM_BIN is not a program",
             where=named,
-            next_step="unset HELM_BIN: the launcher brings Helm's SDK along",
+            next_step="unset HELM_BIN to use Helm's SDK",
         )
     return found
 
 
 def load_ahead() -> None:
-    """Start loading the SDK, where it will be needed, beside whatever the caller does next.
+    """Start loading the SDK in a thread if it will be needed.
 
-    It is a library of 85 MB with a runtime of its own, whose start takes longer than all the rendering.
+    It is an 85 MB library with its own runtime, and loading it takes longer than rendering.
     """
     if not os.environ.get("HELM_BIN") and shutil.which("helm") is None:
         threading.Thread(target=_load_sdk, name="load-helm", daemon=True).start()
 
 
 def _load_sdk() -> None:
-    # Whatever is wrong with it is said where it is needed.
+    # An error is reported when the SDK is used.
     with contextlib.suppress(Exception):
         importlib.import_module("helm_python")
 
 
 def by_binary(binary: str, chart: Path, *, release: str, namespace: str, values: dict[str, Any]) -> str:
-    """Rendered by a helm program, version 3 or 4."""
+    """Render with a helm program, version 3 or 4."""
     command = [
         binary,
         "template",
@@ -88,38 +87,38 @@ def by_binary(binary: str, chart: Path, *, release: str, namespace: str, values:
             Reason.UNSUPPORTED,
             f"helm cannot be run: {error}",
             where=binary,
-            next_step="helm version, or unset HELM_BIN: the launcher brings Helm's SDK along",
+            next_step="helm version, or unset HELM_BIN to use Helm's SDK",
         ) from None
     if done.returncode != 0:
-        raise _refused(done.stderr.removeprefix("Error: "), chart)
+        raise _rejected(done.stderr.removeprefix("Error: "), chart)
     return done.stdout
 
 
 def by_sdk(chart: Path, *, release: str, namespace: str, values: dict[str, Any]) -> str:
-    """Rendered by the SDK: a dry run of an installation, on the client alone."""
+    """Render with the SDK, by a client-side dry run of an installation."""
     try:
         import helm_python
-    except Exception as error:  # the library tells of its own troubles by exceptions of its own
+    except Exception as error:  # the library raises its own exceptions if it cannot load
         raise Failure(
             Reason.UNSUPPORTED,
-            f"there is neither a helm program nor Helm's SDK: {error}",
+            f"neither a helm program nor Helm's SDK was found: {error}",
             next_step="install Helm (https://helm.sh), or pip install helm-python-sdk",
         ) from None
     try:
         with helm_python.Config(namespace=namespace, storage_driver="memory") as config:
             made = config.install(str(chart), release, values, namespace=namespace, dry_run="client")
     except helm_python.HelmError as error:
-        raise _refused(str(error), chart) from None
-    # The program trims what it prints as well.
+        raise _rejected(str(error), chart) from None
+    # As the program trims its output.
     return str(made["manifest"]).strip() + "\n"
 
 
-def _refused(words: str, chart: Path) -> Failure:
-    lines = tuple(line.strip() for line in words.splitlines() if line.strip())
+def _rejected(message: str, chart: Path) -> Failure:
+    lines = tuple(line.strip() for line in message.splitlines() if line.strip())
     return Failure(
         Reason.BAD_EXPERIMENT,
         "Helm cannot render the chart",
         where=str(chart),
         problems=lines,
-        next_step="correct the values that are named",
+        next_step="correct the values that Helm names",
     )

@@ -1,15 +1,15 @@
-"""The escape hatch: a patch of pod templates, merged as Kubernetes merges (strategic merge).
+"""An overlay: a patch of any field of a run's pod templates, merged as Kubernetes does (strategic merge).
 
     metadata: …            # every pod of the run
     spec: {priorityClassName: batch}
-    conductor: {spec: …}   # the conductor's pod alone
+    conductor: {spec: …}   # the conductor's pod only
     stages: {spec: …}      # every stage's pod
     kinds: {train: {spec: …}}
     names: {train-lora-s1: {spec: …}}
 
-Wider patches are merged first. Mappings merge, `null` deletes a key, `$patch: replace` or `delete` says
-how a mapping or an item is treated. Lists whose items have a merge key in Kubernetes merge by it; all
-others (tolerations, args, envFrom) are replaced whole.
+Wider patches are merged first. Mappings merge, `null` deletes a key, and `$patch: replace` or `delete` replaces or
+deletes a mapping or an item. Lists whose items have a merge key in Kubernetes merge by it; all others (tolerations,
+args, envFrom) are replaced.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from launcher.manifests import pod_schema
 from launcher.outcome import Failure, Reason
 
-#: The field that tells a list's items apart, by the list's own field name inside a pod template.
+#: List field of a pod template -> the field that identifies its items.
 MERGE_KEYS = {
     "containers": "name",
     "initContainers": "name",
@@ -41,12 +41,12 @@ _TEMPLATE = frozenset({"metadata", "spec"})
 _SCOPES = frozenset({"conductor", "stages", "kinds", "names"})
 _SECRET_WORDS = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 _QUANTITY = re.compile(r"\+?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+|[numkMGTPE]|[KMGTPE]i)?")
-#: By these a run's Jobs and pods are found.
+#: Prefix of the labels that select a run's Jobs and pods.
 _OWN_LABELS = "tuneyard.dev/"
 
 
 class Overlay:
-    """A checked patch: what is merged over which pod template. Raises Failure with all problems at once."""
+    """A checked patch of pod templates. The constructor raises Failure with every problem."""
 
     def __init__(self, document: dict[str, Any], kinds: set[str], names: set[str]) -> None:
         self._document = document
@@ -100,8 +100,8 @@ def merge(original: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
 
 
 def _merge_list(original: list[Any], patch: list[Any], merge_key: str) -> list[Any]:
-    """Items with the same key merge, in the order that Kubernetes gives them: a new item stands before
-    the untouched ones that follow. `{$patch: replace}` alone as an item: the other items are the list."""
+    """Merge items with the same key, in the order that Kubernetes gives them: new items before the untouched
+    ones that follow. With the item `{$patch: replace}` the other items of the patch are the whole list."""
     items = [item for item in patch if set(item) != {"$patch"}]
     if len(items) < len(patch):
         return [merge({}, item) for item in items if item.get("$patch") != "delete"]
@@ -123,40 +123,40 @@ def _merge_list(original: list[Any], patch: list[Any], merge_key: str) -> list[A
 
 
 def template_problems(where: str, before: dict[str, Any], after: dict[str, Any], container: str) -> list[str]:
-    """What a merged pod template must not be, although Kubernetes' schemas let it pass."""
+    """Problems of a merged pod template that Kubernetes' schemas do not find."""
     spec = after.get("spec") or {}
     problems = []
     if spec.get("restartPolicy") != "Never":
-        problems.append(f"{where}.spec.restartPolicy: must stay Never; the conductor tries again, by reason")
+        problems.append(f"{where}.spec.restartPolicy: must stay Never; the conductor retries")
     own = [item for item in spec.get("containers") or [] if item.get("name") == container]
     if not own:
-        problems.append(f"{where}.spec.containers: the container '{container}' must stay")
+        problems.append(f"{where}.spec.containers: the container '{container}' must not be removed")
     elif own[0].get("args") != before["spec"]["containers"][0]["args"] or "command" in own[0]:
-        problems.append(f"{where}.spec.containers[{container}]: args and command belong to the run")
+        problems.append(f"{where}.spec.containers[{container}]: args and command must not change")
     labels = (after.get("metadata") or {}).get("labels") or {}
     for name, value in before["metadata"]["labels"].items():
         if labels.get(name) != value:
-            problems.append(f"{where}.metadata.labels.{name}: belongs to the run")
+            problems.append(f"{where}.metadata.labels.{name}: reserved for the run")
     problems += [
-        f"{where}.metadata.labels.{name}: belongs to the run"
+        f"{where}.metadata.labels.{name}: reserved for the run"
         for name in labels
         if name.startswith(_OWN_LABELS) and name not in before["metadata"]["labels"]
     ]
     problems += _container_problems(f"{where}.spec", spec)
     for path, value in _quantities(spec, f"{where}.spec"):
         if not _QUANTITY.fullmatch(str(value)):
-            problems.append(f"{path}: '{value}' is no quantity, such as 16Gi or 500m")
+            problems.append(f"{path}: '{value}' is not a quantity such as 16Gi or 500m")
     return problems
 
 
 def _container_problems(where: str, spec: dict[str, Any]) -> Iterator[str]:
-    """Containers without an image (a name that is none of the run's), mounts of volumes that are not there."""
+    """Containers without an image (a misspelt name), mounts of volumes that do not exist."""
     volumes = {volume.get("name") for volume in spec.get("volumes") or []}
     for kind in ("initContainers", "containers"):
         for item in spec.get(kind) or []:
             own = f"{where}.{kind}[{item.get('name')}]"
             if not item.get("image"):
-                yield f"{own}: has no image, and there is no such container in this pod to be changed"
+                yield f"{own}: has no image, and the pod has no container of that name to patch"
             for mount in item.get("volumeMounts") or []:
                 if mount.get("name") not in volumes:
                     yield f"{own}: mounts the volume '{mount.get('name')}', which the pod does not have"
@@ -205,16 +205,16 @@ def _patch_problems(where: str, patch: Any) -> list[str]:
 
 
 def _node_problems(where: str, node: Any, field: str) -> Iterator[str]:
-    """Directives that are none, items without their key, secrets written out."""
+    """Unknown directives, items without their merge key, secrets as plain values."""
     if isinstance(node, dict):
         for key, value in node.items():
             if not isinstance(key, str):
-                yield f"{where}: the key {key!r} is not text"
+                yield f"{where}: the key {key!r} is not a string"
             elif key == "$patch":
                 if value not in ("replace", "delete", "merge"):
-                    yield f"{where}.$patch: replace, delete or merge"
+                    yield f"{where}.$patch: must be replace, delete or merge"
             elif key.startswith("$"):
-                yield f"{where}.{key}: not supported; there is $patch"
+                yield f"{where}.{key}: not supported; use $patch"
             else:
                 yield from _node_problems(f"{where}.{key}", value, key)
         if (
@@ -222,18 +222,18 @@ def _node_problems(where: str, node: Any, field: str) -> Iterator[str]:
             and isinstance(node.get("value"), str)
             and _SECRET_WORDS.search(str(node.get("name")))
         ):
-            # The value is not repeated: it may be the secret itself.
-            yield f"{where}: a secret is never written out; use valueFrom.secretKeyRef"
+            # The value is not repeated because it may be the secret.
+            yield f"{where}: looks like a secret as a plain value; use valueFrom.secretKeyRef"
     elif isinstance(node, list):
         for place, item in enumerate(node):
             if field in MERGE_KEYS and not isinstance(item, dict):
                 yield f"{where}[{place}]: must be a mapping"
                 continue
             if field in MERGE_KEYS and set(item) != {"$patch"} and MERGE_KEYS[field] not in item:
-                yield f"{where}[{place}]: has no '{MERGE_KEYS[field]}', by which items are told apart"
+                yield f"{where}[{place}]: has no '{MERGE_KEYS[field]}', which identifies items"
             if isinstance(item, dict) and item.get("$patch") == "replace" and len(item) > 1:
-                # Kubernetes drops such an item and all that is not in the patch, which nobody means.
-                yield f"{where}[{place}].$patch: replace stands alone; the items beside it are then the list"
+                # Kubernetes drops such an item and every item that is not in the patch.
+                yield f"{where}[{place}].$patch: replace must be the item's only key; the other items are the list"
             yield from _node_problems(f"{where}[{place}]", item, field)
 
 
@@ -262,7 +262,7 @@ def _refuse(problems: list[str]) -> None:
             "the overlay cannot be used",
             where="--overlay",
             problems=tuple(problems),
-            next_step="docs/cluster.md, section Rendering, shows what an overlay may say",
+            next_step="see docs/cluster.md, section Rendering, for what an overlay may contain",
         )
 
 

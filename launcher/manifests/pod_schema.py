@@ -1,7 +1,7 @@
-"""Which fields a pod template has and what may stand in them, as the Kubernetes client's models say.
+"""Checks a pod template's patch against the Kubernetes client's models: unknown fields, wrong types.
 
-What an overlay misspells would otherwise be found by a server at the earliest, and in Git by nobody before the stage
-that it is for is to start.
+A misspelt overlay would otherwise be found by the API server at the earliest, and under GitOps only when the stage
+starts.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
-#: Text to the client's models, and in YAML as often a figure: `cpu: 4`.
+#: Strings in the client's models that YAML may also write as numbers: `cpu: 4`.
 _QUANTITIES = frozenset({"requests", "limits", "overhead", "sizeLimit", "divisor", "capacity"})
 _PLAIN: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 _WORDS = {"str": "text (in quotes)", "int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
 def problems(where: str, patch: dict[str, Any]) -> Iterator[str]:
-    """What in a patch of a pod template no Kubernetes takes; directives (`$patch`) and `null` are not looked at."""
+    """Every unknown field and wrong type in a patch; directives (`$patch`) and `null` are skipped."""
     yield from _of_kind(where, patch, "V1PodTemplateSpec")
 
 
@@ -48,10 +48,10 @@ def _of_kind(where: str, value: Any, kind: str) -> Iterator[str]:
 
 
 def _of_model(where: str, value: Any, kind: str) -> Iterator[str]:
-    from kubernetes.client import models  # takes half a second, and few have an overlay
+    from kubernetes.client import models  # takes half a second, needed with an overlay only
 
     model = getattr(models, kind, None)
-    if model is None:  # a date, which stands in what only the server writes
+    if model is None:  # a date, in fields that only the server writes
         return
     if not isinstance(value, dict):
         yield f"{where}: must be a mapping"
@@ -62,10 +62,9 @@ def _of_model(where: str, value: Any, kind: str) -> Iterator[str]:
             continue
         if key not in fields:
             near = difflib.get_close_matches(str(key), fields, n=1)
-            yield f"{_join(where, key)}: no such field" + (f"; is {near[0]} meant?" if near else "")
+            yield f"{_join(where, key)}: no such field" + (f"; did you mean {near[0]}?" if near else "")
         elif key in _QUANTITIES and isinstance(inner, dict | int | float):
-            # Their amounts are looked at where all of the template's are.
-            continue
+            continue  # amounts are checked in the merged template
         else:
             yield from _of_kind(_join(where, key), inner, model.openapi_types[fields[key]])
 

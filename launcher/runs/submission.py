@@ -9,7 +9,7 @@ from pathlib import Path
 
 from launcher.costs import budget
 from launcher.costs.token_counts import count_tokens
-from launcher.manifests.render import request
+from launcher.manifests.run_values import request
 from launcher.outcome import Failure, Reason
 from launcher.spec.placement import placed
 from launcher.spec.plan import Plan

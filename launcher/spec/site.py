@@ -80,6 +80,11 @@ class Secrets(Strict):
             return self.openai_api_key
         return self.provider_api_keys.get(provider)
 
+    def named(self) -> dict[str, SecretKey]:
+        """Every Secret's key that the site names, by field: `hub_token`, `provider_api_keys.<provider>`."""
+        single = {field: value for field, value in self if isinstance(value, SecretKey)}
+        return single | {f"provider_api_keys.{name}": key for name, key in self.provider_api_keys.items()}
+
 
 class ServiceAccount(Strict):
     """Who the pods are. By default each run makes its own; a platform team may give one instead."""

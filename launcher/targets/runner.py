@@ -131,7 +131,7 @@ def _grace_s(attempt: Attempt) -> float:
     """How long a stage may take to save its progress and end."""
     if attempt.target == "local":
         return GRACE_S
-    from launcher.manifests.render import GRACE_TRAINER_S
+    from launcher.manifests.run_values import GRACE_TRAINER_S
 
     return GRACE_TRAINER_S
 

@@ -123,7 +123,7 @@ def test_objects_are_never_changed_and_never_taken_over(client: Client) -> None:
     path = f"/api/v1/namespaces/{client.namespace}/configmaps/plan?fieldManager=somebody"
     change = {"metadata": {"labels": {MANIFEST: "changed"}}}
     _api(client).request("PATCH", path, change, "application/merge-patch+json")
-    with pytest.raises(KubernetesApiError, match="somebody else has changed it") as held:
+    with pytest.raises(KubernetesApiError, match="another field manager has changed it") as held:
         client.apply({**plan, "data": {"plan.json": "{}"}})
     assert 'conflict with "somebody"' in held.value.text()
 
@@ -241,7 +241,7 @@ def test_preflight_names_what_is_missing_and_passes_once_it_is_there(
     with pytest.raises(Failure) as refused:
         preflight(client, run, site)
     text = refused.value.text()
-    assert "Secret hub does not exist, wanted with key token (secrets.hub_token of the site file)" in text
+    assert "Secret hub does not exist, needed with key token (secrets.hub_token of the site file)" in text
     assert "nvidia.com/gpu: 2 asked, 1 allocatable" in text
     assert "unrestricted capabilities" in text
     assert client.get("ConfigMap", "sql-1") is None, "nothing was applied"

@@ -1,4 +1,4 @@
-"""A pretended API server on loopback: answers are scripted per request, and what was asked is recorded."""
+"""A fake API server on loopback: scripted answers, recorded requests."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def kubeconfig(tmp_path: Path, server: ApiServer, monkeypatch: pytest.MonkeyPatc
 def connect(kubeconfig: Path) -> Callable[..., Cluster]:  # noqa: ARG001
     """Connects to `server`, patient for two seconds instead of a minute."""
 
-    def connected(patience_s: float = 2.0) -> Cluster:
-        return Cluster.connect(patience_s=patience_s)
+    def connected(timeout_s: float = 2.0) -> Cluster:
+        return Cluster.connect(timeout_s=timeout_s)
 
     return connected

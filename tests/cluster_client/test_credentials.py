@@ -1,4 +1,4 @@
-"""Credentials are found as kubectl finds them, read anew when they expire, and never repeated."""
+"""Credentials: found as kubectl finds them, refreshed when they expire, never printed."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def credential(token: str) -> str:
 
 
 @pytest.mark.usefixtures("kubeconfig")
-def test_the_context_names_the_namespace() -> None:
+def test_namespace_comes_from_the_context() -> None:
     assert Cluster.connect().namespace == "team"
     assert Cluster.connect("other").namespace == "other"
 
 
-def test_another_context_can_be_named(kubeconfig: Path) -> None:
+def test_named_context_is_used(kubeconfig: Path) -> None:
     edit(
         kubeconfig,
         lambda c: c["contexts"].append({"name": "b", "context": {"cluster": "here", "user": "me"}}),
@@ -52,23 +52,23 @@ def test_another_context_can_be_named(kubeconfig: Path) -> None:
         Cluster.connect(context="nosuch")
 
 
-def test_a_context_that_is_not_there_is_told_with_those_that_are(kubeconfig: Path) -> None:
+def test_unknown_context_lists_the_known_ones(kubeconfig: Path) -> None:
     edit(kubeconfig, lambda c: c["contexts"].append({"name": "prod", "context": {"cluster": "here"}}))
     with pytest.raises(Failure) as caught:
         Cluster.connect(context="nope")
     assert caught.value.reason is Reason.USAGE
-    assert "there is no context 'nope'; there are here, prod" in caught.value.text()
+    assert "no context 'nope' in the kubeconfig, which has here, prod" in caught.value.text()
     assert "--context here" in caught.value.next_step
     assert str(kubeconfig) in caught.value.where
 
 
-def test_nor_is_one_found_where_there_are_none(kubeconfig: Path) -> None:
+def test_unknown_context_of_an_empty_kubeconfig(kubeconfig: Path) -> None:
     edit(kubeconfig, lambda c: c.pop("contexts"))
-    with pytest.raises(Failure, match="no context 'nope'; there are none"):
+    with pytest.raises(Failure, match="no context 'nope' in the kubeconfig, which has none"):
         Cluster.connect(context="nope")
 
 
-def test_without_a_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_kubeconfig_is_unauthorized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(Failure, match="there is no kubeconfig") as caught:
         Cluster.connect()
@@ -86,7 +86,7 @@ def test_without_a_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "",
     ],
 )
-def test_a_broken_kubeconfig_is_a_message_without_its_content(kubeconfig: Path, text: str) -> None:
+def test_broken_kubeconfig_error_repeats_no_content(kubeconfig: Path, text: str) -> None:
     kubeconfig.write_text(text)
     with pytest.raises(Failure) as caught:
         Cluster.connect()
@@ -95,7 +95,7 @@ def test_a_broken_kubeconfig_is_a_message_without_its_content(kubeconfig: Path, 
     assert TOKEN not in caught.value.text()
 
 
-def test_an_exec_plugin_gives_the_token(server: ApiServer, kubeconfig: Path, tmp_path: Path) -> None:
+def test_exec_plugin_provides_the_token(server: ApiServer, kubeconfig: Path, tmp_path: Path) -> None:
     user = plugin(tmp_path / "login", credential("from-plugin"))
     edit(kubeconfig, lambda c: c["users"][0].update(user=user))
     server.answer = lambda _: listing("1")
@@ -103,7 +103,7 @@ def test_an_exec_plugin_gives_the_token(server: ApiServer, kubeconfig: Path, tmp
     assert server.asked[0].headers["Authorization"] == "Bearer from-plugin"
 
 
-def test_an_exec_plugin_that_fails_is_named(kubeconfig: Path, tmp_path: Path) -> None:
+def test_failed_exec_plugin_is_named(kubeconfig: Path, tmp_path: Path) -> None:
     user = plugin(tmp_path / "login", "echo 'please log in' >&2; exit 3")
     edit(kubeconfig, lambda c: c["users"][0].update(user=user))
     with pytest.raises(Failure) as caught:
@@ -111,10 +111,10 @@ def test_an_exec_plugin_that_fails_is_named(kubeconfig: Path, tmp_path: Path) ->
     assert "please log in" in caught.value.text()
 
 
-def test_an_expired_token_is_read_anew_once(
+def test_expired_token_is_refreshed_once(
     server: ApiServer, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "RENEWED_AT_MOST_EVERY_S", 0.0)
+    monkeypatch.setattr(connection, "RENEWAL_INTERVAL_S", 0.0)
 
     def answer(asked: Asked) -> Reply:
         fresh = asked.headers["Authorization"] == "Bearer fresh"

@@ -1,4 +1,4 @@
-"""However often a log's connection is lost, every line is shown once and in order."""
+"""Log lines are shown once and in order, however often the connection is lost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read(lines: NewLines, sent: list[bytes], *, to_end: bool = False) -> list[by
     texts=st.lists(st.sampled_from(["same", "other"]), min_size=40, max_size=40),
     cuts=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 12)), max_size=8),
 )
-def test_nothing_is_lost_or_repeated(
+def test_no_line_is_lost_or_repeated_after_lost_connections(
     steps: list[float], texts: list[str], cuts: list[tuple[int, int]]
 ) -> None:
     clock, log = 0.0, []
@@ -48,14 +48,14 @@ def test_nothing_is_lost_or_repeated(
     assert shown == [line.partition(b" ")[2] for line in log]
 
 
-def test_two_streams_stamped_apart_may_cross() -> None:
+def test_stdout_and_stderr_timestamps_may_cross() -> None:
     log = [stamped(1.0, "out"), stamped(2.01, "out"), stamped(1.99, "err"), stamped(2.0, "err")]
     lines = NewLines()
     shown = read(lines, log[:2]) + read(lines, since(log, lines.since()), to_end=True)
     assert shown == [b"out\n", b"out\n", b"err\n", b"err\n"]
 
 
-def test_lines_that_the_node_has_rotated_away_are_announced() -> None:
+def test_rotated_lines_leave_a_gap_marker() -> None:
     log = [stamped(1.0, "a"), stamped(60.0, "z")]
     lines = NewLines()
     assert read(lines, log[:1]) == [b"a\n"]
@@ -63,25 +63,25 @@ def test_lines_that_the_node_has_rotated_away_are_announced() -> None:
     assert read(lines, log[1:], to_end=True) == []
 
 
-def test_rotation_within_a_second_is_announced_too() -> None:
+def test_rotation_within_a_second_leaves_a_gap_marker() -> None:
     lines = NewLines()
     read(lines, [stamped(1.0, "a")])
     assert read(lines, [stamped(1.1, "c")], to_end=True) == [GAP, b"c\n"]
 
 
-def test_the_cut_beginning_of_a_long_line_is_not_shown_twice() -> None:
+def test_end_of_a_cut_line_is_not_repeated() -> None:
     lines = NewLines()
     read(lines, [stamped(1.0, "a long line in two pieces"), stamped(3.5, "b")])
     again = [stamped(1.6, "in two pieces"), stamped(3.5, "b"), stamped(3.6, "c")]
     assert read(lines, again) == [b"c\n"]
 
 
-def test_the_nodes_own_remarks_are_not_of_the_log() -> None:
+def test_node_messages_without_timestamp_are_dropped() -> None:
     lines = NewLines()
     assert read(lines, [b"failed to watch file: no such file\n", b"\n", stamped(1.0, "a")]) == [b"a\n"]
 
 
-def test_times_of_any_zone() -> None:
+def test_timestamps_of_any_time_zone_parse() -> None:
     lines = NewLines()
     assert read(lines, [b"2026-11-22T10:00:07.123456789+02:00 a\n"]) == [b"a\n"]
     assert lines.since() == "2026-11-22T08:00:05Z"

@@ -1,4 +1,4 @@
-"""Following a stage's log: pending, cut off, replaced pods; every line once, until the work has ended."""
+"""Following a stage's log across pending pods, lost connections and replaced pods."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("it did not come to pass within 15 s")
 
 
-def test_a_pending_pod_is_waited_for_and_read_through_cut_connections(
+def test_pending_pod_is_followed_across_lost_connections(
     node: Node, following: Callable[[], list[bytes]]
 ) -> None:
     node.cuts = [3, 0, 17, 5]
@@ -146,9 +146,7 @@ def test_a_pending_pod_is_waited_for_and_read_through_cut_connections(
     assert following() == texts(node.logs["train-a"])
 
 
-def test_a_replaced_pod_is_followed_by_its_successor(
-    node: Node, following: Callable[[], list[bytes]]
-) -> None:
+def test_replacement_pod_is_followed(node: Node, following: Callable[[], list[bytes]]) -> None:
     node.logs = {"train-a": numbered(5, "first"), "train-b": numbered(5, "second")}
     node.show("train-a", "running")
     node.show("train-a", "terminated", phase="Failed")
@@ -159,7 +157,7 @@ def test_a_replaced_pod_is_followed_by_its_successor(
     assert following() == texts(node.logs["train-a"]) + texts(node.logs["train-b"])
 
 
-def test_a_pod_that_is_gone_ends_its_part(node: Node, following: Callable[[], list[bytes]]) -> None:
+def test_deleted_pod_ends_its_log(node: Node, following: Callable[[], list[bytes]]) -> None:
     node.finished = True
     node.show("train-a", "running")  # its log answers 404
     node.logs["train-b"] = numbered(3)
@@ -167,14 +165,14 @@ def test_a_pod_that_is_gone_ends_its_part(node: Node, following: Callable[[], li
     assert following() == texts(node.logs["train-b"])
 
 
-def test_the_last_line_without_a_line_feed_is_shown(node: Node, following: Callable[[], list[bytes]]) -> None:
+def test_last_line_without_line_feed_is_shown(node: Node, following: Callable[[], list[bytes]]) -> None:
     node.logs["train-a"] = [*numbered(2), b"2026-11-22T08:00:30.0Z progress \r 50 %"]
     node.finished = True
     node.end("train-a")
     assert following() == [b"line 0\n", b"line 0\n", b"progress \r 50 %\n"]
 
 
-def test_stop_ends_it_while_nothing_happens(node: Node, following: Any) -> None:
+def test_stop_ends_an_idle_follow(node: Node, following: Any) -> None:
     node.show("train-a", "waiting", phase="Pending")
     began = time.monotonic()
     following.stop.set()
@@ -182,7 +180,7 @@ def test_stop_ends_it_while_nothing_happens(node: Node, following: Any) -> None:
     assert time.monotonic() - began < 5
 
 
-def test_a_missing_permission_is_said(node: Node, server: ApiServer, connect: Connect) -> None:
+def test_missing_log_permission_raises(node: Node, server: ApiServer, connect: Connect) -> None:
     node.show("train-a", "running")
     message = 'User "bob" cannot get resource "pods/log" in API group "" in the namespace "team"'
 
@@ -195,5 +193,5 @@ def test_a_missing_permission_is_said(node: Node, server: ApiServer, connect: Co
 
 
 @pytest.mark.usefixtures("node")
-def test_the_whole_log_of_a_pod_that_is_gone_is_empty(connect: Connect) -> None:
+def test_log_of_a_deleted_pod_is_empty(connect: Connect) -> None:
     assert pod_logs.whole(connect(), "nosuch", "stage") == b""

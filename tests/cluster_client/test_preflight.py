@@ -1,4 +1,4 @@
-"""Before anything is applied, one message lists everything that the cluster lacks for this run."""
+"""Preflight: one failure lists everything that the cluster lacks for a run."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def problems(connect: Connect) -> Failure:
 
 
 @pytest.mark.usefixtures("team")
-def test_a_cluster_that_has_everything_passes(server: ApiServer, connect: Connect) -> None:
+def test_complete_cluster_passes_preflight(server: ApiServer, connect: Connect) -> None:
     assert preflight(connect(), rendered(), SITE) == ()
     pods = [a.body for a in server.asked if a.method == "POST" and a.path.endswith("/pods")]
     assert len(pods) == 2
@@ -134,7 +134,7 @@ def test_a_cluster_that_has_everything_passes(server: ApiServer, connect: Connec
     assert all("serviceAccountName" not in (pod or {})["spec"] for pod in pods)
 
 
-def test_everything_that_is_missing_is_said_at_once(team: Team, connect: Connect) -> None:
+def test_preflight_lists_everything_missing_at_once(team: Team, connect: Connect) -> None:
     team.there = {"secrets/hub": {"data": {"other": ""}}}
     team.nodes = [CPU_NODE]
     failure = problems(connect)
@@ -146,22 +146,22 @@ def test_everything_that_is_missing_is_said_at_once(team: Team, connect: Connect
     assert "node cpu-1: label nvidia.com/gpu.product is not set, wanted NVIDIA-A40" in text
 
 
-def test_only_missing_secrets_are_a_missing_input(team: Team, connect: Connect) -> None:
+def test_missing_secrets_alone_are_missing_input(team: Team, connect: Connect) -> None:
     del team.there["secrets/hub"]
     failure = problems(connect)
     assert failure.reason is Reason.MISSING_INPUT
     assert failure.problems == (
-        "Secret hub does not exist, wanted with key token (secrets.hub_token of the site file)",
+        "Secret hub does not exist, needed with key token (secrets.hub_token of the site file)",
     )
 
 
-def test_any_warning_is_a_problem(team: Team, connect: Connect) -> None:
+def test_dry_run_warning_is_a_problem(team: Team, connect: Connect) -> None:
     warning = [("Warning", '299 - "would violate PodSecurity"')]
     team.writes["jobs/sql-1-train"] = Reply(201, {}, headers=warning)
     assert problems(connect).problems == ("Job sql-1-train: would violate PodSecurity",)
 
 
-def test_the_same_problem_of_several_is_said_once(team: Team, connect: Connect) -> None:
+def test_shared_problem_is_listed_once_with_its_objects(team: Team, connect: Connect) -> None:
     for name in ("sql-1-train-preflight", "sql-1-conductor-preflight"):
         team.writes[f"pods/{name}"] = status(
             403, "Forbidden", f'pods "{name}" is forbidden: violates PodSecurity: no'
@@ -171,52 +171,46 @@ def test_the_same_problem_of_several_is_said_once(team: Team, connect: Connect) 
     )
 
 
-def test_what_may_not_be_read_is_a_note_and_no_problem(team: Team, connect: Connect) -> None:
+def test_unreadable_object_is_a_note_not_a_problem(team: Team, connect: Connect) -> None:
     team.forbidden = {"secrets", "nodes"}
     notes = preflight(connect(), rendered(), SITE)
     assert len(notes) == 3
-    assert "not checked whether Secret hub is there: bob may not get secrets in namespace team" in notes
+    assert "not checked whether Secret hub exists: bob may not get secrets in namespace team" in notes
 
 
-def test_a_site_whose_nodes_come_when_they_are_wanted_is_not_asked_for_them(
-    team: Team, connect: Connect
-) -> None:
+def test_check_nodes_false_skips_the_node_check(team: Team, connect: Connect) -> None:
     team.forbidden = {"nodes"}
     assert preflight(connect(), rendered(), SITE.model_copy(update={"check_nodes": False})) == ()
     assert len(preflight(connect(), rendered(), SITE)) == 1
 
 
 @pytest.mark.parametrize("resource", ["roles", "rolebindings"])
-def test_a_binding_to_the_runs_own_role_is_no_problem(team: Team, connect: Connect, resource: str) -> None:
+def test_rolebinding_to_the_runs_own_role_passes_dry_run(team: Team, connect: Connect, resource: str) -> None:
     message = f'{resource}.rbac.authorization.k8s.io "sql-1" not found'
     team.writes["rolebindings/sql-1"] = status(404, "NotFound", message)
     assert preflight(connect(), rendered(), SITE) == ()
 
 
 @pytest.mark.parametrize(("limited", "passes"), [("2", True), ("500m", False)])
-def test_a_quota_that_others_use_is_waited_for(
-    team: Team, connect: Connect, limited: str, passes: bool
-) -> None:
+def test_quota_used_by_others_is_a_note(team: Team, connect: Connect, limited: str, passes: bool) -> None:
     message = (
         f'pods "x" is forbidden: exceeded quota: q, requested: cpu=1, used: cpu=2, limited: cpu={limited}'
     )
     team.writes["pods/sql-1-train-preflight"] = status(403, "Forbidden", message)
     if passes:
-        assert "will wait until others leave room" in preflight(connect(), rendered(), SITE)[0]
+        assert "will wait until the quota has room" in preflight(connect(), rendered(), SITE)[0]
     else:
         assert "exceeded quota: q" in problems(connect).text()
 
 
-def test_a_run_that_is_there_already_passes(team: Team, connect: Connect) -> None:
+def test_existing_objects_of_the_run_pass_preflight(team: Team, connect: Connect) -> None:
     team.writes["jobs/sql-1-train"] = status(409, "AlreadyExists", "exists")
     assert preflight(connect(), rendered(), SITE) == ()
 
 
-def test_a_claim_of_no_storage_class(team: Team, connect: Connect) -> None:
+def test_claim_with_an_unknown_storage_class_is_a_problem(team: Team, connect: Connect) -> None:
     team.there["persistentvolumeclaims/cache"]["status"]["phase"] = "Pending"
-    assert problems(connect).problems == (
-        "PersistentVolumeClaim cache is Pending: there is no StorageClass fast",
-    )
+    assert problems(connect).problems == ("PersistentVolumeClaim cache is Pending: no StorageClass fast",)
 
 
 @pytest.mark.parametrize(
@@ -227,23 +221,23 @@ def test_a_claim_of_no_storage_class(team: Team, connect: Connect) -> None:
         (gpu_node(memory="32Gi"), "memory: 40Gi asked, 32Gi allocatable"),
     ],
 )
-def test_why_a_node_cannot_take_a_pod(node: dict[str, Any], why: str) -> None:
+def test_node_mismatch_names_the_resource_or_label(node: dict[str, Any], why: str) -> None:
     assert why in (why_nowhere(GPU_SPEC, [node]) or "")
     assert why_nowhere(GPU_SPEC, [node, gpu_node()]) is None
 
 
-def test_a_taint_without_a_toleration() -> None:
+def test_untolerated_taint_is_named() -> None:
     intolerant = copy.deepcopy(GPU_SPEC) | {"tolerations": []}
     assert why_nowhere(intolerant, [gpu_node()]) == "node gpu-1: taint nvidia.com/gpu is not tolerated"
     assert why_nowhere(GPU_SPEC, []) == "the cluster has no nodes"
 
 
-def test_quantities() -> None:
+def test_quantities_parse() -> None:
     texts = ("500m", "4", "16Gi", "1e3", "2k")
     assert [float(quantity(text)) for text in texts] == [0.5, 4, 16 * 1024**3, 1000, 2000]
 
 
-def test_every_way_to_refer_to_a_secret_is_found() -> None:
+def test_every_kind_of_secret_reference_is_found() -> None:
     spec = {
         "imagePullSecrets": [{"name": "pull"}],
         "volumes": [

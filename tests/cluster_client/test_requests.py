@@ -1,4 +1,4 @@
-"""One request: retried where that helps, refused with words where it does not, and no secret in any of them."""
+"""Requests: transient errors are retried, final ones become failures, and no secret is in a message."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def raised(call: Callable[[], object]) -> Failure:
     return caught.value
 
 
-def test_what_is_sent(server: ApiServer, connect: Connect) -> None:
+def test_request_method_query_and_headers(server: ApiServer, connect: Connect) -> None:
     server.answer = scripted(Reply(201, JOB))
     cluster = connect()
     cluster.create(JOB, dry_run=True)
@@ -49,7 +49,7 @@ def test_what_is_sent(server: ApiServer, connect: Connect) -> None:
     assert cluster.requests == 3
 
 
-def test_warnings_are_reported(server: ApiServer, connect: Connect) -> None:
+def test_warning_headers_are_returned(server: ApiServer, connect: Connect) -> None:
     two = [
         ("Warning", '299 - "would violate \\"restricted\\"", 299 - "second"'),
         ("Warning", '299 - "third"'),
@@ -68,13 +68,13 @@ def test_warnings_are_reported(server: ApiServer, connect: Connect) -> None:
         status(409, "Conflict", "Operation cannot be fulfilled on resourcequotas: it has been modified"),
     ],
 )
-def test_a_passing_trouble_is_waited_out(server: ApiServer, connect: Connect, trouble: Reply) -> None:
+def test_transient_error_is_retried(server: ApiServer, connect: Connect, trouble: Reply) -> None:
     server.answer = scripted(trouble, trouble, Reply(201, JOB))
     assert connect(10.0).create(JOB).object == JOB
     assert len(server.asked) == 3
 
 
-def test_the_server_says_how_long_to_wait(server: ApiServer, connect: Connect) -> None:
+def test_retry_after_is_respected(server: ApiServer, connect: Connect) -> None:
     busy = Reply(429, {}, headers=[("Retry-After", "1")])
     server.answer = scripted(busy, Reply(200, JOB))
     began = time.monotonic()
@@ -82,14 +82,14 @@ def test_the_server_says_how_long_to_wait(server: ApiServer, connect: Connect) -
     assert time.monotonic() - began >= 1.0
 
 
-def test_patience_ends(server: ApiServer, connect: Connect) -> None:
+def test_retries_end_after_the_timeout(server: ApiServer, connect: Connect) -> None:
     server.answer = scripted(Reply(503, b""))
     failure = raised(lambda: connect(0.5).get("Job", "train"))
     assert failure.reason is Reason.NETWORK
     assert server.url in failure.where
 
 
-def test_a_server_that_is_not_there(server: ApiServer, connect: Connect) -> None:
+def test_unreachable_server_is_a_network_failure(server: ApiServer, connect: Connect) -> None:
     cluster = connect(0.3)
     server.__exit__()
     failure = raised(lambda: cluster.list("Pod"))
@@ -107,15 +107,13 @@ def created_despite_a_lost_answer(existing: dict[str, Any]) -> Callable[[Asked],
     return answer
 
 
-def test_a_server_that_just_came_back_may_not_know_our_rights_yet(
-    server: ApiServer, connect: Connect
-) -> None:
+def test_forbidden_is_retried_right_after_an_outage(server: ApiServer, connect: Connect) -> None:
     forbidden = status(403, "Forbidden", 'User "bob" cannot get resource "jobs" in API group "batch"')
     server.answer = scripted(Reply(cut=True), forbidden, forbidden, Reply(200, JOB))
     assert connect(10.0).get("Job", "train") == JOB
 
 
-def test_a_create_whose_answer_was_lost_finds_its_own_object(server: ApiServer, connect: Connect) -> None:
+def test_create_with_a_lost_answer_finds_its_own_object(server: ApiServer, connect: Connect) -> None:
     server.answer = created_despite_a_lost_answer(JOB)
     assert connect().create(JOB).object == JOB
 
@@ -127,7 +125,7 @@ def test_a_create_whose_answer_was_lost_finds_its_own_object(server: ApiServer, 
         {**JOB, "metadata": {**JOB["metadata"], "ownerReferences": [{"uid": "u2"}]}},
     ],
 )
-def test_but_never_takes_another_for_its_own(
+def test_create_with_a_lost_answer_rejects_a_foreign_object(
     server: ApiServer, connect: Connect, foreign: dict[str, Any]
 ) -> None:
     server.answer = created_despite_a_lost_answer(foreign)
@@ -135,20 +133,20 @@ def test_but_never_takes_another_for_its_own(
         connect().create(JOB)
 
 
-def test_a_taken_name_is_a_conflict(server: ApiServer, connect: Connect) -> None:
+def test_create_of_a_taken_name_is_a_conflict(server: ApiServer, connect: Connect) -> None:
     server.answer = scripted(TAKEN)
     with pytest.raises(Conflict):
         connect().create(JOB)
     assert len(server.asked) == 1
 
 
-def test_what_is_absent_is_none_and_not_an_error(server: ApiServer, connect: Connect) -> None:
+def test_get_of_an_absent_object_is_none(server: ApiServer, connect: Connect) -> None:
     server.answer = scripted(MISSING)
     assert connect().get("Job", "train") is None
     assert connect().delete("Job", "train") is False
 
 
-def test_an_object_with_another_uid_is_not_deleted(server: ApiServer, connect: Connect) -> None:
+def test_delete_keeps_an_object_with_another_uid(server: ApiServer, connect: Connect) -> None:
     server.answer = scripted(
         status(409, "Conflict", "Precondition failed: UID in precondition: u1, in object: u2")
     )
@@ -157,7 +155,7 @@ def test_an_object_with_another_uid_is_not_deleted(server: ApiServer, connect: C
     assert server.asked[0].body == {"propagationPolicy": "Background", "preconditions": {"uid": "u1"}}
 
 
-def test_a_delete_whose_answer_was_lost_has_deleted(server: ApiServer, connect: Connect) -> None:
+def test_delete_with_a_lost_answer_counts_as_deleted(server: ApiServer, connect: Connect) -> None:
     server.answer = scripted(Reply(cut=True), MISSING)
     assert connect().delete("Job", "train") is True
 
@@ -196,7 +194,7 @@ REFUSALS = [
     (
         status(422, "Invalid", "x", causes=[
             {"field": "data", "message": "Forbidden: field is immutable when `immutable` is set"}]),
-        "immutable", Reason.UNSUPPORTED, "there already with other content",
+        "immutable", Reason.UNSUPPORTED, "it exists with other content",
     ),
     (
         status(409, "Conflict", "conflict", causes=[
@@ -208,7 +206,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("reply", "cause", "reason", "says"), REFUSALS, ids=[r[3][:20] for r in REFUSALS])
-def test_a_refusal_says_what_and_what_next(
+def test_api_error_has_cause_reason_and_next_step(
     server: ApiServer, connect: Connect, reply: Reply, cause: str, reason: Reason, says: str
 ) -> None:
     server.answer = scripted(reply)
@@ -219,7 +217,7 @@ def test_a_refusal_says_what_and_what_next(
     assert len(server.asked) == 1
 
 
-def test_the_value_of_an_immutable_field_is_not_repeated(server: ApiServer, connect: Connect) -> None:
+def test_immutable_field_error_omits_the_value(server: ApiServer, connect: Connect) -> None:
     cause = {
         "field": "spec.template",
         "message": "Invalid value: {" + "long " * 500 + "}: field is immutable",

@@ -1,4 +1,4 @@
-"""Whoever waits for a run looks at its conductor's Job, and does not lose heart with the API server."""
+"""Supervision of the conductor's Job while a caller waits for the run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def watcher(
     )
 
 
-def test_an_api_server_that_is_away_is_said_once_each_time_and_waited_for(
+def test_unreachable_api_server_is_reported_once_per_outage(
     watcher: ConductorJobSupervision, server: ApiServer, said: list[str]
 ) -> None:
     away, there = Reply(503, {}), Reply(body={"metadata": {"name": "j", "resourceVersion": "1"}, "items": []})
@@ -46,7 +46,7 @@ def test_an_api_server_that_is_away_is_said_once_each_time_and_waited_for(
     assert all("the run is looked for in the store alone" in text for text in said)
 
 
-def test_a_job_that_was_deleted_ends_the_wait(watcher: ConductorJobSupervision, server: ApiServer) -> None:
+def test_deleted_conductor_job_ends_the_wait(watcher: ConductorJobSupervision, server: ApiServer) -> None:
     server.answer = lambda asked: (
         status(404, "NotFound", "jobs not found") if asked.path.endswith("-12345") else listing("1")
     )
@@ -54,9 +54,7 @@ def test_a_job_that_was_deleted_ends_the_wait(watcher: ConductorJobSupervision, 
         watcher.look()
 
 
-def test_a_job_whose_run_another_conductor_took_over_says_so(
-    watcher: ConductorJobSupervision, server: ApiServer
-) -> None:
+def test_takeover_by_another_conductor_is_named(watcher: ConductorJobSupervision, server: ApiServer) -> None:
     server.answer = lambda asked: (
         status(404, "NotFound", "jobs not found")
         if asked.path.endswith("-12345")
@@ -67,7 +65,7 @@ def test_a_job_whose_run_another_conductor_took_over_says_so(
 
 
 @pytest.mark.parametrize("after_s", [5, 3600])
-def test_a_job_that_gets_no_pod_says_why_and_is_not_waited_for_for_ever(
+def test_conductor_job_without_a_pod_reports_why_and_times_out(
     watcher: ConductorJobSupervision, server: ApiServer, said: list[str], after_s: int
 ) -> None:
     made = (datetime.now(UTC) - timedelta(seconds=after_s)).strftime("%Y-%m-%dT%H:%M:%SZ")

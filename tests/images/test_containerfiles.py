@@ -17,7 +17,7 @@ FILES = sorted({ROOT / containerfile(name) for name in NAMES})
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.parent.name)
-def test_hadolint_finds_nothing(path: Path) -> None:
+def test_containerfiles_pass_hadolint(path: Path) -> None:
     beside = Path(sys.executable).parent / "hadolint"
     program = str(beside) if beside.exists() else shutil.which("hadolint")
     if program is None:
@@ -27,7 +27,7 @@ def test_hadolint_finds_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.parent.name)
-def test_the_base_is_pinned_and_the_user_is_not_root(path: Path) -> None:
+def test_base_is_pinned_and_user_is_not_root(path: Path) -> None:
     text = path.read_text()
     assert re.search(r"^ARG BASE_IMAGE=\S+:\S+@sha256:[0-9a-f]{64}$", text, re.MULTILINE)
     *_, last = text.split("\nFROM ")
@@ -36,7 +36,7 @@ def test_the_base_is_pinned_and_the_user_is_not_root(path: Path) -> None:
     assert len(re.findall(r"^FROM ", text, re.MULTILINE)) > 2
 
 
-def test_an_images_requirements_are_those_of_the_project() -> None:
+def test_image_requirements_match_pyproject() -> None:
     pyproject = ROOT / "pyproject.toml"
     worker = requirements(pyproject, ["worker"], ["kubernetes"])
     assert any(one.startswith("openai") for one in worker), "extras of extras are resolved"

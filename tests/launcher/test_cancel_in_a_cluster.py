@@ -12,7 +12,7 @@ from fake_cluster import FakeCluster
 from tiny import make_plan
 
 from launcher.cli.main import main
-from launcher.manifests.render import ATTEMPT_LABEL, RUN_LABEL
+from launcher.manifests.labels import ATTEMPT_LABEL, RUN_LABEL
 from launcher.outcome import Failure, Reason
 from launcher.store import DirectoryStore
 from launcher.store.runs import Attempt

@@ -13,7 +13,7 @@ import pytest
 from fake_cluster import FakeCluster
 from tiny import make_plan
 
-from launcher.manifests.render import ATTEMPT_LABEL, RUN_LABEL, STAGE_LABEL, TRY_LABEL
+from launcher.manifests.labels import ATTEMPT_LABEL, RUN_LABEL, STAGE_LABEL, TRY_LABEL
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.runs import finalize
 from launcher.store import DirectoryStore

@@ -1,4 +1,4 @@
-"""Renderings are made by Helm's SDK unless a test says otherwise: the same on every machine."""
+"""Tests render with Helm's SDK unless they choose otherwise, so that every machine renders alike."""
 
 from __future__ import annotations
 

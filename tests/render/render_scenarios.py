@@ -1,4 +1,4 @@
-"""The plans and sites of the golden renderings, made without a network, a clock or a cluster."""
+"""Plans and sites of the golden renderings; no network, clock or cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from launcher.manifests.render import Rendered, object_yaml, render
+from launcher.manifests.object_yaml import object_yaml
+from launcher.manifests.render import Rendered, render
 from launcher.resolve.resolver import resolve
 from launcher.spec.experiment import Experiment
 from launcher.spec.loading import load, validate

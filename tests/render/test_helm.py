@@ -1,4 +1,4 @@
-"""Which Helm renders, and what is said where it cannot."""
+"""The choice of Helm (HELM_BIN, PATH, SDK) and its errors."""
 
 from __future__ import annotations
 
@@ -45,9 +45,7 @@ def make_fake(directory: Path, *, error: str = "", code: int = 0) -> Path:
     return program
 
 
-def test_the_program_that_helm_bin_names_comes_first(
-    fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_helm_bin_comes_first(fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     plain = rendered("demo")
     answer = helm.template(
@@ -62,7 +60,7 @@ def test_the_program_that_helm_bin_names_comes_first(
     assert note["values"] == {"run": {"id": "2e-5"}}
 
 
-def test_then_the_one_on_the_path_and_else_the_sdk(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_helm_on_path_comes_second_and_the_sdk_last(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HELM_BIN", raising=False)
     monkeypatch.setenv("PATH", str(fake.parent))
     assert helm.find_binary() == str(fake)
@@ -70,23 +68,23 @@ def test_then_the_one_on_the_path_and_else_the_sdk(fake: Path, monkeypatch: pyte
     assert helm.find_binary() is None
 
 
-def test_a_helm_bin_that_is_no_program_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_helm_bin_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setenv("HELM_BIN", "/no/such/helm")
-    with pytest.raises(Failure, match="HELM_BIN names no program") as caught:
+    with pytest.raises(Failure, match="HELM_BIN is not a program") as caught:
         rendered("demo")
     assert caught.value.reason is Reason.USAGE
     assert caught.value.where == "/no/such/helm"
 
 
-def test_helm_s_own_words_are_kept(tmp_path: Path) -> None:
+def test_helm_errors_are_passed_on(tmp_path: Path) -> None:
     program = make_fake(tmp_path, error="Error: values don't meet\n- at '/run': no\n", code=1)
     with pytest.raises(Failure, match="cannot render the chart") as caught:
         helm.by_binary(str(program), chart_directory(), release="r", namespace="n", values={})
     assert caught.value.problems == ("values don't meet", "- at '/run': no")
 
 
-def test_a_program_that_cannot_run_is_said(tmp_path: Path) -> None:
+def test_helm_program_that_cannot_run_is_unsupported(tmp_path: Path) -> None:
     program = tmp_path / "helm"
     program.write_bytes(b"\x00 no program")
     program.chmod(0o755)
@@ -95,14 +93,14 @@ def test_a_program_that_cannot_run_is_said(tmp_path: Path) -> None:
     assert caught.value.reason is Reason.UNSUPPORTED
 
 
-def test_without_program_and_sdk_both_ways_out_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_helm_names_both_remedies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "helm_python", None)
     with pytest.raises(Failure, match="neither a helm program nor") as caught:
         helm.by_sdk(chart_directory(), release="r", namespace="n", values={})
     assert "pip install helm-python-sdk" in caught.value.next_step
 
 
-def test_rendering_does_not_change_the_chart_for_the_next_one() -> None:
+def test_rendering_leaves_the_chart_unchanged() -> None:
     first = rendered("one-a40").to_yaml()
     rendered("hosted-only")
     with pytest.raises(Failure):

@@ -1,4 +1,4 @@
-"""An overlay merges as Kubernetes merges, reaches the pods it names, and cannot break a run or carry a secret."""
+"""Overlays: strategic merge, the pods they reach, and what they must not change or contain."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from render_scenarios import pod_templates, rendered
-from test_manifests_are_accepted import VERSIONS, errors
+from test_manifest_schemas import VERSIONS, errors
 
 from launcher.manifests.overlay import merge
 from launcher.outcome import Failure, Reason
@@ -72,14 +72,14 @@ MERGES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", MERGES)
-def test_merging_is_kubernetes_own(name: str) -> None:
+def test_merge_equals_kubernetes_strategic_merge(name: str) -> None:
     original, patch, expected = MERGES[name]
     before = repr((original, patch))
     assert merge(original, patch) == expected
     assert repr((original, patch)) == before
 
 
-def test_wider_patches_come_first_and_narrower_ones_win() -> None:
+def test_narrower_patches_override_wider_ones() -> None:
     found = specs(
         {
             "spec": {"priorityClassName": "all"},
@@ -101,7 +101,7 @@ def test_wider_patches_come_first_and_narrower_ones_win() -> None:
     }
 
 
-def test_any_field_of_a_pod_can_be_said_and_the_schemas_take_it() -> None:
+def test_overlay_can_set_any_pod_field() -> None:
     overlay = {
         "metadata": {"annotations": {"example.org/owner": "team"}},
         "spec": {"tolerations": [TOLERATION], "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["s3.local"]}]},
@@ -130,21 +130,21 @@ def test_any_field_of_a_pod_can_be_said_and_the_schemas_take_it() -> None:
     assert spec["containers"][0]["resources"]["requests"]["memory"] == "96Gi"
 
 
-def test_an_overlay_is_another_manifest_of_the_same_run() -> None:
+def test_overlay_changes_the_manifest_hash_not_the_run() -> None:
     plain, patched = rendered("demo"), rendered("demo", overlay={"spec": {"priorityClassName": "low"}})
     assert plain.run_id == patched.run_id
     assert plain.manifest_hash != patched.manifest_hash
     assert rendered("demo", overlay={"spec": {"priorityClassName": "low"}}).to_yaml() == patched.to_yaml()
 
 
-def test_a_later_try_keeps_the_overlay() -> None:
+def test_later_try_keeps_the_overlay() -> None:
     from launcher.manifests.render import of_try
 
     job = rendered("demo", overlay={"spec": {"priorityClassName": "low"}}).stage_jobs["prepare"]
     assert of_try(job, 2)["spec"]["template"]["spec"]["priorityClassName"] == "low"
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_overlay_lists_every_problem_at_once() -> None:
     text = problems(
         {
             "ttlSecondsAfterFinished": 5,
@@ -163,14 +163,14 @@ def test_all_problems_are_told_at_once() -> None:
         "names.train-x: the plan has only",
         "stages.backoffLimit: a pod template has only",
         "stages.spec.containers[0]: has no 'name'",
-        "spec.volumes[0].$patch: replace, delete or merge",
-        "spec.volumes[1].$patch: replace stands alone",
+        "spec.volumes[0].$patch: must be replace, delete or merge",
+        "spec.volumes[1].$patch: replace must be the item's only key",
         "spec.$retainKeys: not supported",
     ):
         assert part in text
 
 
-def test_what_no_kubernetes_takes_is_refused_before_anything_is_applied() -> None:
+def test_overlay_rejects_unknown_fields_and_wrong_types() -> None:
     text = problems(
         {
             "metadata": {"annotations": {"reviewed": datetime.date(2026, 1, 1)}, "labels": {"team": True}},
@@ -187,7 +187,7 @@ def test_what_no_kubernetes_takes_is_refused_before_anything_is_applied() -> Non
     for part in (
         "metadata.annotations.reviewed: must be text (in quotes)",
         "metadata.labels.team: must be text (in quotes)",
-        "spec.tolerationz: no such field; is tolerations meant?",
+        "spec.tolerationz: no such field; did you mean tolerations?",
         "spec.priority: must be a whole number",
         "spec.hostNetwork: must be true or false",
         "spec.containers[0].name: must be text",
@@ -198,7 +198,7 @@ def test_what_no_kubernetes_takes_is_refused_before_anything_is_applied() -> Non
         assert part in text
 
 
-def test_a_pod_that_no_server_would_make_is_refused() -> None:
+def test_overlay_rejects_invalid_merged_pods() -> None:
     text = problems(
         {
             "metadata": {"labels": {"tuneyard.dev/stage": "prepare"}},
@@ -213,15 +213,15 @@ def test_a_pod_that_no_server_would_make_is_refused() -> None:
         }
     )
     for part in (
-        "conductor.metadata.labels.tuneyard.dev/stage: belongs to the run",
+        "conductor.metadata.labels.tuneyard.dev/stage: reserved for the run",
         "conductor.spec.containers[stage]: has no image",
         "prepare.spec.containers[stage]: mounts the volume 'plan', which the pod does not have",
-        "report.spec.containers[0].resources.limits.memory: '-1Gi' is no quantity",
+        "report.spec.containers[0].resources.limits.memory: '-1Gi' is not a quantity",
     ):
         assert part in text
 
 
-def test_a_run_cannot_be_broken() -> None:
+def test_overlay_cannot_change_reserved_fields() -> None:
     text = problems(
         {
             "metadata": {"labels": {"tuneyard.dev/run": "other", "team": "a"}},
@@ -237,12 +237,12 @@ def test_a_run_cannot_be_broken() -> None:
         }
     )
     for part in (
-        "prepare.metadata.labels.tuneyard.dev/run: belongs to the run",
+        "prepare.metadata.labels.tuneyard.dev/run: reserved for the run",
         "prepare.spec.restartPolicy: must stay Never",
-        "conductor.spec.containers: the container 'conductor' must stay",
-        "train-codellama34b-s1.spec.containers[stage]: args and command belong to the run",
-        "score-codellama34b-s1.spec.containers[stage]: args and command belong to the run",
-        "report.spec.containers[0].resources.limits.memory: '16GiB' is no quantity",
+        "conductor.spec.containers: the container 'conductor' must not be removed",
+        "train-codellama34b-s1.spec.containers[stage]: args and command must not change",
+        "score-codellama34b-s1.spec.containers[stage]: args and command must not change",
+        "report.spec.containers[0].resources.limits.memory: '16GiB' is not a quantity",
     ):
         assert part in text
     assert "labels.team" not in text
@@ -259,12 +259,12 @@ def test_a_run_cannot_be_broken() -> None:
     ],
     ids=str,
 )
-def test_what_is_no_patch_is_refused_without_a_stack_trace(overlay: dict[str, Any]) -> None:
+def test_overlay_that_is_no_patch_is_a_failure(overlay: dict[str, Any]) -> None:
     assert problems(overlay)
 
 
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "db_password"])
-def test_a_secret_cannot_be_written_out_and_is_not_repeated(name: str) -> None:
+def test_overlay_rejects_plain_secrets_without_repeating_them(name: str) -> None:
     patch = {"spec": {"containers": [{"name": "stage", "env": [{"name": name, "value": "sk-12345"}]}]}}
     text = problems({"stages": patch})
     assert "valueFrom.secretKeyRef" in text

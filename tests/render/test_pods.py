@@ -1,4 +1,4 @@
-"""What a pod of a run may do, sees and asks for."""
+"""Security, mounts, secrets and resources of a run's pods."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from render_scenarios import BARE_SITE, SCENARIOS, built_in, make_site, on_a40, pod_templates, rendered
 
-from launcher.manifests.render import CONFIG_MAP_LIMIT_BYTES, NAME_LIMIT_CHARACTERS, render
+from launcher.manifests.render import CONFIG_MAP_LIMIT_BYTES, render
+from launcher.manifests.run_values import NAME_LIMIT_CHARACTERS
 from launcher.spec.plan import Plan
 
 ALLOWED_VOLUMES = {"configMap", "emptyDir", "projected", "secret", "persistentVolumeClaim"}
@@ -28,7 +29,7 @@ def secrets_of(spec: dict[str, Any]) -> set[str]:
     return set(re.findall(r"'(?:secretName|name)': '(store|hub|openai)'", str(spec["volumes"])))
 
 
-def test_every_pod_meets_the_restricted_standard(one: Any) -> None:
+def test_pods_meet_the_restricted_standard(one: Any) -> None:
     for name, template in pod_templates(one).items():
         spec = template["spec"]
         pod, container = spec["securityContext"], spec["containers"][0]["securityContext"]
@@ -51,13 +52,13 @@ def test_only_the_conductor_has_a_token(one: Any) -> None:
     assert one.stage_jobs.keys() <= pod_templates(one).keys()
 
 
-def test_every_mount_has_its_volume_and_every_volume_a_mount(one: Any) -> None:
+def test_mounts_and_volumes_match(one: Any) -> None:
     for template in pod_templates(one).values():
         mounts = [item["name"] for item in template["spec"]["containers"][0]["volumeMounts"]]
         assert sorted(mounts) == sorted(item["name"] for item in template["spec"]["volumes"])
 
 
-def test_memory_is_requested_as_it_is_limited_and_shared_memory_is_inside(one: Any) -> None:
+def test_memory_request_equals_limit_and_includes_shared_memory(one: Any) -> None:
     for name, job in one.stage_jobs.items():
         spec = job["spec"]["template"]["spec"]
         resources = spec["containers"][0]["resources"]
@@ -70,7 +71,7 @@ def test_memory_is_requested_as_it_is_limited_and_shared_memory_is_inside(one: A
                 assert 64 < size_mib <= int(resources["limits"]["memory"].removesuffix("Gi")) * 512
 
 
-def test_names_fit(one: Any) -> None:
+def test_names_fit_kubernetes_limits(one: Any) -> None:
     for item in [*one.objects, *one.stage_jobs.values()]:
         name = item["metadata"]["name"]
         assert re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name)
@@ -80,7 +81,7 @@ def test_names_fit(one: Any) -> None:
         assert item["metadata"]["namespace"] == "tuning"
 
 
-def test_labels_say_whose_everything_is(one: Any) -> None:
+def test_every_object_has_the_runs_labels(one: Any) -> None:
     for item in [*one.objects, *one.stage_jobs.values(), *pod_templates(one).values()]:
         labels = item["metadata"]["labels"]
         assert labels["tuneyard.dev/run"] == labels["app.kubernetes.io/instance"] == one.run_id
@@ -93,13 +94,13 @@ def test_labels_say_whose_everything_is(one: Any) -> None:
             assert labels["tuneyard.dev/try"] == "1"
 
 
-def test_nothing_a_controller_would_fight_over(one: Any) -> None:
+def test_no_field_that_gitops_controllers_rewrite(one: Any) -> None:
     text = json.dumps([*one.objects, *one.stage_jobs.values()])
     for word in ("ttlSecondsAfterFinished", '"suspend"', "generateName", "helm.sh/", "argocd", "annotations"):
         assert word not in text
 
 
-def test_the_config_map_holds_the_plan_and_every_job_as_it_will_be_made(one: Any) -> None:
+def test_config_map_holds_the_plan_and_every_stage_job(one: Any) -> None:
     config_map = next(item for item in one.objects if item["kind"] == "ConfigMap")
     plan_bytes = config_map["data"]["plan.json"].encode()
     assert config_map["immutable"] is True
@@ -109,7 +110,7 @@ def test_the_config_map_holds_the_plan_and_every_job_as_it_will_be_made(one: Any
     assert len(json.dumps(config_map).encode()) < CONFIG_MAP_LIMIT_BYTES
 
 
-def test_secrets_are_where_they_are_needed_and_nowhere_else() -> None:
+def test_secrets_are_mounted_only_where_needed() -> None:
     needs = {name: secrets_of(t["spec"]) for name, t in pod_templates(rendered("one-a40")).items()}
     assert needs.pop("fetch-codellama34b") == {"store", "hub"}
     assert set(map(frozenset, needs.values())) == {frozenset({"store"})}
@@ -119,7 +120,7 @@ def test_secrets_are_where_they_are_needed_and_nowhere_else() -> None:
     assert "openai" not in str(pod_templates(render(built_in("demo"), make_site())))
 
 
-def test_secrets_are_read_from_files_that_only_the_pod_s_group_reads() -> None:
+def test_secret_files_are_readable_by_the_group_only() -> None:
     spec = pod_templates(rendered("hosted-only"))["tune-gpt35-s1"]["spec"]
     assert environment(spec)["OPENAI_API_KEY_FILE"] == "/var/run/secrets/tuneyard/openai/api_key"
     assert environment(spec)["TUNEYARD_STORE_CREDENTIALS"] == "/var/run/secrets/tuneyard/store"
@@ -128,13 +129,13 @@ def test_secrets_are_read_from_files_that_only_the_pod_s_group_reads() -> None:
     assert "secretKeyRef" not in str(spec)
 
 
-def test_without_keys_in_the_site_pods_use_their_own_identity() -> None:
+def test_pods_without_store_keys_use_their_own_identity() -> None:
     for template in pod_templates(rendered("demo")).values():
         assert "secret" not in json.dumps(template["spec"]["volumes"]).lower()
         assert "TUNEYARD_STORE_CREDENTIALS" not in environment(template["spec"])
 
 
-def test_gpus_are_asked_for_by_the_exact_product_and_its_taint_is_tolerated() -> None:
+def test_gpu_pods_select_the_product_and_tolerate_the_taint() -> None:
     templates = pod_templates(rendered("four-a40"))
     train, predict = templates["train-codellama34b-s1"]["spec"], templates["predict-codellama34b-s1"]["spec"]
     for spec, gpus in ((train, "4"), (predict, "1")):
@@ -148,7 +149,7 @@ def test_gpus_are_asked_for_by_the_exact_product_and_its_taint_is_tolerated() ->
         assert "nvidia" not in str(templates[name])
 
 
-def test_several_nodes_are_an_indexed_job_behind_a_headless_service() -> None:
+def test_several_nodes_are_an_indexed_job_with_a_headless_service() -> None:
     one = rendered("two-nodes")
     (service,) = [item for item in one.objects if item["kind"] == "Service"]
     job = one.stage_jobs["train-codellama34b-s1"]
@@ -168,7 +169,7 @@ def test_several_nodes_are_an_indexed_job_behind_a_headless_service() -> None:
     assert "completionMode" not in one.stage_jobs["predict-codellama34b-s1"]["spec"]
 
 
-def test_torch_is_where_it_is_needed_and_the_light_image_elsewhere() -> None:
+def test_only_torch_stages_use_the_trainer_image() -> None:
     def images(name: str) -> dict[str, str]:
         shown = {}
         for stage, template in pod_templates(rendered(name)).items():
@@ -183,13 +184,13 @@ def test_torch_is_where_it_is_needed_and_the_light_image_elsewhere() -> None:
     assert demo["fetch-untuned"] == demo["tune-hosted-s1"] == demo["predict-hosted-s1"] == "trainer"
 
 
-def test_trainers_have_two_minutes_for_a_checkpoint() -> None:
+def test_trainers_have_two_minutes_of_grace() -> None:
     templates = pod_templates(rendered("one-a40"))
     assert templates["train-codellama34b-s1"]["spec"]["terminationGracePeriodSeconds"] == 120
     assert templates["prepare"]["spec"]["terminationGracePeriodSeconds"] == 30
 
 
-def test_the_conductor_is_tried_again_unless_the_attempt_is_closed() -> None:
+def test_conductor_job_fails_only_on_closing_exit_codes() -> None:
     job = rendered("demo").objects[-1]
     assert job["spec"]["backoffLimit"] == 20
     ignored, closing = job["spec"]["podFailurePolicy"]["rules"]
@@ -199,7 +200,7 @@ def test_the_conductor_is_tried_again_unless_the_attempt_is_closed() -> None:
     assert {1, 10, 20} <= set(closing["onExitCodes"]["values"])
 
 
-def test_a_demo_fits_a_small_node() -> None:
+def test_demo_fits_a_small_node() -> None:
     for profile in ("demo", "smoke"):
         jobs = render(built_in(profile), BARE_SITE).stage_jobs
         for name, job in jobs.items():
@@ -207,7 +208,7 @@ def test_a_demo_fits_a_small_node() -> None:
             assert int(requests["ephemeral-storage"].removesuffix("Gi")) <= 4, name
 
 
-def test_a_large_model_has_room_on_the_disk() -> None:
+def test_scratch_fits_a_large_model() -> None:
     jobs = render(on_a40(1), make_site()).stage_jobs
 
     def scratch_gib(name: str) -> int:

@@ -43,7 +43,7 @@ def invoke(site_file: Path) -> Invoke:
     return run
 
 
-def test_stdout_is_the_objects_and_nothing_else(invoke: Invoke) -> None:
+def test_stdout_has_only_the_objects(invoke: Invoke) -> None:
     done = invoke()
     kinds = [item["kind"] for item in parse_all(done.stdout)]
     assert kinds == ["ServiceAccount", "Role", "RoleBinding", "ConfigMap", "Job"]
@@ -51,7 +51,7 @@ def test_stdout_is_the_objects_and_nothing_else(invoke: Invoke) -> None:
     assert invoke().stdout == done.stdout
 
 
-def test_a_directory_gets_a_file_per_object_and_a_kustomization(invoke: Invoke, tmp_path: Path) -> None:
+def test_directory_has_a_file_per_object_and_a_kustomization(invoke: Invoke, tmp_path: Path) -> None:
     directory = tmp_path / "runs" / "sql"
     done = invoke("-o", str(directory))
     assert done.stdout == ""
@@ -62,9 +62,7 @@ def test_a_directory_gets_a_file_per_object_and_a_kustomization(invoke: Invoke, 
     assert {path.name for path in directory.iterdir()} == {*kustomization["resources"], "kustomization.yaml"}
 
 
-def test_rendering_into_the_same_directory_leaves_no_service_of_before(
-    invoke: Invoke, tmp_path: Path
-) -> None:
+def test_rerendering_removes_stale_services(invoke: Invoke, tmp_path: Path) -> None:
     directory = tmp_path / "sql"
     sets = [f"--set=contenders[lora].hardware.{key}" for key in ("device=NVIDIA-A40", "nodes=2")]
     invoke(*sets, "-o", str(directory))
@@ -75,9 +73,7 @@ def test_rendering_into_the_same_directory_leaves_no_service_of_before(
     assert (directory / "note.md").exists()
 
 
-def test_files_that_no_rendering_wrote_are_neither_overwritten_nor_removed(
-    invoke: Invoke, tmp_path: Path
-) -> None:
+def test_foreign_files_are_neither_overwritten_nor_removed(invoke: Invoke, tmp_path: Path) -> None:
     directory = tmp_path / "apps"
     directory.mkdir()
     theirs = {
@@ -93,7 +89,7 @@ def test_files_that_no_rendering_wrote_are_neither_overwritten_nor_removed(
     assert {path.name: path.read_text() for path in directory.iterdir()} == theirs
 
 
-def test_rendering_again_removes_what_the_site_no_longer_asks_for(invoke: Invoke, tmp_path: Path) -> None:
+def test_rerendering_removes_objects_that_the_site_no_longer_needs(invoke: Invoke, tmp_path: Path) -> None:
     directory = tmp_path / "sql"
     invoke("-o", str(directory))
     assert (directory / "role.yaml").exists()
@@ -111,19 +107,19 @@ def test_rendering_again_removes_what_the_site_no_longer_asks_for(invoke: Invoke
     assert (tmp_path / "secret.yaml").exists()
 
 
-def test_values_are_printed_as_json_for_helm_alone(invoke: Invoke) -> None:
+def test_values_are_printed_as_json(invoke: Invoke) -> None:
     values = json.loads(invoke("--values").stdout)
     assert values["run"]["id"].startswith("sql-")
     assert json.loads(values["plan"])["run_id"] == values["run"]["id"]
 
 
-def test_values_with_an_overlay_are_refused(invoke: Invoke, tmp_path: Path) -> None:
+def test_values_with_an_overlay_is_a_usage_error(invoke: Invoke, tmp_path: Path) -> None:
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("spec: {priorityClassName: low}")
     assert "leave out --overlay" in str(invoke("--values", "--overlay", str(overlay)).exception)
 
 
-def test_an_overlay_file_reaches_the_pods(invoke: Invoke, tmp_path: Path) -> None:
+def test_overlay_file_reaches_the_pods(invoke: Invoke, tmp_path: Path) -> None:
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("stages: {spec: {priorityClassName: batch}}")
     objects = parse_all(invoke("--overlay", str(overlay)).stdout)
@@ -132,14 +128,14 @@ def test_an_overlay_file_reaches_the_pods(invoke: Invoke, tmp_path: Path) -> Non
     assert {job["spec"]["template"]["spec"]["priorityClassName"] for job in jobs} == {"batch"}
 
 
-def test_an_attempt_is_said_in_git(invoke: Invoke) -> None:
+def test_attempt_option_changes_the_manifests(invoke: Invoke) -> None:
     job = parse_all(invoke("--attempt", "3").stdout)[-1]
     arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
     assert arguments[arguments.index("--attempt") + 1] == "3"
     assert job["metadata"]["labels"]["tuneyard.dev/attempt"] == "3"
 
 
-def test_everything_the_site_lacks_is_told_at_once_with_an_example(
+def test_incomplete_site_lists_everything_with_an_example(
     invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
@@ -161,16 +157,16 @@ def test_everything_the_site_lacks_is_told_at_once_with_an_example(
             {"store": {"inside": "s3://UPPER/x?regionn=a"}},
             "store.inside: the bucket's name is not one",
         ),
-        ({"store": {"inside": "s3://runs/x?profile=admin"}}, "store.inside: profile: a pod has none"),
+        ({"store": {"inside": "s3://runs/x?profile=admin"}}, "store.inside: profile: pods have no profiles"),
         (
             {"secrets": {"store_access_key": {"secret": "s", "key": "k"}}},
-            "store_access_key and store_secret_key are given both or not at all",
+            "set both store_access_key and store_secret_key, or neither",
         ),
-        ({"images": {"worker": image("w"), "conductor": image("c")}}, "images.trainer: not given; needed by"),
+        ({"images": {"worker": image("w"), "conductor": image("c")}}, "images.trainer: not set; needed by"),
     ],
     ids=["directory", "no bucket", "profile", "half a credential", "no trainer"],
 )
-def test_a_site_that_cannot_do_is_refused(
+def test_unsuitable_site_is_rejected(
     invoke: Invoke, tmp_path: Path, changes: dict[str, Any], problem: str
 ) -> None:
     path = tmp_path / "other.yaml"
@@ -180,38 +176,38 @@ def test_a_site_that_cannot_do_is_refused(
     assert problem in caught.value.text()
 
 
-def test_a_hosted_contender_needs_the_key_s_name() -> None:
+def test_hosted_contender_needs_the_key_in_the_site() -> None:
     with pytest.raises(Failure) as caught:
         render(hosted_only(), make_site(secrets={}))
     assert caught.value.problems == (
-        "secrets.openai_api_key: not given; needed by tune-gpt35-s1, predict-gpt35-s1",
+        "secrets.openai_api_key: not set; needed by tune-gpt35-s1, predict-gpt35-s1",
     )
 
 
-def test_a_name_that_is_too_long_for_kubernetes_is_refused() -> None:
+def test_too_long_job_names_are_rejected() -> None:
     contender = {"name": "abcdefghijkl", "kind": "hosted", "model": "gpt-3.5-turbo-0613"}
     made = plan(experiment(contender, name="a" * 16, seeds=[2**32 - 1]), Lock())
-    with pytest.raises(Failure, match="the site does not say") as caught:
+    with pytest.raises(Failure, match="the run cannot be rendered for this site") as caught:
         render(made, make_site())
-    assert "predict-abcdefghijkl-s4294967295: its Job's name would be 8 characters too long" in str(
+    assert "predict-abcdefghijkl-s4294967295: its Job's name is 8 characters too long" in str(
         caught.value.problems
     )
 
 
-def test_a_service_of_several_nodes_needs_a_name_that_begins_with_a_letter() -> None:
+def test_service_name_must_begin_with_a_letter() -> None:
     hardware = {"device": "NVIDIA-A40", "nodes": 2}
     contender = {"name": "lora", "kind": "lora", "model": "random-llama", "hardware": hardware}
     lock = Lock(models={"random-llama": LockedModel(source=RandomModel())})
     made = plan(experiment(contender, name="7b-vs-gpt"), lock)
-    with pytest.raises(Failure, match="the site does not say") as caught:
+    with pytest.raises(Failure, match="the run cannot be rendered for this site") as caught:
         render(made, make_site())
-    assert "a Service's name begins with a letter" in str(caught.value.problems)
+    assert "its Service's name must begin with a letter" in str(caught.value.problems)
 
 
-def test_more_than_a_config_map_holds_is_refused() -> None:
+def test_plan_over_the_config_map_limit_is_rejected() -> None:
     contender = {"name": "gpt35", "kind": "hosted", "model": "gpt-3.5-turbo-0613"}
     made = plan(experiment(contender, seeds=list(range(40))), Lock())
-    with pytest.raises(Failure, match="a ConfigMap may hold 240"):
+    with pytest.raises(Failure, match="the limit for a ConfigMap is 240 KiB"):
         render(made, make_site())
 
 
@@ -223,7 +219,7 @@ def test_more_than_a_config_map_holds_is_refused() -> None:
         "s3://runs/x?endpoint_url=https://user:SUPERSECRET@host",
     ],
 )
-def test_a_secret_in_an_address_for_pods_is_refused_and_not_repeated(
+def test_secret_in_the_store_address_is_rejected_without_repeating_it(
     invoke: Invoke, tmp_path: Path, inside: str
 ) -> None:
     path = tmp_path / "other.yaml"
@@ -235,7 +231,7 @@ def test_a_secret_in_an_address_for_pods_is_refused_and_not_repeated(
     assert "SUPERSECRET" not in caught.value.text()
 
 
-def test_a_secret_in_the_site_is_refused_and_not_repeated(invoke: Invoke, tmp_path: Path) -> None:
+def test_secret_in_the_site_is_rejected_without_repeating_it(invoke: Invoke, tmp_path: Path) -> None:
     path = tmp_path / "other.yaml"
     path.write_text("namespace: tuning\nsecrets: {openai_api_key: sk-12345}\n")
     with pytest.raises(Failure) as caught:

@@ -1,4 +1,4 @@
-"""The chart's values: closed at every level, and what is unset leaves nothing behind."""
+"""The chart's values: the schema is closed at every level, and unset values leave no trace in the objects."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def at(node: Any, path: tuple[str | int, ...]) -> Any:
     return node
 
 
-def test_the_levels_are_all_of_the_models() -> None:
+def test_every_level_of_the_values_is_tested() -> None:
     closed = [schema(), *schema()["definitions"].values()]
     assert all(node["additionalProperties"] is False for node in closed)
     assert len({tuple(step for step in path if isinstance(step, str)) for path in LEVELS}) >= len(closed)
 
 
 @pytest.mark.parametrize("path", LEVELS, ids=lambda path: ".".join(map(str, path)) or "top")
-def test_a_misspelt_key_is_refused_at_every_level(path: tuple[str | int, ...]) -> None:
+def test_misspelt_key_is_rejected_at_every_level(path: tuple[str | int, ...]) -> None:
     values = full_values()
     at(values, path)["mispelt"] = 1
     with pytest.raises(Failure, match="cannot render") as caught:
@@ -93,7 +93,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_kubernetes_would_let_pass_is_refused(name: str) -> None:
+def test_schema_rejects_values_that_kubernetes_accepts_by_mistake(name: str) -> None:
     path, value = WRONG[name]
     steps = [int(step) if step.isdigit() else step for step in path.split(".")]
     values = full_values()
@@ -104,7 +104,7 @@ def test_what_kubernetes_would_let_pass_is_refused(name: str) -> None:
         Values.model_validate_json(json.dumps(values))
 
 
-def test_a_gpu_without_its_product_and_an_account_without_its_name_are_refused() -> None:
+def test_gpu_needs_a_product_and_existing_account_a_name() -> None:
     values = full_values()
     del values["stages"][2]["device"]
     del values["serviceAccount"]["name"]
@@ -116,12 +116,12 @@ def test_a_gpu_without_its_product_and_an_account_without_its_name_are_refused()
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_the_schema_is_one_and_takes_every_scenario(name: str) -> None:
+def test_schema_is_valid_and_accepts_every_scenario(name: str) -> None:
     jsonschema.Draft7Validator.check_schema(schema())
     jsonschema.Draft7Validator(schema()).validate(rendered(name).values)
 
 
-def test_there_is_no_restart_policy_and_no_time_to_live_to_set() -> None:
+def test_restart_policy_and_ttl_are_not_values() -> None:
     text = json.dumps(schema()).lower()
     for word in ("restartpolicy", "ttl", "suspend", "backofflimit", "command"):
         assert word not in text
@@ -140,7 +140,7 @@ FACTS: dict[str, tuple[Any, list[str]]] = {
 
 
 @pytest.mark.parametrize("fact", FACTS)
-def test_what_is_set_is_in_the_objects_and_what_is_unset_is_not(fact: str) -> None:
+def test_optional_values_appear_only_when_set(fact: str) -> None:
     value, words = FACTS[fact]
     for site, there in ((make_site(**{fact: value}), True), (make_site(), False)):
         text = json.dumps(render(on_a40(1), site).stage_jobs).replace("registry.example", "")
@@ -149,7 +149,7 @@ def test_what_is_set_is_in_the_objects_and_what_is_unset_is_not(fact: str) -> No
             assert (word in text) is there, word
 
 
-def test_a_run_makes_its_own_service_account_unless_one_is_named() -> None:
+def test_service_account_is_created_unless_named() -> None:
     def kinds(account: dict[str, Any]) -> tuple[list[str], str]:
         one = render(on_a40(1), make_site(service_account=account))
         return [item["kind"] for item in one.objects], pod_templates(one)["conductor"]["spec"][
@@ -164,7 +164,7 @@ def test_a_run_makes_its_own_service_account_unless_one_is_named() -> None:
     assert kinds({"create": False, "name": "theirs", "create_role": False}) == (own[3:], "theirs")
 
 
-def test_stage_pods_are_somebody_only_where_the_site_says_so() -> None:
+def test_stage_pods_have_a_service_account_only_if_the_site_names_one() -> None:
     plain = render(hosted_only(), make_site())
     named = render(hosted_only(), make_site(service_account={"stages": "store-user"}))
     for one, expected in ((plain, None), (named, "store-user")):
@@ -174,7 +174,7 @@ def test_stage_pods_are_somebody_only_where_the_site_says_so() -> None:
             assert spec["automountServiceAccountToken"] is False
 
 
-def test_the_role_is_as_small_as_it_is_said_to_be() -> None:
+def test_role_has_only_the_documented_permissions() -> None:
     role = next(item for item in rendered("demo").objects if item["kind"] == "Role")
     rights = {resource: rule["verbs"] for rule in role["rules"] for resource in rule["resources"]}
     assert rights == {

@@ -1,4 +1,4 @@
-"""Write everything of the chart that is made from code: `python -m tests.render.write_goldens`.
+"""Generates the chart's schema, README, ci values and goldens: `python -m tests.render.write_goldens`.
 
 values.schema.json, README.md and ci/*-values.yaml in charts/run, and the golden renderings beside this
 file. The tests hold all of them equal to what is written here: read the difference before committing it.

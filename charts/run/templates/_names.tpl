@@ -1,4 +1,4 @@
-{{- /* Names and labels: in one place, because objects refer to each other by them. */ -}}
+{{- /* Names and labels, by which the objects refer to each other. */ -}}
 
 {{- define "run.name" -}}
 {{ .Values.run.id }}-{{ .Values.run.manifest }}

@@ -1,4 +1,4 @@
-{{- /* What every pod of a run has in common. Lists are written so that more items can follow. */ -}}
+{{- /* Parts that every pod of a run shares. Lists leave room for further items. */ -}}
 
 {{- define "run.podSecurity" -}}
 enableServiceLinks: false

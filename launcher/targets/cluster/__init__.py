@@ -1,1 +1,1 @@
-"""The cluster backend: the only package that imports a Kubernetes client, and only when it is used."""
+"""Target `cluster`: runs as Jobs. Only this package talks to an API server; it is imported when it is used."""

@@ -1,4 +1,4 @@
-"""What an API server's refusal means to a person: status and message -> Failure."""
+"""Errors of the API server: HTTP status and Status object -> Failure with a next step."""
 
 from __future__ import annotations
 
@@ -10,39 +10,38 @@ from launcher.outcome import Failure, Reason
 from launcher.system.text import printable
 
 _LONGEST_CHARACTERS = 600
-#: Server-side apply's answers (status 500) to a manifest that is not valid: a field that the schema does not
-#: have, a quantity that is none.
+#: Server-side apply answers 500 to an invalid manifest: an unknown field, a malformed quantity.
 _NOT_VALID = re.compile(r"failed to create typed patch object|failed to convert new object")
+_WAITING = re.compile(r"waiting to start")
 _POLICY = re.compile(r"admission webhook|ValidatingAdmissionPolicy|violates PodSecurity|denied the request")
 
 
 class KubernetesApiError(Failure):
-    """The API server answered, with an error. `status` is HTTP's; `cause` one word to decide by.
+    """The API server answered with an error. `status` is the HTTP status.
 
-    Causes: unauthorized, forbidden (a permission is missing), quota, policy (admission), absent, exists,
-    immutable, held (another field manager owns a field), invalid, other. `repeated`: an earlier try
-    of the same request, whose answer was lost, may have been carried out.
+    `cause` is one of: unauthorized, forbidden (a permission is missing), quota, policy (admission), absent,
+    exists, immutable, held (another field manager owns a field), waiting (the container has not started),
+    invalid, other. `repeated`: an earlier try of the request, whose answer was lost, may have taken effect.
     """
 
     def __init__(self, reason: Reason, what: str, *, status: int, cause: str, **more: Any):
-        super().__init__(reason, what, **more)
+        super().__init__(reason, what, cause=cause, **more)
         self.status = status
-        self.cause = cause
         self.repeated = False
 
 
 def is_unauthorized(failure: Failure) -> bool:
-    """Whether it is our credentials that the server does not accept, whatever we ask."""
+    """Whether the server rejects the credentials themselves."""
     return isinstance(failure, KubernetesApiError) and failure.cause == "unauthorized"
 
 
 def is_quota_exceeded(failure: Failure) -> bool:
-    """Whether it was refused for what others take now."""
+    """Whether a quota of the namespace has no room left."""
     return isinstance(failure, KubernetesApiError) and failure.cause == "quota"
 
 
 def answer_of(body: bytes) -> dict[str, Any]:
-    """The Status object of an error answer; a proxy's page or nothing becomes its first line as message."""
+    """The Status object of an error answer; for any other body (a proxy's page) its first line as message."""
     try:
         value = json.loads(body)
     except ValueError:
@@ -52,19 +51,19 @@ def answer_of(body: bytes) -> dict[str, Any]:
 
 
 def is_final(status: int, answer: dict[str, Any]) -> bool:
-    """Whether asking the same again can only give the same answer."""
+    """Whether a retry can only give the same answer."""
     if status in (429, 502, 503, 504):
         return False
     if status == 500:
         return bool(_NOT_VALID.search(answer.get("message") or ""))
     if status == 409 and answer.get("reason") == "Conflict":
-        # Otherwise a race inside the server (two writers of one quota, say), not an answer to our question.
+        # Any other conflict is a race inside the server, such as two writers of one quota.
         return _held(answer) or "precondition" in (answer.get("message") or "").lower()
     return True
 
 
 def api_error(status: int, answer: dict[str, Any], *, doing: str, where: str) -> KubernetesApiError:
-    """The failure for an error answer. `doing` reads like "create Job x", `where` names server and namespace."""
+    """The failure for an error answer. `doing` reads like "create Job x"; `where` names server and namespace."""
     message = _short(answer.get("message") or answer.get("reason") or f"HTTP status {status}")
     if status == 401:
         return KubernetesApiError(
@@ -82,12 +81,21 @@ def api_error(status: int, answer: dict[str, Any], *, doing: str, where: str) ->
     if status == 409 and _held(answer):
         return KubernetesApiError(
             Reason.UNSUPPORTED,
-            f"cannot {doing}: somebody else has changed it since",
+            f"cannot {doing}: another field manager has changed it",
             where=where,
             problems=_causes(answer) or (message,),
             status=status,
             cause="held",
             next_step="undo that change, or delete the object",
+        )
+    if status == 400 and _WAITING.search(message):
+        return KubernetesApiError(
+            Reason.UNSUPPORTED,
+            f"cannot {doing}: the container has not started",
+            where=where,
+            problems=(message,),
+            status=400,
+            cause="waiting",
         )
     if status in (400, 422) or _NOT_VALID.search(message):
         return _invalid(status, answer, message, doing, where)
@@ -152,7 +160,7 @@ def _invalid(status: int, answer: dict[str, Any], message: str, doing: str, wher
     if any("field is immutable" in problem for problem in problems):
         return KubernetesApiError(
             Reason.UNSUPPORTED,
-            f"cannot {doing}: it is there already with other content, and cannot be changed",
+            f"cannot {doing}: it exists with other content and is immutable",
             where=where,
             problems=problems,
             status=status,
@@ -183,7 +191,7 @@ def _causes(answer: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _short(text: str) -> str:
-    """One line of what can be printed; an immutable field's message repeats the whole object, which is left out."""
+    """One printable line; the object that an immutable field's message repeats is left out."""
     line = re.sub(r"Invalid value: .*: field is immutable", "field is immutable", " ".join(text.split()))
     line = printable(line)
     if len(line) <= _LONGEST_CHARACTERS:

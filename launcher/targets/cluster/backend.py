@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from launcher.manifests.render import RUN_LABEL, STAGE_LABEL, of_try
+from launcher.manifests.labels import RUN_LABEL, STAGE_LABEL
+from launcher.manifests.render import of_try
 from launcher.outcome import Failure, Reason
 from launcher.runs.conductor import Ended
 from launcher.spec.plan import Plan, Stage

@@ -1,7 +1,7 @@
-"""The API of one namespace, in plain dicts (the API's own JSON): apply, create, get, list, delete, watch, logs.
+"""Client of one namespace, in plain dicts (the API's JSON): apply, create, get, list, delete, watch, logs.
 
-Every error is a Failure; a server that is busy, restarting or out of reach for less than a minute
-is waited for. Objects are only ever created or left as they are: a run's objects never change.
+Every error is a Failure. Requests to a server that is busy, restarting or unreachable are retried for up to a
+minute. A run's objects never change: they are created, or left as they are.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 from launcher.outcome import Failure, Reason
 from launcher.targets.cluster import kubeconfig
 from launcher.targets.cluster.api_errors import KubernetesApiError, answer_of
-from launcher.targets.cluster.connection import PATIENCE_S, Connection, Request, Stream
+from launcher.targets.cluster.connection import RETRY_TIMEOUT_S, Connection, Request, Stream
 from launcher.targets.cluster.informer import Informer
 
 FIELD_MANAGER = "launcher"
 
-#: Kind -> (API group and version, plural). Those below are not of any namespace.
+#: Kind -> (API group and version, plural).
 KINDS: dict[str, tuple[str, str]] = {
     "Job": ("batch/v1", "jobs"),
     "Pod": ("v1", "pods"),
@@ -38,15 +38,16 @@ KINDS: dict[str, tuple[str, str]] = {
     "Namespace": ("v1", "namespaces"),
     "StorageClass": ("storage.k8s.io/v1", "storageclasses"),
 }
-#: Objects as the API's own JSON.
+#: Objects as the API's JSON.
 Objects = list[dict[str, Any]]
-OF_THE_CLUSTER = frozenset({"Node", "Namespace", "StorageClass"})
+#: Kinds that are not in a namespace.
+CLUSTER_SCOPED = frozenset({"Node", "Namespace", "StorageClass"})
 
 
 def owner_reference(job: dict[str, Any]) -> dict[str, Any]:
-    """What makes an object a child of a Job for the garbage collector, and for nobody else.
+    """Makes an object a child of a Job for the garbage collector only.
 
-    Kueue, for one, takes the children that a queued object controls for its parts.
+    `controller` is false because Kueue treats the children that a queued object controls as parts of it.
     """
     return {
         "apiVersion": "batch/v1",
@@ -59,24 +60,24 @@ def owner_reference(job: dict[str, Any]) -> dict[str, Any]:
 
 
 class Conflict(Exception):
-    """An object of that kind and name is there already."""
+    """An object of that kind and name exists."""
 
     def __init__(self, kind: str, name: str):
-        super().__init__(f"{kind} {name} exists already")
+        super().__init__(f"{kind} {name} already exists")
         self.kind = kind
         self.name = name
 
 
 @dataclass(frozen=True)
 class Applied:
-    """The object as the server holds it (or would, on a dry run), and what the server warned of."""
+    """The object as the server stored it (or would, on a dry run), and the server's warnings."""
 
     object: dict[str, Any]
     warnings: tuple[str, ...]
 
 
 class Cluster:
-    """One namespace of one cluster. Threads may share it."""
+    """One namespace of one cluster. Thread-safe."""
 
     def __init__(self, connection: Connection, namespace: str):
         self.connection = connection
@@ -84,16 +85,16 @@ class Cluster:
 
     @classmethod
     def connect(
-        cls, namespace: str | None = None, context: str | None = None, *, patience_s: float = PATIENCE_S
+        cls, namespace: str | None = None, context: str | None = None, *, timeout_s: float = RETRY_TIMEOUT_S
     ) -> Cluster:
-        """In a pod with its service account, elsewhere as the kubeconfig says; asks the server nothing yet."""
+        """With a pod's service account, or the kubeconfig outside a pod. Sends no request."""
         access = kubeconfig.load(context)
-        connection = Connection(access, lambda: kubeconfig.load(context), patience_s=patience_s)
+        connection = Connection(access, lambda: kubeconfig.load(context), timeout_s=timeout_s)
         return cls(connection, namespace or access.namespace)
 
     @property
     def requests(self) -> int:
-        """HTTP requests sent so far, repeated ones and opened watches included."""
+        """HTTP requests sent so far, retries and watches included."""
         return self.connection.requests
 
     @property
@@ -102,19 +103,19 @@ class Cluster:
         return f"{self.connection.host} (namespace {self.namespace})"
 
     def apply(self, manifest: dict[str, Any], *, dry_run: bool = False) -> Applied:
-        """Server-side apply: creates the object, or finds it there as it should be.
+        """Server-side apply: creates the object unless it exists with this content.
 
-        Fields that somebody else owns with another value are never taken over: KubernetesApiError "held"; an
-        immutable object with other content is KubernetesApiError "immutable".
+        Raises KubernetesApiError with cause "held" for a field that another manager owns with another value, with
+        cause "immutable" for an immutable object with other content.
         """
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         return self._write("PATCH", kind, name, manifest, "apply", dry_run)
 
     def create(self, manifest: dict[str, Any], *, dry_run: bool = False) -> Applied:
-        """Create the object. Raises Conflict where the name is taken, unless it was this very call that took it.
+        """Create the object. Raises Conflict if the name is taken, unless this call created it.
 
-        After a lost answer the first try may have been carried out; the object is then ours if it has
-        our labels and owners, and was written by this program.
+        A try whose answer was lost may have taken effect: an object with the same labels and owners is then
+        the result.
         """
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         try:
@@ -128,7 +129,7 @@ class Cluster:
             return Applied(existing, ())
 
     def get(self, kind: str, name: str) -> dict[str, Any] | None:
-        """The object; None where it is not there."""
+        """The object; None if it does not exist."""
         try:
             answer = self.connection.ask(
                 Request("GET", self._path(kind, name), f"get {kind} {name}"), where=self.where
@@ -149,19 +150,19 @@ class Cluster:
         *,
         labels: dict[str, str] | None = None,
         fields: str | None = None,
-        patience_s: float | None = None,
+        timeout_s: float | None = None,
     ) -> tuple[Objects, str]:
-        """As `list`, with the resourceVersion from which a watch goes on."""
+        """As `list`, with the resourceVersion from which to watch."""
         query = [("labelSelector", selector(labels))] if labels else []
         if fields:
             query.append(("fieldSelector", fields))
         request = Request("GET", self._path(kind), f"list {KINDS[kind][1]}", tuple(query))
-        answer = _object(self.connection.ask(request, patience_s=patience_s, where=self.where).body)
+        answer = _object(self.connection.ask(request, timeout_s=timeout_s, where=self.where).body)
         items = [{"apiVersion": KINDS[kind][0], "kind": kind, **item} for item in answer.get("items") or ()]
         return items, answer["metadata"]["resourceVersion"]
 
     def delete(self, kind: str, name: str, *, uid: str | None = None) -> bool:
-        """Delete the object and, in the background, what it owns; False where it (or that uid) was not there."""
+        """Delete the object and, in the background, its children; False if it (with that uid) did not exist."""
         body: dict[str, Any] = {"propagationPolicy": "Background"}
         if uid is not None:
             body["preconditions"] = {"uid": uid}
@@ -169,7 +170,7 @@ class Cluster:
         try:
             self.connection.ask(request, where=self.where)
         except KubernetesApiError as error:
-            # A lost answer to the first try: it has been deleted by us.
+            # After a lost answer: the first try has deleted it.
             if error.cause == "absent":
                 return error.repeated
             if error.status == 409 and uid is not None:
@@ -178,11 +179,11 @@ class Cluster:
         return True
 
     def watch(self, kind: str, *, labels: dict[str, str]) -> Informer:
-        """A live view of the objects with these labels. Raises Failure where they may not be listed."""
+        """A live view of the objects with these labels. Raises Failure if they may not be listed."""
         return Informer(self, kind, labels)
 
     def open_watch(self, kind: str, labels: dict[str, str], version: str, timeout_s: int) -> Stream:
-        """Events since `version`, one JSON document a line, bookmarks among them."""
+        """Events since `version`, one JSON document per line, bookmarks included."""
         query = (
             ("watch", "1"),
             ("labelSelector", selector(labels)),
@@ -191,7 +192,7 @@ class Cluster:
             ("timeoutSeconds", str(timeout_s)),
         )
         request = Request("GET", self._path(kind), f"watch {KINDS[kind][1]}", query)
-        # Bookmarks come at least once a minute: nothing for longer than this is a dead connection.
+        # Bookmarks come at least once a minute: a longer silence is a dead connection.
         return self.connection.open(request, read_timeout_s=90.0, where=self.where)
 
     def pod_log(
@@ -213,7 +214,7 @@ class Cluster:
         try:
             return self.connection.ask(request, where=self.where).body
         except KubernetesApiError as error:
-            if error.status == 400 and any("waiting to start" in text for text in error.problems):
+            if error.cause == "waiting":
                 return b""
             raise
 
@@ -222,7 +223,7 @@ class Cluster:
         request = self._log_request(
             pod, container, since_time=since_time, tail_lines=None, timestamps=True, follow=True
         )
-        # A stage may say nothing for long; the connection's keepalive notices a node that is gone.
+        # A stage may print nothing for long; TCP keepalive notices a node that is gone.
         return self.connection.open(request, read_timeout_s=600.0, where=self.where)
 
     def _log_request(
@@ -266,7 +267,7 @@ class Cluster:
     def _path(self, kind: str, name: str | None = None) -> str:
         version, plural = KINDS[kind]
         base = f"/apis/{version}" if "/" in version else f"/api/{version}"
-        scope = "" if kind in OF_THE_CLUSTER else f"/namespaces/{self.namespace}"
+        scope = "" if kind in CLUSTER_SCOPED else f"/namespaces/{self.namespace}"
         return f"{base}{scope}/{plural}" + (f"/{name}" if name else "")
 
 
@@ -282,23 +283,23 @@ def connect(namespace: str | None, context: str | None, say: Callable[[str], Non
 
 
 def selector(labels: dict[str, str]) -> str:
-    """A label selector: all of these."""
+    """The label selector that requires all of these."""
     return ",".join(f"{name}={value}" for name, value in labels.items())
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    """An object of the API without its field managers' bookkeeping, which nobody reads and is half of it.
+    """An object of the API without `managedFields`, half of its size and unused here.
 
-    Raises Failure(NETWORK) for what an API server never says: a proxy's page, on the way to one that is away.
+    Raises Failure(NETWORK) for a body that is not JSON: a proxy's page instead of the API server's answer.
     """
     try:
         value: dict[str, Any] = json.loads(body)
     except ValueError:
         raise Failure(
             Reason.NETWORK,
-            "something between here and the API server answered in its place",
+            "a proxy answered instead of the API server",
             problems=(answer_of(body).get("message", "")[:200],),
-            next_step="try again; kubectl get --raw /readyz shows whether the API server is there",
+            next_step="try again; kubectl get --raw /readyz shows whether the API server answers",
         ) from None
     for item in [value, *(value.get("items") or ())]:
         item.get("metadata", {}).pop("managedFields", None)

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from launcher.manifests.render import ATTEMPT_LABEL, RUN_LABEL
+from launcher.manifests.labels import ATTEMPT_LABEL, RUN_LABEL
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.runs import finalize
 from launcher.runs.conductor import Conductor

@@ -1,7 +1,7 @@
-"""One HTTP request to the API server: credentials kept fresh, lost connections and busy servers waited out.
+"""HTTP requests to the API server: credentials are refreshed, lost connections and busy servers retried.
 
-Only the official client's configuration and REST layer are used: its model classes would double
-the conductor's memory, and plain dicts are what we render anyway.
+Only the official client's configuration and REST layer are used: its model classes would double the
+conductor's memory, and manifests are rendered as plain dicts anyway.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from launcher.outcome import Failure, Reason
 from launcher.targets.cluster import kubeconfig
 from launcher.targets.cluster.api_errors import KubernetesApiError, answer_of, api_error, is_final
 
-PATIENCE_S = 60.0
-#: How long a server that has not answered yet is waited for. Its address or the network is wrong sooner than it is
-#: just being started, and somebody sits in front of the terminal.
-CONTACT_PATIENCE_S = 8.0
-#: After so long without an answer whoever waits is told.
-TOLD_AFTER_S = 3.0
+#: How long a request is retried.
+RETRY_TIMEOUT_S = 60.0
+#: How long the first request is retried: a wrong address is likelier than a server that is starting.
+CONTACT_TIMEOUT_S = 8.0
+#: After this long without an answer the wait is reported.
+REPORT_AFTER_S = 3.0
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 40.0  # an admission webhook alone may take 30
 LONGEST_WAIT_S = 8.0
-RENEWED_AT_MOST_EVERY_S = 5.0
-#: An API server that comes back answers before it has read its roles and service accounts: for a
-#: moment it refuses those who have every right (seen for about a second with 1.34).
+RENEWAL_INTERVAL_S = 5.0
+#: A restarted API server answers before it has loaded roles and service accounts, and then rejects valid requests
+#: (seen for about a second with 1.34).
 SETTLING_S = 30.0
-#: Answers after which the request may nevertheless have been carried out.
+#: Statuses after which the request may have taken effect.
 _AMBIGUOUS = (500, 502, 503, 504)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to ask. `doing` is how an error names it: "create Job x"."""
+    """One request. `doing` names it in errors: "create Job x"."""
 
     method: str
     path: str
@@ -54,7 +54,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back, read whole. `repeated`: an earlier try of the request may have been carried out."""
+    """The whole response. `repeated`: an earlier try of the request may have taken effect."""
 
     status: int
     body: bytes
@@ -63,21 +63,21 @@ class Answer:
 
 
 class Connection:
-    """The way to one API server. Threads may share it."""
+    """Connections to one API server. Thread-safe."""
 
     def __init__(
         self,
         access: kubeconfig.Access,
         renew: Callable[[], kubeconfig.Access],
         *,
-        patience_s: float = PATIENCE_S,
+        timeout_s: float = RETRY_TIMEOUT_S,
     ):
         self.access = access
-        self.patience_s = patience_s
+        self.timeout_s = timeout_s
         self.requests = 0
-        #: Is told, once for each time that the server is away, that it is being waited for; nobody by default.
+        #: Called once per outage with a message that the server is being waited for.
         self.say: Callable[[str], None] = lambda _text: None
-        self._told = False
+        self._reported = False
         self._renew = renew
         self._lock = threading.Lock()
         self._rest = RESTClientObject(access.configuration)
@@ -86,24 +86,24 @@ class Connection:
 
     @property
     def settling(self) -> bool:
-        """Whether the server was out of reach a moment ago, and a refusal of rights may not be meant."""
+        """Whether the server was unreachable a moment ago, so that 401 and 403 may be temporary."""
         return time.monotonic() - self._troubled_at < SETTLING_S
 
     @property
     def host(self) -> str:
         return str(self.access.configuration.host)
 
-    def reach(self, *, patience_s: float = CONTACT_PATIENCE_S, where: str = "") -> None:
-        """Return once the server has answered, whatever it says. To be asked first where a person waits.
+    def reach(self, *, timeout_s: float = CONTACT_TIMEOUT_S, where: str = "") -> None:
+        """Return once the server has answered a request for its version, which needs no permission.
 
-        Raises Failure(NETWORK) where it does not within about `patience_s`, and for credentials that it does
-        not take. What is asked needs no right: every server tells its version.
+        Raises Failure(NETWORK) if it does not answer within about `timeout_s`, Failure(UNAUTHORIZED) if it rejects
+        the credentials.
         """
         request = Request("GET", "/version", "ask the API server for its version")
         try:
-            self.ask(request, patience_s=patience_s, read_timeout_s=patience_s, where=where)
+            self.ask(request, timeout_s=timeout_s, read_timeout_s=timeout_s, where=where)
         except KubernetesApiError as error:
-            # A gateway's 503 speaks of a server that is away; a server that is busy (429) is there.
+            # 5xx may be a gateway's answer for a server that is away; 429 is the server's own.
             if error.cause == "unauthorized" or error.status >= 500:
                 raise
 
@@ -111,16 +111,16 @@ class Connection:
         self,
         request: Request,
         *,
-        patience_s: float | None = None,
+        timeout_s: float | None = None,
         read_timeout_s: float = READ_TIMEOUT_S,
         where: str = "",
     ) -> Answer:
-        """The answer with a status below 400, or a final refusal as raised by `refusals.refusal`.
+        """The answer, if its status is below 400. Raises Failure, for a final error as `api_errors.api_error` does.
 
-        Lost connections, 429 and 5xx are retried for `patience_s`, at growing waits, and so is a missing
-        permission while the server is settling; 401 once, with credentials read anew.
+        Retried with growing waits until `timeout_s` has passed: lost connections, 429, 5xx, and a missing
+        permission while the server is settling. 401 is retried once with refreshed credentials.
         """
-        patience_s = self.patience_s if patience_s is None else patience_s
+        timeout_s = self.timeout_s if timeout_s is None else timeout_s
         attempt, repeated, renewed, began = 0, False, False, time.monotonic()
         while True:
             retry_after_s = None
@@ -132,7 +132,7 @@ class Connection:
                 repeated = repeated or not isinstance(error, urllib3.exceptions.NewConnectionError)
             else:
                 if response.status < 400:
-                    self._told = False
+                    self._reported = False
                     return Answer(response.status, body, _warnings(response), repeated)
                 if response.status == 401 and not renewed and self._renewed():
                     renewed = True
@@ -151,22 +151,22 @@ class Connection:
                 retry_after_s = _seconds(response.headers.get("Retry-After"))
             attempt += 1
             wait_s, waited_s = _wait_s(attempt, retry_after_s), time.monotonic() - began
-            if waited_s + wait_s > patience_s:
+            if waited_s + wait_s > timeout_s:
                 raise ended
-            if waited_s >= TOLD_AFTER_S:
-                self._tell(ended, patience_s)
+            if waited_s >= REPORT_AFTER_S:
+                self._report_wait(ended, timeout_s)
             time.sleep(wait_s)
 
-    def _tell(self, trouble: Failure, patience_s: float) -> None:
+    def _report_wait(self, trouble: Failure, timeout_s: float) -> None:
         with self._lock:
-            told, self._told = self._told, True
-        if not told:
+            reported, self._reported = self._reported, True
+        if not reported:
             self.say(
-                f"waiting for the API server {self.host}, up to {patience_s:.0f} s (Ctrl-C to stop): {trouble.what}"
+                f"waiting for the API server {self.host}, up to {timeout_s:.0f} s (Ctrl-C to stop): {trouble.what}"
             )
 
     def open(self, request: Request, *, read_timeout_s: float, where: str = "") -> Stream:
-        """A streamed answer, tried once. Raises Failure as `ask` does."""
+        """A streamed answer; not retried. Raises Failure as `ask` does."""
         try:
             response = self._send(request, read_timeout_s, where)
             if response.status == 401 and self._renewed():
@@ -200,7 +200,7 @@ class Connection:
                 f"{self.host}{request.path}{query}",
                 headers=headers,
                 body=request.body,
-                # Nobody waits longer for a connection than for the answer.
+                # A connection never takes longer than the answer may.
                 _request_timeout=(min(CONNECT_TIMEOUT_S, read_timeout_s), read_timeout_s),
             )
         except ApiException as error:  # how the client reports TLS errors
@@ -210,9 +210,9 @@ class Connection:
         return answer.response
 
     def _renewed(self) -> bool:
-        """Read the credentials anew (a rotated token, an exec plugin); False where that has just been done."""
+        """Refresh the credentials (a rotated token, an exec plugin); False if that was done a moment ago."""
         with self._lock:
-            if time.monotonic() - self._renewed_at < RENEWED_AT_MOST_EVERY_S:
+            if time.monotonic() - self._renewed_at < RENEWAL_INTERVAL_S:
                 return False
             self._renewed_at = time.monotonic()
             self.access = self._renew()
@@ -221,7 +221,7 @@ class Connection:
 
 
 class Stream:
-    """The lines of an answer without an end; another thread may close it."""
+    """The lines of an endless answer; another thread may close it."""
 
     def __init__(self, response: Any, failure: Callable[[Exception], Failure]):
         self._response = response
@@ -229,7 +229,7 @@ class Stream:
         self._closed = False
 
     def lines(self) -> Iterator[bytes]:
-        """Lines with their line feed, as they come; the last may lack it. Raises Failure on a lost connection."""
+        """Lines with their line feed, as they arrive; the last may lack it. Raises Failure on a lost connection."""
         rest = b""
         try:
             for chunk in self._response.stream(65536):
@@ -237,7 +237,7 @@ class Stream:
                 for line in whole:
                     yield line + b"\n"
         except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:
-            # The two latter are how a response closed by another thread shows itself.
+            # The latter two: another thread has closed the response.
             if self._closed:
                 return
             raise self._failure(error) from None
@@ -247,12 +247,12 @@ class Stream:
             yield rest
 
     def close(self) -> None:
-        """Wake the thread that reads: it sees the end of the lines."""
+        """End `lines` in the thread that reads."""
         self._closed = True
         try:
             self._response.shutdown()
         except (ValueError, RuntimeError, OSError):
-            return  # read to its end already
+            return  # already read to its end
 
 
 def _wait_s(attempt: int, retry_after_s: float | None) -> float:
@@ -274,15 +274,15 @@ def _warnings(response: Any) -> tuple[str, ...]:
 
 def _unreachable(error: Exception, host: str, where: str) -> Failure:
     if isinstance(error, urllib3.exceptions.NameResolutionError):
-        why = "its name is not known"
+        why = "its name does not resolve"
     elif "Connection refused" in str(error):
         why = "connection refused"
     elif isinstance(error, urllib3.exceptions.NewConnectionError):
-        why = "no way to it"
+        why = "no connection"
     elif isinstance(error, urllib3.exceptions.ConnectTimeoutError):
-        why = "no connection in time"
+        why = "the connection timed out"
     elif isinstance(error, urllib3.exceptions.TimeoutError):
-        why = "no answer in time"
+        why = "the answer timed out"
     else:
         why = f"the connection was lost ({type(error).__name__})"
     return Failure(

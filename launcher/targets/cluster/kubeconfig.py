@@ -1,7 +1,7 @@
-"""Where the API server is and who we are: a pod's service account, or a kubeconfig.
+"""Address and credentials of the API server: a pod's service account, or a kubeconfig.
 
-The official client reads both. What it says about a broken kubeconfig can repeat a user's whole
-entry, token included, so its words are passed on only as far as they are known to be harmless.
+The official client reads both. Its message about a broken kubeconfig can repeat a user's whole entry, token
+included, so only parts of it that cannot hold a secret are passed on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 @dataclass(frozen=True)
 class Access:
-    """The API server, how to prove who one is, and the namespace that goes with it."""
+    """The API server's address, credentials and default namespace."""
 
     configuration: Any  # kubernetes.client.configuration.Configuration
     namespace: str
@@ -34,13 +34,13 @@ class Access:
 
 
 def load(context: str | None) -> Access:
-    """Credentials as kubectl would find them; `context` names one of the kubeconfig.
+    """Credentials as kubectl finds them; `context` names one of the kubeconfig's contexts.
 
-    Raises Failure(UNAUTHORIZED) where there are none, or they cannot be used.
+    Raises Failure(UNAUTHORIZED) if there are none or they cannot be used.
     """
     configuration = Configuration()
-    configuration.keep_alive = True  # a watch through a load balancer must notice a silent end
-    configuration.retries = False  # retrying is done, and bounded in time, in connection.py
+    configuration.keep_alive = True  # so that a watch through a load balancer notices a lost connection
+    configuration.retries = False  # connection.py retries, bounded in time
     explicit = context is not None or "KUBECONFIG" in os.environ
     if not explicit and "KUBERNETES_SERVICE_HOST" in os.environ and (SERVICE_ACCOUNT / "token").exists():
         return _from_service_account(configuration)
@@ -65,7 +65,7 @@ def _from_kubeconfig(configuration: Any, context: str | None) -> Access:
     paths = os.environ.get("KUBECONFIG") or "~/.kube/config"
     errors = _Collected()
     root = logging.getLogger()
-    # The client logs an exec plugin's failure and goes on without credentials.
+    # The client logs an exec plugin's failure and continues without credentials.
     root.addHandler(errors)
     try:
         merged = KubeConfigMerger(paths)
@@ -94,7 +94,7 @@ def _from_kubeconfig(configuration: Any, context: str | None) -> Access:
     if errors.messages:
         raise Failure(
             Reason.UNAUTHORIZED,
-            "the kubeconfig's credentials could not be had",
+            "the kubeconfig's credentials could not be loaded",
             where=paths,
             problems=tuple(errors.messages),
             next_step="log in to the cluster with its own tool, then try again",
@@ -104,23 +104,23 @@ def _from_kubeconfig(configuration: Any, context: str | None) -> Access:
 
 
 def _check_context(config: Any, context: str | None, paths: str) -> None:
-    """Raises Failure(USAGE) for a context that was asked for by name and is not there."""
+    """Raises Failure(USAGE) if the named context does not exist."""
     listed = config.value.get("contexts") or []
     names = [str(item["name"]) for item in listed if isinstance(item, ConfigNode) and "name" in item]
     if context is None or context in names:
         return
     raise Failure(
         Reason.USAGE,
-        f"there is no context '{context}'; there are {', '.join(names) or 'none'}",
+        f"no context '{context}' in the kubeconfig, which has {', '.join(names) or 'none'}",
         where=paths,
-        next_step=f"name one that is there: --context {names[0]}"
+        next_step=f"name one of them: --context {names[0]}"
         if names
         else "log in to the cluster with its own tool, then kubectl config get-contexts",
     )
 
 
 class _Collected(logging.Handler):
-    """Keeps what the client logs as errors while it loads credentials."""
+    """Collects the errors that the client logs while it loads credentials."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -131,7 +131,7 @@ class _Collected(logging.Handler):
 
 
 def _harmless(error: Exception) -> str:
-    """What an error of the configuration says, without any content of the file."""
+    """The message of a configuration error, without any content of the file."""
     if isinstance(error, yaml.MarkedYAMLError):
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         return f"line {line} is not YAML ({error.problem})"
@@ -139,7 +139,7 @@ def _harmless(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
     if isinstance(error, ConfigException):
         return _without_content(str(error))
-    return "it has not the form of a kubeconfig"
+    return "it is not a kubeconfig"
 
 
 def _without_content(text: str) -> str:

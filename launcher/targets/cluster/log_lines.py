@@ -1,10 +1,10 @@
-"""Which lines of a pod's log are new, when it is read again from an earlier time.
+"""Drops the lines of a pod's log that were read before, when it is read again from an earlier time.
 
-A node gives a log from a time on, in whole seconds; so after a lost connection some lines come
-twice. Pure: no clock, no network.
+A node returns a log from a given second on, so after a lost connection some lines are repeated. Pure: no clock,
+no network.
 
-    read first     …  08:00:07.9 a   08:00:08.1 b   08:00:08.1 b   08:00:08.3 c   (connection lost)
-    read again     since 08:00:07:   a b b c d      of which only d is new
+    first reading     …  08:00:07.9 a   08:00:08.1 b   08:00:08.1 b   08:00:08.3 c   (connection lost)
+    second reading    since 08:00:07:   a b b c d      only d is new
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, datetime
 
-#: Read again from this long before the newest line: stdout and stderr are stamped apart, and may cross.
+#: A new reading starts this long before the newest line: stdout and stderr are stamped separately and may cross.
 MARGIN_S = 2
 
-#: Written in place of what cannot be had any more.
+#: Written in place of lines that are gone.
 GAP = b"[launcher: lines are missing here: the node rotated its log while the connection was down]\n"
 
 
 class NewLines:
-    """The memory of what has been read: the lines of the last seconds, counted, since a line may repeat."""
+    """Counts the lines of the last seconds read; a line may occur several times."""
 
     def __init__(self) -> None:
         self._recent: dict[int, Counter[bytes]] = {}  # second -> stamped lines read
         self._newest_s = 0
-        self._awaited: Counter[bytes] = Counter()  # read before, and to come again in this reading
-        self._overlapping = False  # in this reading, no line read before has come yet
+        self._awaited: Counter[bytes] = Counter()  # read before, expected again in this reading
+        self._overlapping = False  # no line read before has come in this reading yet
         self._held: list[bytes] = []
 
     def since(self) -> str | None:
-        """From when to read again (RFC 3339); None before the first line."""
+        """Where the next reading starts (RFC 3339); None before the first line."""
         if not self._recent:
             return None
         return datetime.fromtimestamp(self._newest_s - MARGIN_S, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def read_again(self) -> None:
-        """A new reading, from `since()`, begins."""
+        """Begin a new reading, from `since()`."""
         self._awaited = Counter()
         for lines in self._recent.values():
             self._awaited.update(lines)
@@ -44,9 +44,9 @@ class NewLines:
         self._held = []
 
     def take(self, stamped: bytes) -> list[bytes]:
-        """The lines to show for the next line as the node sends it, without their timestamps.
+        """The lines to show, without timestamps, for the next line that the node sends.
 
-        Empty for a line read before, and for what is not of the log (a node's own remark has no timestamp).
+        Empty for a line read before, and for a message of the node itself, which has no timestamp.
         """
         split = _stamp(stamped)
         if split is None:
@@ -54,7 +54,7 @@ class NewLines:
         second, text = split
         if self._awaited[stamped] > 0:
             self._awaited[stamped] -= 1
-            # What came before it is the tail of a long line, cut by `since`.
+            # The lines held back are the end of a long line that `since` has cut.
             self._overlapping, self._held = False, []
             return []
         if self._overlapping and second <= self._newest_s:
@@ -65,11 +65,11 @@ class NewLines:
         return [*shown, text]
 
     def end(self) -> list[bytes]:
-        """The lines to show at the end of a reading: those held back, where nothing read before has come."""
+        """The lines to show at the end of a reading: those held back if no line read before has come."""
         return self._gap() if self._held else []
 
     def _gap(self) -> list[bytes]:
-        """The line read last should have come again, and has not: the node has begun another file."""
+        """The line read last is missing from this reading: the node has rotated the log."""
         self._overlapping = False
         held, self._held = self._held, []
         shown = [GAP]

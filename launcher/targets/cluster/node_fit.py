@@ -1,6 +1,6 @@
-"""Could any node ever take this pod? From nodes' allocatable, labels and taints; pure.
+"""Whether any empty node could run a pod, from the nodes' allocatable resources, labels and taints. Pure.
 
-Not covered: what other pods use at the moment (the scheduler waits for that), affinities, volumes.
+Not covered: what other pods use (the scheduler waits for that), affinities, volumes.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _NAMED_NODES = 6
 
 
 def quantity(text: str | int) -> Decimal:
-    """The number that Kubernetes writes as "500m", "16Gi" or "4"."""
+    """The number of a Kubernetes quantity: "500m", "16Gi", "4"."""
     return Decimal(parse_quantity(text))
 
 
 def requests_of(pod_spec: dict[str, Any]) -> dict[str, Decimal]:
-    """What the pod asks of a node, by resource: the sum over its containers; a limit counts as a request."""
+    """What the pod requests, by resource, summed over its containers; a limit counts as a request."""
     total: dict[str, Decimal] = {}
     for container in pod_spec.get("containers") or ():
         resources = container.get("resources") or {}
@@ -34,7 +34,7 @@ def requests_of(pod_spec: dict[str, Any]) -> dict[str, Decimal]:
 
 
 def why_nowhere(pod_spec: dict[str, Any], nodes: Iterable[dict[str, Any]]) -> str | None:
-    """None where some node could take the pod; else which nodes there are, and what each lacks."""
+    """None if some node could run the pod; otherwise the nodes and what each lacks."""
     asked = requests_of(pod_spec)
     lacking: dict[str, list[str]] = {}
     for node in nodes:

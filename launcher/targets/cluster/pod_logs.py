@@ -1,4 +1,7 @@
-"""Follow what a stage's pods print: pending, replaced, rotated, cut off; every line once and in order."""
+"""Follows the logs of a stage's pods; every line once and in order.
+
+Pods that are pending or replaced, rotated logs and lost connections are handled.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ from launcher.targets.cluster.informer import Informer
 from launcher.targets.cluster.log_lines import NewLines
 
 LONGEST_WAIT_S = 5.0
-#: How often the end is asked about while there is no pod to read from.
+#: How often `ended` is called while there is no pod to read from.
 LOOK_S = 2.0
 
 
 class Stop:
-    """Ends a `follow` from another thread, a read that is under way included."""
+    """Ends a `follow` from another thread, even during a read."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -41,7 +44,7 @@ class Stop:
 
     @contextmanager
     def closes(self, stream: Stream) -> Iterator[None]:
-        """While inside, `set` closes this stream too."""
+        """Context in which `set` closes this stream too."""
         with self._lock:
             self._stream = stream
         try:
@@ -62,12 +65,11 @@ def follow(
     ended: Callable[[], bool],
     stop: Stop | None = None,
 ) -> None:
-    """Write the lines of all pods with these labels, pod after pod in order of their creation, as they come.
+    """Write the lines of all pods with these labels as they arrive, one pod after the other in creation order.
 
-    Returns when every pod is read to its end and `ended()` (asked only then) says that no other will
-    come, or soon after `stop` is set. `write` gets whole lines. Pods that run side by side are read one after the
-    other: give labels that tell them apart.
-    Raises Failure where pods may not be listed or logs not be read.
+    Returns when every pod is read to its end and `ended()`, called only then, is true, or soon after `stop` is
+    set. `write` gets whole lines. For pods that run side by side, call it once per pod with labels that select one.
+    Raises Failure if pods may not be listed or logs not be read.
     """
     stop = stop or Stop()
     done: set[str] = set()
@@ -84,7 +86,7 @@ def follow(
             if ready:
                 read(ready[0])
             elif all(_is_over(pod) for pod in unread) and ended():
-                # The view may be a moment behind: what is there now is all that will ever be.
+                # The view may be a moment behind; no further pod will come after this list.
                 for pod in _by_age(cluster.list("Pod", labels=labels)):
                     if pod["metadata"]["uid"] not in done and _has_started(pod, container):
                         read(pod)
@@ -101,7 +103,7 @@ def follow_job(
     *,
     stop: Stop | None = None,
 ) -> None:
-    """`follow` for the pods of one Job, replacements included, until it has finished or is gone."""
+    """`follow` for the pods of one Job, replacements included, until the Job has finished or is gone."""
 
     def ended() -> bool:
         found = cluster.get("Job", job)
@@ -113,7 +115,7 @@ def follow_job(
 
 
 def whole(cluster: Cluster, pod: str, container: str) -> bytes:
-    """All that the node still has of a container's log; empty where it never started or the pod is gone."""
+    """All that the node still has of a container's log; empty if it never started or the pod is gone."""
     try:
         return cluster.pod_log(pod, container)
     except KubernetesApiError as error:
@@ -140,9 +142,9 @@ class _Pod:
         self._lines = NewLines()
 
     def follow(self) -> None:
-        idle = 0  # readings in a row that brought nothing
+        idle = 0  # consecutive readings without a new line
         while not self._stop.is_set():
-            # Asked before reading: once a container has ended, one more reading gets all there is.
+            # Checked before reading: after a container has ended, one more reading gets the rest.
             over = self._is_over()
             try:
                 brought = self._read_to_end() if over else self._read_along()
@@ -151,7 +153,7 @@ class _Pod:
                 if cause in ("forbidden", "unauthorized") and not self._cluster.connection.settling:
                     raise
                 if over or cause == "absent":
-                    return  # the pod or its node is gone: what has been read is all there is
+                    return  # the pod or its node is gone, and the rest of the log with it
                 brought = False
             if over:
                 return
@@ -160,13 +162,13 @@ class _Pod:
             self._stop.wait(min(LONGEST_WAIT_S, 0.1 * 2.0 ** min(idle, 10)))
 
     def _read_along(self) -> bool:
-        """Read as it is written, until the connection ends; whether anything new came."""
+        """Read lines as they are written until the connection ends; whether any was new."""
         self._lines.read_again()
         stream = self._cluster.open_log(self._name, self._container, self._lines.since())
         brought = False
         with self._stop.closes(stream):
             for line in stream.lines():
-                if line.endswith(b"\n"):  # else it is cut off, or the last: it comes again
+                if line.endswith(b"\n"):  # a line without one is read again
                     brought = self._show(self._lines.take(line)) or brought
         return brought
 
@@ -195,7 +197,7 @@ def _by_age(pods: Any) -> list[dict[str, Any]]:
 
 
 def _is_over(pod: dict[str, Any]) -> bool:
-    """Whether nothing more of this pod will start."""
+    """Whether no container of the pod will start any more."""
     return pod.get("status", {}).get("phase") in ("Succeeded", "Failed") or (
         "deletionTimestamp" in pod["metadata"] and not pod.get("status", {}).get("containerStatuses")
     )

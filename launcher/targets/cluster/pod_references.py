@@ -1,4 +1,4 @@
-"""The Secrets, ConfigMaps and claims that a pod refers to, by name and key; pure."""
+"""The Secrets, ConfigMaps and volume claims that a pod refers to, by name and key. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Reference(NamedTuple):
-    """An object that must be there before the pod can start; `key` None means any content will do."""
+    """An object that must exist before the pod can start; a `key` of None accepts any content."""
 
     kind: str
     name: str
@@ -15,7 +15,7 @@ class Reference(NamedTuple):
 
 
 def of_pod(pod_spec: dict[str, Any]) -> set[Reference]:
-    """All that the pod cannot start without; what is marked optional is left out."""
+    """Everything that the pod cannot start without; optional references are left out."""
     found = {Reference("Secret", secret["name"], None) for secret in pod_spec.get("imagePullSecrets") or ()}
     for volume in pod_spec.get("volumes") or ():
         found.update(_of_volume(volume))
@@ -45,10 +45,10 @@ def _keys(kind: str, name: str, source: dict[str, Any]) -> Iterator[Reference]:
 def _of_environment(container: dict[str, Any]) -> Iterator[Reference]:
     for variable in container.get("env") or ():
         source = variable.get("valueFrom") or {}
-        for kind, place in (("Secret", "secretKeyRef"), ("ConfigMap", "configMapKeyRef")):
-            if (wanted := source.get(place)) and not wanted.get("optional"):
+        for kind, field in (("Secret", "secretKeyRef"), ("ConfigMap", "configMapKeyRef")):
+            if (wanted := source.get(field)) and not wanted.get("optional"):
                 yield Reference(kind, wanted["name"], wanted["key"])
     for source in container.get("envFrom") or ():
-        for kind, place in (("Secret", "secretRef"), ("ConfigMap", "configMapRef")):
-            if (wanted := source.get(place)) and not wanted.get("optional"):
+        for kind, field in (("Secret", "secretRef"), ("ConfigMap", "configMapRef")):
+            if (wanted := source.get(field)) and not wanted.get("optional"):
                 yield Reference(kind, wanted["name"], None)

@@ -1,4 +1,4 @@
-"""Ask the cluster about everything a run will need, before anything is applied; list all that is wrong at once."""
+"""Asks the cluster for everything that a run needs, before anything is applied; reports every problem at once."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Manifest = dict[str, Any]
 
 
 def preflight(cluster: Cluster, rendered: Rendered, site: Site) -> tuple[str, ...]:
-    """Raises one Failure with every problem; returns what could not be checked and why, for a person.
+    """Raises one Failure with every problem; returns messages about what could not be checked.
 
-    Asked: a server-side dry run of every object, of every stage's Job and of a Pod of each Job's
-    template, any warning being a problem; the Secrets (and keys), ConfigMaps and claims that pods
-    mount; and whether some node could take each pod.
+    Checked: a server-side dry run of every object, every stage's Job and a Pod of each Job's template, where a
+    warning is a problem; the Secrets (and keys), ConfigMaps and claims that pods mount; whether some node could
+    run each pod.
     """
     findings = _Findings()
     own = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in rendered.objects}
@@ -45,7 +45,7 @@ def preflight(cluster: Cluster, rendered: Rendered, site: Site) -> tuple[str, ..
         reason = findings.reasons.pop() if len(findings.reasons) == 1 else Reason.UNSUPPORTED
         raise Failure(
             reason,
-            "the cluster cannot carry out this run as it is; nothing was applied",
+            "the cluster cannot carry out this run; nothing was applied",
             where=cluster.where,
             problems=findings.lines(),
             next_step="correct what is listed, then submit again",
@@ -55,7 +55,7 @@ def preflight(cluster: Cluster, rendered: Rendered, site: Site) -> tuple[str, ..
 
 @dataclass
 class _Findings:
-    """Problem -> the objects that have it; and what could not be asked."""
+    """Problems with the objects that have them, and notes on what could not be checked."""
 
     problems: dict[str, list[str]] = field(default_factory=dict)
     reasons: set[Reason] = field(default_factory=set)
@@ -87,7 +87,7 @@ class _Question:
 def _questions(
     cluster: Cluster, rendered: Rendered, jobs: list[Manifest], own: set[tuple[str, str]]
 ) -> Iterator[_Question]:
-    """Every dry run, in the way the object will really be made: applied by us, or created by the conductor."""
+    """Every dry run, by the call that will make the object: apply (launcher) or create (conductor)."""
     for manifest in rendered.objects:
         about = f"{manifest['kind']} {manifest['metadata']['name']}"
         yield _Question(about, manifest["kind"], partial(cluster.apply, manifest, dry_run=True))
@@ -95,7 +95,7 @@ def _questions(
         about = f"Job {manifest['metadata']['name']}"
         yield _Question(about, "Job", partial(cluster.create, manifest, dry_run=True))
     for manifest in jobs:
-        # What a Job's controller will be told only when it creates the pod: limits, quotas, Pod Security.
+        # The Job controller meets limits, quotas and Pod Security only when it creates the pod.
         about = f"pods of Job {manifest['metadata']['name']}"
         yield _Question(about, "Pod", partial(cluster.create, _pod_of(manifest, own), dry_run=True))
 
@@ -104,7 +104,7 @@ def _pod_of(job: Manifest, own: set[tuple[str, str]]) -> Manifest:
     template = job["spec"]["template"]
     spec = dict(template["spec"])
     if ("ServiceAccount", spec.get("serviceAccountName", "")) in own:
-        del spec["serviceAccountName"]  # it is not there before the real apply
+        del spec["serviceAccountName"]  # it does not exist before the real apply
     metadata = {**(template.get("metadata") or {}), "name": f"{job['metadata']['name']}-preflight"}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
@@ -127,16 +127,16 @@ def _judge(
     own: set[tuple[str, str]],
 ) -> None:
     if isinstance(outcome, Conflict):
-        return  # submitted before: the same name is the same object
+        return  # submitted before: an equal name means equal content
     if isinstance(outcome, Applied):
         for warning in outcome.warnings:
             findings.add(Reason.UNSUPPORTED, _without_name(warning), question.about)
         return
-    if question.kind == "RoleBinding" and _role_to_come(outcome, own):
+    if question.kind == "RoleBinding" and _is_missing_role(outcome, own):
         return
     if question.kind == "Pod" and outcome.cause == "quota" and _fits_an_empty_quota(outcome.problems[0]):
         findings.note(
-            f"{question.about} will wait until others leave room: {_without_name(outcome.problems[0])}"
+            f"{question.about} will wait until the quota has room: {_without_name(outcome.problems[0])}"
         )
         return
     if outcome.cause in ("forbidden", "absent"):
@@ -146,17 +146,17 @@ def _judge(
         findings.add(outcome.reason, _without_name(problem), question.about)
 
 
-def _role_to_come(error: KubernetesApiError, own: set[tuple[str, str]]) -> bool:
-    """A binding is looked up against its Role, which a dry run has not left behind.
+def _is_missing_role(error: KubernetesApiError, own: set[tuple[str, str]]) -> bool:
+    """Whether a RoleBinding's dry run fails only because its own Role exists in a dry run only.
 
-    The server then calls the Role absent, or (1.34, on apply) the binding itself.
+    The server then reports the Role as absent, or (1.34, on apply) the binding itself.
     """
     absent = re.search(r'(?:roles|rolebindings)\.rbac\.authorization\.k8s\.io "[^"]+" not found', error.what)
     return absent is not None and any(kind == "Role" for kind, _ in own)
 
 
 def _fits_an_empty_quota(message: str) -> bool:
-    """Whether what is asked is within the quota's limits, and only what others use is in the way."""
+    """Whether the request is within the quota's limits, so that only other pods' use exceeds it."""
     parts = dict(re.findall(r"(requested|limited): ((?:[^,\s]+=[^,\s]+,?)+)", message))
     asked, limited = (
         dict(item.split("=", 1) for item in parts.get(name, "").strip(",").split(",") if item)
@@ -171,7 +171,7 @@ def _fits_an_empty_quota(message: str) -> bool:
 def _check_references(
     cluster: Cluster, findings: _Findings, jobs: list[Manifest], own: set[tuple[str, str]], site: Site
 ) -> None:
-    """Every object that pods mount is there, with the keys they want."""
+    """Check that every object that pods mount exists, with the keys that they use."""
     wanted: dict[tuple[str, str], set[str]] = {}
     for job in jobs:
         for reference in pod_references.of_pod(job["spec"]["template"]["spec"]):
@@ -184,10 +184,10 @@ def _check_references(
         except KubernetesApiError as error:
             if error.cause != "forbidden":
                 raise
-            findings.note(f"not checked whether {kind} {name} is there: {error.what}")
+            findings.note(f"not checked whether {kind} {name} exists: {error.what}")
             continue
         if found is None:
-            wanted_keys = f", wanted with {_keys(keys)}" if keys else ""
+            wanted_keys = f", needed with {_keys(keys)}" if keys else ""
             findings.add(
                 Reason.MISSING_INPUT,
                 f"{kind} {name} does not exist{wanted_keys}{_purpose(site, name, keys)}",
@@ -214,14 +214,14 @@ def _check_claim(cluster: Cluster, findings: _Findings, claim: Manifest) -> None
         if cluster.get("StorageClass", storage_class) is None:
             findings.add(
                 Reason.MISSING_INPUT,
-                f"PersistentVolumeClaim {name} is {phase}: there is no StorageClass {storage_class}",
+                f"PersistentVolumeClaim {name} is {phase}: no StorageClass {storage_class}",
             )
     except KubernetesApiError as error:
-        findings.note(f"not checked whether StorageClass {storage_class} is there: {error.what}")
+        findings.note(f"not checked whether StorageClass {storage_class} exists: {error.what}")
 
 
 def _check_nodes(cluster: Cluster, findings: _Findings, jobs: list[Manifest]) -> None:
-    """For each pod there is a node that could take it, were it empty."""
+    """Check that for each pod some node could run it if the node were empty."""
     try:
         nodes = cluster.list("Node")
     except KubernetesApiError as error:
@@ -233,15 +233,15 @@ def _check_nodes(cluster: Cluster, findings: _Findings, jobs: list[Manifest]) ->
         why = node_fit.why_nowhere(job["spec"]["template"]["spec"], nodes)
         if why is not None:
             about = f"pods of Job {job['metadata']['name']}"
-            findings.add(Reason.UNSUPPORTED, f"no node could ever take it: {why}", about)
+            findings.add(Reason.UNSUPPORTED, f"no node can run it: {why}", about)
 
 
 def _purpose(site: Site, secret: str, keys: set[str]) -> str:
-    """Which lines of the site file name this Secret."""
+    """The fields of the site file that name this Secret."""
     named = [
         f"secrets.{purpose}"
-        for purpose, value in site.secrets
-        if value is not None and value.secret == secret and (not keys or value.key in keys)
+        for purpose, value in site.secrets.named().items()
+        if value.secret == secret and (not keys or value.key in keys)
     ]
     return f" ({', '.join(named)} of the site file)" if named else ""
 
@@ -254,5 +254,5 @@ def _keys(keys: set[str]) -> str:
 
 
 def _without_name(message: str) -> str:
-    """The message without the object it begins with, so that the same problem of several is said once."""
+    """The message without its leading object, so that a problem that several objects share is reported once."""
     return re.sub(r'^\S+ "[^"]*" is (?:forbidden|invalid): ', "", message)

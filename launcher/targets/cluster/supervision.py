@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from launcher.manifests.render import ATTEMPT_LABEL, RUN_LABEL
+from launcher.manifests.labels import ATTEMPT_LABEL, RUN_LABEL
 from launcher.outcome import Failure, Reason
 from launcher.store.runs import Attempt
 from launcher.targets.cluster import pod_status as of

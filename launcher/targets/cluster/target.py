@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from launcher.manifests.render import ATTEMPT_LABEL, Rendered, render
+from launcher.manifests.labels import ATTEMPT_LABEL
+from launcher.manifests.render import Rendered, render
 from launcher.runs.preflight import require_possible, require_shared_store
 from launcher.runs.submission import Submission
 from launcher.spec.site import Site

@@ -1,4 +1,4 @@
-{{- /* One stage's Job, exactly as the conductor will create it. Takes root and stage. */ -}}
+{{- /* One stage's Job, exactly as the conductor creates it. Takes root and stage. */ -}}
 
 {{- define "run.stageJob" -}}
 {{- $root := .root }}
@@ -72,7 +72,7 @@ spec:
 
 {{- define "run.stageResources" -}}
 requests:
-  {{- /* A tenth less: a node has never quite all of its processors to give. */}}
+  {{- /* A tenth less: a node never has all of its processors to give. */}}
   cpu: {{ printf "%dm" (sub (mul (int .cpus) 1000) 100) | quote }}
   memory: {{ .memoryGib | int }}Gi
   ephemeral-storage: {{ .scratchGib | int }}Gi

@@ -1,4 +1,4 @@
-{{- /* What one stage's container sees besides what all pods see: environment, mounts, volumes. */ -}}
+{{- /* A stage's own environment, mounts and volumes, beside those of every pod. */ -}}
 
 {{- define "run.stageEnvironment" -}}
 - name: TUNEYARD_CACHE

@@ -1,4 +1,4 @@
-"""`launcher doctor` says of each thing what is wrong with it, in its own row, and changes nothing by looking."""
+"""`launcher doctor --target cluster`: one row per check, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def answering(asked: Asked) -> Reply:
 
 
 @pytest.mark.usefixtures("kubeconfig")
-def test_a_cluster_without_a_site_file_is_missing_one(
+def test_doctor_reports_a_missing_site_file_for_a_cluster(
     server: ApiServer, examine: Doctor, tmp_path: Path
 ) -> None:
     server.answer = answering
@@ -54,7 +54,7 @@ def test_a_cluster_without_a_site_file_is_missing_one(
 
 
 @pytest.mark.usefixtures("kubeconfig")
-def test_a_bad_site_file_is_told_with_its_name_and_problems_and_the_server_is_asked(
+def test_doctor_reports_site_file_problems_and_still_contacts_the_server(
     server: ApiServer, examine: Doctor, tmp_path: Path
 ) -> None:
     server.answer = answering
@@ -73,7 +73,7 @@ def test_a_bad_site_file_is_told_with_its_name_and_problems_and_the_server_is_as
 
 @pytest.mark.usefixtures("kubeconfig")
 @pytest.mark.parametrize("named", [True, False])
-def test_a_directory_is_no_store_for_a_cluster(
+def test_doctor_rejects_a_directory_store_for_a_cluster(
     server: ApiServer, examine: Doctor, tmp_path: Path, named: bool
 ) -> None:
     server.answer = answering
@@ -86,7 +86,7 @@ def test_a_directory_is_no_store_for_a_cluster(
     assert "s3://" in str(row["advice"])
 
 
-def test_looking_creates_no_directory(examine: Doctor, tmp_path: Path) -> None:
+def test_doctor_creates_no_directory(examine: Doctor, tmp_path: Path) -> None:
     place = tmp_path / "a" / "b"
     _, rows = examine("--store", str(place))
     [row] = rows["store"]
@@ -99,20 +99,20 @@ def test_looking_creates_no_directory(examine: Doctor, tmp_path: Path) -> None:
     assert list(place.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_missing(examine: Doctor) -> None:
+def test_doctor_reports_an_unwritable_store(examine: Doctor) -> None:
     code, rows = examine("--store", "/dev/null/x")
     [row] = rows["store"]
     assert (code, row["ok"]) == (21, False)
     assert "/dev/null/x: cannot write the store" in str(row["found"])
 
 
-def test_this_machine_needs_no_site_file(examine: Doctor) -> None:
+def test_doctor_needs_no_site_file_for_this_machine(examine: Doctor) -> None:
     _, rows = examine()
     assert [row["ok"] for row in rows["site file"]] == [True]
 
 
 @pytest.mark.usefixtures("kubeconfig")
-def test_a_server_that_is_not_there_is_told_soon(server: ApiServer, examine: Doctor, clock: Clock) -> None:
+def test_doctor_reports_an_unreachable_server_soon(server: ApiServer, examine: Doctor, clock: Clock) -> None:
     url, began_s = server.url, clock.now_s
     server.__exit__()
     _, rows = examine("--target", "cluster")

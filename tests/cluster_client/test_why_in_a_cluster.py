@@ -1,4 +1,4 @@
-"""`launcher why` of a run whose conductor is not heard of: the API is asked, and says what the store cannot know."""
+"""`launcher why` of a run whose conductor has no recent heartbeat: the API explains what the store cannot."""
 
 from __future__ import annotations
 
@@ -67,9 +67,7 @@ def why(launcher: Launcher, attempt: Attempt) -> str:
     return said.stdout
 
 
-def test_a_node_that_is_lost_is_named_with_the_command_that_helps(
-    launcher: Launcher, run: Attempt, server: ApiServer
-) -> None:
+def test_why_names_a_lost_node_and_the_command(launcher: Launcher, run: Attempt, server: ApiServer) -> None:
     pod = running_pod()
     deleted_at = datetime.fromtimestamp(time.time() - 60, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     pod["metadata"]["deletionTimestamp"] = deleted_at
@@ -79,7 +77,7 @@ def test_a_node_that_is_lost_is_named_with_the_command_that_helps(
     assert "kubectl delete node node-7" in step
 
 
-def test_a_node_that_is_silent_is_told_before_its_pods_are_taken_away(
+def test_why_names_a_silent_node_before_its_pods_are_evicted(
     launcher: Launcher, run: Attempt, server: ApiServer
 ) -> None:
     pod = running_pod()
@@ -90,7 +88,7 @@ def test_a_node_that_is_silent_is_told_before_its_pods_are_taken_away(
     assert "next: kubectl describe node node-7" in said
 
 
-def test_a_job_that_was_deleted_or_has_failed_is_said(
+def test_why_reports_a_deleted_or_failed_conductor_job(
     launcher: Launcher, run: Attempt, server: ApiServer
 ) -> None:
     holding(server, [], [])
@@ -102,7 +100,7 @@ def test_a_job_that_was_deleted_or_has_failed_is_said(
     assert f"launcher retry {run.run_id}" in said
 
 
-def test_an_image_that_cannot_be_pulled_is_said_before_anything_was_written(
+def test_why_reports_an_image_pull_error_before_the_first_heartbeat(
     launcher: Launcher, run: Attempt, server: ApiServer
 ) -> None:
     pod = running_pod()
@@ -112,7 +110,7 @@ def test_an_image_that_cannot_be_pulled_is_said_before_anything_was_written(
     assert "the conductor's pod does not start yet: ErrImagePull: not found" in why(launcher, run)
 
 
-def test_a_conductor_that_was_heard_a_moment_ago_is_not_asked_about(
+def test_why_skips_the_cluster_after_a_recent_heartbeat(
     launcher: Launcher, run: Attempt, server: ApiServer
 ) -> None:
     run.beat({})
@@ -120,7 +118,7 @@ def test_a_conductor_that_was_heard_a_moment_ago_is_not_asked_about(
     assert server.asked == []
 
 
-def test_an_api_server_that_refuses_is_a_warning_and_the_store_speaks(
+def test_why_falls_back_to_the_store_if_the_api_server_fails(
     launcher: Launcher, run: Attempt, server: ApiServer
 ) -> None:
     server.answer = lambda _: Reply(401, {})

@@ -1,4 +1,4 @@
-"""Nobody sits in silence before an API server that is not there; one that was there a moment ago is waited for."""
+"""The first request to an API server times out soon; later ones are retried and the wait is reported."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def after_contact(answer: Answering) -> Answering:
 
 
 @pytest.mark.usefixtures("nothing_listens")
-def test_the_first_contact_gives_up_soon(clock: Clock, submit: tuple[ClusterTarget, list[str]]) -> None:
+def test_first_contact_times_out_soon(clock: Clock, submit: tuple[ClusterTarget, list[str]]) -> None:
     began_s = clock.now_s
     with pytest.raises(Failure, match="connection refused") as caught:
         _ = submit[0].cluster
@@ -51,7 +51,7 @@ def test_the_first_contact_gives_up_soon(clock: Clock, submit: tuple[ClusterTarg
     assert clock.now_s - began_s < 10
 
 
-def test_so_it_does_before_a_gateway_whose_server_is_away(
+def test_first_contact_times_out_soon_behind_a_gateway(
     server: ApiServer, clock: Clock, submit: tuple[ClusterTarget, list[str]]
 ) -> None:
     server.answer = scripted(AWAY)
@@ -62,7 +62,7 @@ def test_so_it_does_before_a_gateway_whose_server_is_away(
     assert clock.now_s - began_s < 10
 
 
-def test_what_is_asked_later_keeps_its_patience_and_says_so_once(
+def test_later_requests_are_retried_for_the_full_timeout_and_reported_once(
     server: ApiServer, clock: Clock, submit: tuple[ClusterTarget, list[str]]
 ) -> None:
     target, said = submit
@@ -70,13 +70,17 @@ def test_what_is_asked_later_keeps_its_patience_and_says_so_once(
     began_s = clock.now_s
     with pytest.raises(Failure):
         target.cluster.list("Job")
-    assert connection.PATIENCE_S - connection.LONGEST_WAIT_S <= clock.now_s - began_s <= connection.PATIENCE_S
+    assert (
+        connection.RETRY_TIMEOUT_S - connection.LONGEST_WAIT_S
+        <= clock.now_s - began_s
+        <= connection.RETRY_TIMEOUT_S
+    )
     [told] = said
     assert told.startswith(f"waiting for the API server {server.url}, up to 60 s (Ctrl-C to stop): ")
 
 
 @pytest.mark.usefixtures("clock")
-def test_a_short_trouble_is_not_talked_of_and_each_long_one_is(
+def test_short_waits_are_not_reported_and_each_long_one_is(
     server: ApiServer, submit: tuple[ClusterTarget, list[str]]
 ) -> None:
     target, said = submit
@@ -99,7 +103,7 @@ def test_a_short_trouble_is_not_talked_of_and_each_long_one_is(
     ],
 )
 @pytest.mark.usefixtures("clock")
-def test_any_answer_will_do(
+def test_any_answer_of_the_server_is_a_contact(
     server: ApiServer, submit: tuple[ClusterTarget, list[str]], answer: Reply
 ) -> None:
     server.answer = scripted(answer)
@@ -107,7 +111,7 @@ def test_any_answer_will_do(
 
 
 @pytest.mark.usefixtures("clock")
-def test_but_credentials_that_are_not_taken_are_told_at_once(
+def test_rejected_credentials_fail_the_first_contact(
     server: ApiServer, submit: tuple[ClusterTarget, list[str]]
 ) -> None:
     server.answer = scripted(status(401, "Unauthorized", "Unauthorized"))
@@ -116,7 +120,7 @@ def test_but_credentials_that_are_not_taken_are_told_at_once(
     assert len(server.asked) == 1
 
 
-def test_nobody_waits_longer_for_a_connection_than_for_an_answer(
+def test_connect_timeout_is_at_most_the_read_timeout(
     connect: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster, given = connect(), []
@@ -127,5 +131,5 @@ def test_nobody_waits_longer_for_a_connection_than_for_an_answer(
 
     monkeypatch.setattr(cluster.connection._rest, "request", request)
     with pytest.raises(Failure):
-        cluster.connection.reach(patience_s=0.1)
+        cluster.connection.reach(timeout_s=0.1)
     assert set(given) == {(0.1, 0.1)}

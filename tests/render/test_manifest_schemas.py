@@ -1,4 +1,4 @@
-"""Every object, every stage's Job and a Pod of each is accepted strictly by each supported Kubernetes."""
+"""Every object, stage Job and pod passes the strict schemas of each supported Kubernetes version."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def errors(version: str, item: dict[str, Any]) -> list[str]:
     return [f"{item['kind']} {item['metadata']['name']}: {e.json_path}: {e.message}" for e in found]
 
 
-def test_the_newest_schemas_are_there() -> None:
+def test_newest_schemas_are_bundled() -> None:
     assert VERSIONS[0].startswith("1.31")
     assert len(VERSIONS) >= 7
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_no_schema_finds_anything(version: str) -> None:
+def test_manifests_pass_every_schema(version: str) -> None:
     shapes: dict[str, dict[str, Any]] = {}
     for name in SCENARIOS:
         for item in everything(rendered(name)):
@@ -55,7 +55,7 @@ def test_no_schema_finds_anything(version: str) -> None:
     assert [line for item in shapes.values() for line in errors(version, item)] == []
 
 
-def test_the_check_itself_finds_every_error() -> None:
+def test_schema_check_finds_every_error() -> None:
     job = rendered("demo").stage_jobs["prepare"]
     job["spec"]["backofLimit"] = 1
     job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] = []

@@ -1,4 +1,4 @@
-"""A watched view survives what servers and networks do, and ends when told."""
+"""The informer survives lost connections, expired versions and API server restarts, and stops at once."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ def phases(watched: Informer) -> dict[str, str]:
     return {name: item["status"]["phase"] for name, item in watched.objects().items()}
 
 
-def test_a_page_of_a_proxy_in_place_of_a_list_does_not_end_the_watch(watch: Callable[..., Informer]) -> None:
+def test_proxy_page_instead_of_a_list_does_not_end_the_watch(watch: Callable[..., Informer]) -> None:
     gone = status(410, "Expired", "too old resource version")
     page = Reply(body=b"<html>back soon</html>")
     watched = watch([listing("1", pod("a", 1)), page, page, listing("9", pod("b", 9))], gone)
     until(lambda: phases(watched) == {"b": "Running"})
 
 
-def test_what_is_listed_is_there_at_once_and_events_change_it(
+def test_view_has_the_list_at_once_and_follows_events(
     server: ApiServer, watch: Callable[..., Informer]
 ) -> None:
     events = [
@@ -94,7 +94,7 @@ def test_what_is_listed_is_there_at_once_and_events_change_it(
     assert "managedFields" not in watched.objects()["b"]["metadata"]
 
 
-def test_a_dropped_watch_goes_on_where_it_was(server: ApiServer, watch: Callable[..., Informer]) -> None:
+def test_dropped_watch_resumes_from_its_version(server: ApiServer, watch: Callable[..., Informer]) -> None:
     bookmark = event("BOOKMARK", {"metadata": {"resourceVersion": "9"}})
     half = event("ADDED", pod("b", 10))[:20]
     watched = watch(
@@ -105,7 +105,7 @@ def test_a_dropped_watch_goes_on_where_it_was(server: ApiServer, watch: Callable
     assert server.count("GET") <= 5
 
 
-def test_a_forgotten_place_is_listed_again(server: ApiServer, watch: Callable[..., Informer]) -> None:
+def test_expired_version_lists_again(server: ApiServer, watch: Callable[..., Informer]) -> None:
     expired = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
     lists = [listing("5", pod("a", 3)), listing("20", pod("b", 15)), listing("30", pod("c", 25))]
     watched = watch(lists, Reply(chunks=[event("ERROR", expired)]), status(410, "Expired", "too old"))
@@ -113,7 +113,7 @@ def test_a_forgotten_place_is_listed_again(server: ApiServer, watch: Callable[..
     until(lambda: server.asked[-1].query.get("resourceVersion") == "30")
 
 
-def test_the_view_stays_while_the_server_is_away(watch: Callable[..., Informer]) -> None:
+def test_view_is_kept_while_the_server_is_away(watch: Callable[..., Informer]) -> None:
     away = Reply(503, b"")
     watched = watch(
         [listing("5", pod("a", 3))], away, away, away, Reply(chunks=[event("ADDED", pod("b", 6))])
@@ -125,27 +125,25 @@ def test_the_view_stays_while_the_server_is_away(watch: Callable[..., Informer])
     assert not is_blind(watched)
 
 
-def test_a_view_that_stands_still_for_too_long_says_why(watch: Callable[..., Informer]) -> None:
+def test_stale_view_raises_its_failure(watch: Callable[..., Informer]) -> None:
     message = (
         'pods is forbidden: User "bob" cannot watch resource "pods" in API group "" in the namespace "team"'
     )
     watched = watch([listing("5", pod("a", 3))], *[status(403, "Forbidden", message) for _ in range(100)])
     until(lambda: is_blind(watched))
     with pytest.raises(Failure, match="bob may not watch pods in namespace team"):
-        watched.check(patience_s=-1)
+        watched.check(max_age_s=-1)
 
 
 def is_blind(watched: Informer) -> bool:
     try:
-        watched.check(patience_s=-1)
+        watched.check(max_age_s=-1)
     except Failure:
         return True
     return False
 
 
-def test_a_server_that_ends_every_watch_at_once_is_not_stormed(
-    server: ApiServer, watch: Callable[..., Informer]
-) -> None:
+def test_watches_that_end_at_once_back_off(server: ApiServer, watch: Callable[..., Informer]) -> None:
     watched = watch([listing("5")], *[Reply(chunks=[]) for _ in range(1000)])
     began = time.monotonic()
     until(lambda: server.count("GET") >= 4)
@@ -163,7 +161,7 @@ def test_stop_ends_a_silent_watch_quickly(server: ApiServer, watch: Callable[...
     assert not [t for t in threading.enumerate() if t.name == "watch Pod"]
 
 
-def test_what_may_not_be_listed_is_said_at_once(server: ApiServer, connect: Connect) -> None:
+def test_forbidden_list_raises_at_once(server: ApiServer, connect: Connect) -> None:
     message = (
         'pods is forbidden: User "bob" cannot list resource "pods" in API group "" in the namespace "team"'
     )
@@ -172,7 +170,7 @@ def test_what_may_not_be_listed_is_said_at_once(server: ApiServer, connect: Conn
         connect().watch("Pod", labels=RUN)
 
 
-def test_lines_may_be_cut_anywhere(watch: Callable[..., Informer]) -> None:
+def test_events_split_across_chunks_are_joined(watch: Callable[..., Informer]) -> None:
     whole = event("ADDED", pod("é-name", 6)) + event("ADDED", pod("b", 7))
     assert json.loads(whole.split(b"\n")[0])
     pieces = [whole[i : i + 3] for i in range(0, len(whole), 3)]

@@ -1,4 +1,4 @@
-"""A rendering is what it was: as committed, on the second time, in another process, through Helm alone."""
+"""Renderings are reproducible: equal to the goldens, in another process, and through Helm alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def made() -> dict[Path, str]:
     return written()
 
 
-def test_every_golden_schema_readme_and_values_file_is_what_the_code_makes(made: dict[Path, str]) -> None:
+def test_generated_files_are_current(made: dict[Path, str]) -> None:
     different = [
         str(path.relative_to(ROOT))
         for path, text in made.items()
@@ -35,13 +35,13 @@ def test_every_golden_schema_readme_and_values_file_is_what_the_code_makes(made:
     assert different == [], _REGENERATE
 
 
-def test_no_golden_is_left_of_a_scenario_that_is_gone(made: dict[Path, str]) -> None:
+def test_every_golden_has_a_scenario(made: dict[Path, str]) -> None:
     there = {*Path(__file__).parent.glob("goldens/*"), *chart_directory().glob("ci/*")}
     assert there <= set(made), _REGENERATE
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_twice_is_the_same_bytes(name: str) -> None:
+def test_rendering_twice_gives_the_same_bytes(name: str) -> None:
     assert rendered(name).to_yaml() == rendered(name).to_yaml()
 
 
@@ -54,7 +54,7 @@ sys.stdout.buffer.write(rendered("demo").to_yaml())
 """
 
 
-def test_another_process_directory_hash_seed_and_date_give_the_same_bytes(tmp_path: Path) -> None:
+def test_process_directory_hash_seed_and_date_do_not_matter(tmp_path: Path) -> None:
     (tmp_path / "broken").write_text("{not: [a kubeconfig")
     done = subprocess.run(
         [sys.executable, "-c", _SCRIPT, str(Path(__file__).parent)],
@@ -78,7 +78,7 @@ def test_another_process_directory_hash_seed_and_date_give_the_same_bytes(tmp_pa
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_the_chart_alone_gives_the_same_objects_from_the_values(name: str) -> None:
+def test_chart_with_printed_values_gives_the_same_objects(name: str) -> None:
     one = rendered(name)
     values = json.loads((chart_directory() / "ci" / f"{name}-values.yaml").read_text(encoding="utf-8"))
     text = helm.template(chart_directory(), release=one.run_id, namespace=one.namespace, values=values)
@@ -86,14 +86,14 @@ def test_the_chart_alone_gives_the_same_objects_from_the_values(name: str) -> No
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_what_is_printed_is_read_back_as_the_objects(name: str) -> None:
+def test_yaml_parses_back_to_the_objects(name: str) -> None:
     one = rendered(name)
     assert parse_all(one.to_yaml()) == list(one.objects)
 
 
-def test_text_that_another_yaml_reads_as_a_number_is_quoted() -> None:
+def test_strings_that_look_like_numbers_are_quoted() -> None:
     for text in ("12e45", "2e-05", "0x1f", "1_000", "010", ".5", "+1", "yes", "null", "12:30", "~", "NaN"):
-        from launcher.manifests.render import object_yaml
+        from launcher.manifests.object_yaml import object_yaml
 
         shown = object_yaml({"label": text}).decode()
         assert re.fullmatch(r"label: ('.*'|\"NaN\"|NaN)\n", shown), shown
@@ -110,13 +110,13 @@ def test_text_that_another_yaml_reads_as_a_number_is_quoted() -> None:
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_the_manifest_hash_changes_exactly_when_an_object_does(changes: dict[str, object]) -> None:
+def test_manifest_hash_changes_exactly_with_the_objects(changes: dict[str, object]) -> None:
     before, after = rendered("one-a40"), render(on_a40(1), make_site(**changes))
     assert (before.manifest_hash != after.manifest_hash) == (changes != {"gpu_hour_usd": []})
     assert before.run_id == after.run_id
 
 
-def test_another_attempt_is_another_object_of_the_same_run() -> None:
+def test_another_attempt_has_another_manifest_hash() -> None:
     first, second = rendered("demo"), rendered("demo", attempt=2)
     assert first.run_id == second.run_id
     assert not {item["metadata"]["name"] for item in first.objects} & {
@@ -124,7 +124,7 @@ def test_another_attempt_is_another_object_of_the_same_run() -> None:
     }
 
 
-def test_a_later_try_differs_in_its_name_and_label_only() -> None:
+def test_later_try_differs_in_name_and_label_only() -> None:
     job = rendered("demo").stage_jobs["train-lora-s1"]
     third = of_try(job, 3)
     assert third["metadata"]["name"].endswith("-t3")
@@ -134,7 +134,7 @@ def test_a_later_try_differs_in_its_name_and_label_only() -> None:
     )
 
 
-def test_helm_as_a_program_gives_the_same_bytes() -> None:
+def test_helm_program_and_sdk_give_the_same_bytes() -> None:
     """Needs a helm program: HELM_BIN, or `helm` on PATH."""
     search = os.pathsep.join(os.environ.get("PATH", "").split(os.pathsep))
     binary = os.environ.get("TUNEYARD_TEST_HELM") or next(
@@ -149,7 +149,7 @@ def test_helm_as_a_program_gives_the_same_bytes() -> None:
         assert helm.by_binary(binary, chart_directory(), **arguments) == by_sdk, name
 
 
-def test_a_name_that_looks_like_a_manifest_hash_stays_what_it_is() -> None:
+def test_name_that_looks_like_a_manifest_hash_is_unchanged() -> None:
     one = render(on_a40(1), make_site(namespace="fffff", queue="ffffe"))
     assert {item["metadata"]["namespace"] for item in one.objects} == {"fffff"}
     text = helm.template(
