@@ -1,4 +1,4 @@
-"""The documentation and the code say the same."""
+"""The documentation matches the code: verbs, command lines, exit codes, schemas, links and the demo."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ ROOT = Path(__file__).parent.parent.parent
 DOCS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 
 
-def test_the_verdict_schema_is_the_models_own() -> None:
+def test_the_verdict_schema_is_generated_from_the_models() -> None:
     written = json.loads((ROOT / "docs" / "verdict.schema.json").read_text())
     assert written == json.loads(json.dumps(Verdict.model_json_schema())), (
-        "write it anew: python -m tests.docs.write_verdict_schema"
+        "write it again: python -m tests.docs.write_verdict_schema"
     )
 
 
-def test_every_exit_code_is_documented_as_it_is() -> None:
+def test_the_table_of_exit_codes_matches_the_reasons() -> None:
     text = (ROOT / "docs" / "runs.md").read_text()
     for reason, disposition in DISPOSITIONS.items():
         budget = RETRY_BUDGET[disposition.retry]
@@ -35,7 +35,7 @@ def test_every_exit_code_is_documented_as_it_is() -> None:
         assert f"| {disposition.exit_code} | `{reason.value}` | {tried} | {disposition.meaning} |" in text
 
 
-def test_the_experiment_of_the_docs_is_valid() -> None:
+def test_the_example_experiment_is_valid() -> None:
     import yaml
 
     from launcher.spec.documents import Loader
@@ -46,22 +46,22 @@ def test_the_experiment_of_the_docs_is_valid() -> None:
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
-def test_every_verb_that_the_docs_name_exists(path: Path) -> None:
+def test_every_verb_in_the_docs_exists(path: Path) -> None:
     known = {verb for verbs in VERBS.values() for verb in verbs}
     for verb in re.findall(r"^(?:\$ )?launcher ([a-z]+)", path.read_text(), re.M):
         assert verb in known, f"{path.name} names launcher {verb}"
 
 
 def shown_commands(path: Path) -> list[list[str]]:
-    """The words after `launcher` of every command line that a page shows, without what the page says of it."""
+    """The words after `launcher` of every command line on a page, without the remarks beside it."""
     lines = re.findall(r"^ *(?:\$ )?launcher ([a-z]+ .*)", path.read_text(encoding="utf-8"), re.M)
-    # Said after two blanks or a '#'; brackets around options say that they can be left out.
+    # Remarks follow two blanks or a '#'; brackets mark optional options.
     bare = [re.sub(r"\[(-[^\]]*)\]", r"\1", re.sub(r"\s{2,}(?=[^\s-]).*", "", line)) for line in lines]
     return [shlex.split(line, comments=True) for line in bare]
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
-def test_every_command_line_of_the_docs_is_taken_as_it_stands(path: Path) -> None:
+def test_every_command_line_in_the_docs_is_parsed(path: Path) -> None:
     for verb, *words in shown_commands(path):
         command = cli.get_command(click.Context(cli), verb)
         assert command is not None, f"{path.name} names launcher {verb}"
@@ -72,12 +72,12 @@ def test_every_command_line_of_the_docs_is_taken_as_it_stands(path: Path) -> Non
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
-def test_links_between_the_docs_lead_somewhere(path: Path) -> None:
+def test_every_relative_link_exists(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
         assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
-def test_the_readme_tells_of_the_demo_as_it_is() -> None:
+def test_the_verdict_in_the_readme_matches_the_demo_profile() -> None:
     text, demo = (ROOT / "README.md").read_text(), load("sql")
     assert f"{demo.data.test_rows} questions" in text
     assert f"on {demo.data.train_rows} others" in text
@@ -89,7 +89,7 @@ def test_the_readme_tells_of_the_demo_as_it_is() -> None:
     assert any(str(price.date) in verdict for price in prices)
 
 
-def test_profiles_that_the_docs_name_exist() -> None:
+def test_every_documented_profile_exists() -> None:
     for profile in ("demo", "paper", "smoke"):
         for name in ("sql", "viggo"):
             assert load(name, profile=profile).name == name
