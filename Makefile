@@ -1,11 +1,13 @@
-# make demo   a small study on this machine, from nothing to a verdict
-# make test   formatting, lint, types and the fast test suite
-# make test-faults  the whole seeded fault matrices of storage and of the hosted side (long)
-# make test-slow  training on several nodes with real processes (minutes)
+# make demo          a small study on this machine, from nothing to a verdict
+# make test          formatting, lint, types and the fast test suite
+# make test-slow     training on several nodes with real processes (2 minutes)
 # make test-cluster  the tests that need a Kubernetes, on a real node of this machine (root, Linux)
-# make cluster, make cluster-down  that node, to work with, and every trace of it gone again
-# make images  the three images of a run in a cluster, as OCI archives (needs buildah, skopeo, mmdebstrap)
-# make bench-score DATA=DIR  answers a second of the SQL scorer
+# make test-chaos    the long matrices of faults on that node: every way to kill, every component lost
+# make test-faults   the whole seeded fault matrices of storage and of the hosted side (long)
+# make cluster       start that node and leave it running, for work by hand
+# make cluster-down  remove every trace of that node
+# make images        the three images of a run in a cluster, as OCI archives (needs buildah, skopeo, mmdebstrap)
+# make bench-score DATA=DIR  answers per second of the SQL scorer
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +16,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: images demo test test-faults test-slow test-cluster cluster cluster-down bench-score lint constraints clean help
+.PHONY: images demo test test-fast test-slow test-cluster test-chaos test-faults cluster cluster-down bench-score \
+  lint constraints clean help
 
 help:
 	@grep '^# make' Makefile | cut -c3-
@@ -22,16 +25,29 @@ help:
 demo: $(VENV)/.installed-jobs
 	env -u OMP_NUM_THREADS $(BIN)/launcher submit sql --target local
 
-test: lint
-	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGUMENTS)
+test: lint test-fast
+
+test-fast: $(VENV)/.installed-test
+	$(BIN)/pytest -n 2 --dist loadgroup --durations=25 $(PYTEST_ARGUMENTS)
 
 test-faults: $(VENV)/.installed-test
-	$(BIN)/pytest -n 2 -m faults
+	$(BIN)/pytest -n 2 --dist loadgroup -m faults $(PYTEST_ARGUMENTS)
 
 test-slow: $(VENV)/.installed-test
-	$(BIN)/pytest -m slow $(PYTEST_ARGUMENTS)
+	$(BIN)/pytest -m slow --durations=5 $(PYTEST_ARGUMENTS)
+
+# Tests with the marker `alone` disturb the node: they run after the others, one by one.
+CLUSTER = TUNEYARD_CLUSTER_REQUIRED=1 $(BIN)/python -m tests.cluster during --gpus 4 --
+CLUSTER_PYTEST = $(BIN)/pytest -v --durations=20 $(PYTEST_ARGUMENTS)
 
 test-cluster: $(VENV)/.installed-test
+	$(CLUSTER) sh -c '$(CLUSTER_PYTEST) -n 3 --dist loadgroup -m "cluster and not alone and not chaos" && \
+	  $(CLUSTER_PYTEST) -m "cluster and alone and not chaos"'
+
+test-chaos: $(VENV)/.installed-test
+	$(CLUSTER) $(CLUSTER_PYTEST) -m chaos
+
+cluster: $(VENV)/.installed-test
 	TUNEYARD_CLUSTER_REQUIRED=1 $(BIN)/python -m tests.cluster during --gpus 4 -- \
 	  $(BIN)/pytest -m cluster $(PYTEST_ARGUMENTS)
 
@@ -62,7 +78,7 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[$*]'
 	touch $@
 
-# Resolve anew, without the constraints, and write down what was found.
+# Resolve without the constraints, and write the versions found.
 constraints: | $(VENV)/bin/python
 	$(PIP) install --quiet --upgrade --upgrade-strategy eager --editable '.[test]'
 	$(PIP) freeze --exclude-editable | grep -iv -e '^pip==' -e '^setuptools==' > constraints.txt

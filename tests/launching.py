@@ -76,8 +76,7 @@ class Launcher:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    @staticmethod
-    def command(*arguments: str) -> list[str]:
+    def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "launcher", *arguments]
 
     def processes(self) -> dict[int, str]:

@@ -63,7 +63,7 @@ def load(arguments: argparse.Namespace) -> None:
 
 
 def site(arguments: argparse.Namespace) -> None:
-    """What the launcher needs to know of this cluster; the store's keys are a Secret to be made."""
+    """Print a site file for this cluster; the Secret with the store's keys must be created."""
     server = node.s3(places.state())
     address = f"s3://{server.bucket}/runs?endpoint_url={server.address}&region=us-east-1"
     document = {
@@ -79,7 +79,7 @@ def site(arguments: argparse.Namespace) -> None:
 
 
 def during(arguments: argparse.Namespace) -> int:
-    """Run a command with the cluster up; take it down again only where it was not up before."""
+    """Run a command with the cluster up; stop the cluster afterwards unless it was up before."""
     if os.environ.get("TUNEYARD_TEST_KUBECONFIG"):
         return subprocess.run(arguments.words).returncode
     was_up = places.state().complete.exists()
@@ -99,14 +99,14 @@ def _resident_mib(pid: int) -> float:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    one = verbs.add_parser("build", help="build the programs and the base image, where that is not done")
+    one = verbs.add_parser("build", help="build the programs and the base image if they are not cached")
     one.set_defaults(verb=build)
-    one = verbs.add_parser("up", help="bring the cluster up; nothing where it is up")
+    one = verbs.add_parser("up", help="start the cluster; does nothing if it is up")
     one.add_argument("--gpus", type=int, help="how many GPUs the node pretends to have")
     one.set_defaults(verb=up)
     one = verbs.add_parser("down", help="remove every trace of it")
     one.set_defaults(verb=down)
-    one = verbs.add_parser("status", help="its processes and their memory; exit 1 where it is not whole")
+    one = verbs.add_parser("status", help="its processes and their memory; exit 1 if one is missing")
     one.set_defaults(verb=status)
     one = verbs.add_parser("load", help="import image archives; prints name@digest for each")
     one.add_argument("archives", nargs="+", type=Path)

@@ -1,7 +1,7 @@
-"""The Kubernetes API as plain requests and dictionaries, for the tests' own arrangements and checks.
+"""The Kubernetes API as plain requests and dictionaries, for setup and checks of tests.
 
-Deliberately not the product's client (launcher/cluster): a test that looked through what it tests
-could not see its mistakes.
+Not the product's client (launcher/targets/cluster): with it, a test could not see the mistakes of the
+code under test.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from urllib3.exceptions import HTTPError, NewConnectionError
 JSON_PATCH = "application/json-patch+json"
 
 
-class Refused(Exception):
-    """The API's answer where it is an error: `status` (HTTP) and what it said."""
+class ApiError(Exception):
+    """An error response of the API: `status` is the HTTP status."""
 
     def __init__(self, status: int, said: str) -> None:
         super().__init__(f"{status}: {said}")
@@ -28,16 +28,16 @@ class Refused(Exception):
 class Api:
     """Requests by path (`/api/v1/…`), answers as dictionaries.
 
-    A server that is just not there is asked again for `patience_s`; then urllib3's error passes.
+    A request to an unreachable server is retried for `retry_s`; then urllib3's error is raised.
     """
 
-    def __init__(self, kubeconfig: Path, patience_s: float = 30) -> None:
+    def __init__(self, kubeconfig: Path, retry_s: float = 30) -> None:
         settings = client.Configuration()
         config.load_kube_config(str(kubeconfig), client_configuration=settings)
         settings.retries = False
         self._client = client.ApiClient(settings)
         self._host = settings.host.rstrip("/")
-        self._patience_s = patience_s
+        self._retry_s = retry_s
 
     def request(
         self,
@@ -47,15 +47,15 @@ class Api:
         content_type: str = "application/json",
         timeout_s: float = 30,
     ) -> bytes:
-        """One request's answer. Raises Refused."""
+        """The body of the response. Raises ApiError."""
         if not content_type.endswith("json"):
             body = json.dumps(body)
-        deadline = time.monotonic() + self._patience_s
+        deadline = time.monotonic() + self._retry_s
         while True:
             try:
                 status, data = self._send(method, path, body, content_type, timeout_s)
             except (HTTPError, OSError) as error:
-                # What changes something is sent again only where it cannot have arrived.
+                # A request with side effects is repeated only if the connection was never made.
                 if not (method == "GET" or isinstance(error, NewConnectionError)):
                     raise
                 if time.monotonic() > deadline:
@@ -64,7 +64,7 @@ class Api:
                 if 200 <= status <= 299:
                     return data
                 if status not in (429, 503) or time.monotonic() > deadline:
-                    raise Refused(status, data.decode(errors="replace")[:2000])
+                    raise ApiError(status, data.decode(errors="replace")[:2000])
             time.sleep(0.2)
 
     def get(self, path: str) -> Any:
@@ -82,15 +82,15 @@ class Api:
         return json.loads(self.request("PATCH", path, body, content_type))
 
     def delete(self, path: str) -> None:
-        """Delete in the background; nothing where it was not there."""
+        """Delete in the background; a missing object is no error."""
         try:
             self.request("DELETE", path, {"propagationPolicy": "Background"})
-        except Refused as refused:
-            if refused.status != 404:
+        except ApiError as error:
+            if error.status != 404:
                 raise
 
     def ready(self) -> bool:
-        """Whether the API server answers that it is ready, now."""
+        """Whether the API server reports that it is ready."""
         try:
             return self._send("GET", "/readyz", None, "application/json", 2) == (200, b"ok")
         except (HTTPError, OSError):

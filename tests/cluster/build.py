@@ -28,14 +28,19 @@ DEBIAN_PACKAGES = {
 }
 
 
-def cached(name: str, make: Callable[[Path], None]) -> Path:
-    """The directory `NAME` of the cache, made by `make(directory)` where it is not there yet.
+#: How many builds of a kind the cache keeps: one for each of two checkouts that differ.
+_KEPT = 2
 
-    Made beside its place and renamed: nobody ever sees half of one, and of two that build at the
-    same time one is kept.
+
+def cached(name: str, make: Callable[[Path], None]) -> Path:
+    """The directory `NAME` (`kind-version…`) of the cache, made by `make(directory)` if it is missing.
+
+    Made beside its place and renamed, so that it is never seen incomplete; if two build at the same
+    time, one is kept. The builds of its kind that were not used for the longest time are removed.
     """
     place = build_cache() / name
     if place.is_dir():
+        os.utime(place)
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=place.parent))
@@ -49,26 +54,32 @@ def cached(name: str, make: Callable[[Path], None]) -> Path:
                 raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+    same_kind = sorted(place.parent.glob(f"{name.partition('-')[0]}-*"), key=lambda one: -one.stat().st_mtime)
+    for old in [one for one in same_kind if one != place][_KEPT - 1 :]:
+        shutil.rmtree(old, ignore_errors=True)
     return place
 
 
-def kube() -> Path:
-    """One program with every part of Kubernetes; about 6 minutes on two cores the first time."""
-    version = _required_version(SOURCES / "kube", "k8s.io/kubernetes")
+def programs() -> Path:
+    """The directory of `kube`, `coredns` and `pause`; about 7 minutes on two cores the first time.
+
+    One module, so that the packages that Kubernetes and CoreDNS share are compiled once. Keyed by every
+    file that goes into them.
+    """
+    source = SOURCES / "programs"
+    version = _required_version(source, "k8s.io/kubernetes")
     major, minor = version.removeprefix("v").split(".")[:2]
     package = "k8s.io/component-base/version"
     facts = f"-X {package}.gitVersion={version} -X {package}.gitMajor={major} -X {package}.gitMinor={minor}"
-    return _from_module("kube", version, facts)
+    digest = hashlib.sha256()
+    for path in sorted(path for path in source.rglob("*") if path.is_file()):
+        digest.update(path.relative_to(source).as_posix().encode() + b"\0" + path.read_bytes())
 
+    def make(directory: Path) -> None:
+        flags = ["-trimpath", "-ldflags", f"-s -w {facts}"]
+        _go(["build", *flags, "-o", f"{directory}/", "./kube", "./coredns", "./pause"], source, {})
 
-def coredns() -> Path:
-    """The name server; about 3 minutes on two cores the first time."""
-    return _from_module("coredns", _required_version(SOURCES / "coredns", "github.com/coredns/coredns"))
-
-
-def pause() -> Path:
-    """What holds a pod's namespaces; seconds."""
-    return _from_module("pause", "1")
+    return cached(f"programs-{version}-{digest.hexdigest()[:12]}", make)
 
 
 def versitygw() -> Path:
@@ -82,31 +93,19 @@ def versitygw() -> Path:
 
 
 def debian_packages() -> None:
-    """Install what Debian has, where it is absent. Raises ClusterError where there is no apt-get."""
+    """Install the missing ones of DEBIAN_PACKAGES. Raises ClusterError if there is no apt-get."""
     absent = [package for program, package in DEBIAN_PACKAGES.items() if shutil.which(program) is None]
     if not absent:
         return
     if shutil.which("apt-get") is None:
-        raise ClusterError(f"needed and not here: {', '.join(absent)}; or set TUNEYARD_TEST_KUBECONFIG")
+        raise ClusterError(
+            f"not installed: {', '.join(absent)}; install them, or set TUNEYARD_TEST_KUBECONFIG"
+        )
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for words in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", *absent]):
         done = subprocess.run(["apt-get", *words], capture_output=True, text=True, env=environment)
         if done.returncode:
             raise ClusterError(f"apt-get {' '.join(words)}: exit {done.returncode}: {done.stderr[-2000:]}")
-
-
-def _from_module(name: str, version: str, link_facts: str = "") -> Path:
-    """Build the module `tests/cluster/NAME`, keyed by everything that goes into it."""
-    source = SOURCES / name
-    digest = hashlib.sha256()
-    for path in sorted(source.iterdir()):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-
-    def make(directory: Path) -> None:
-        flags = ["-trimpath", "-ldflags", f"-s -w {link_facts}".strip()]
-        _go(["build", *flags, "-o", str(directory / name), "."], source, {})
-
-    return cached(f"{name}-{version}-{digest.hexdigest()[:12]}", make) / name
 
 
 def _required_version(module: Path, of: str) -> str:

@@ -32,7 +32,7 @@ class Authority:
     def issue(
         self, name: str, common_name: str, organization: str = "", addresses: Sequence[str | IPv4Address] = ()
     ) -> tuple[Path, Path]:
-        """A certificate `NAME.crt` and key `NAME.key`; for a server where `addresses` are given too."""
+        """A certificate `NAME.crt` and key `NAME.key`; with `addresses`, for a server."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
         if organization:

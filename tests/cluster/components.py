@@ -1,4 +1,4 @@
-"""Which processes make up the cluster, and with which settings each of them runs."""
+"""The processes of the cluster and their settings."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ ETCD_PORT, ETCD_PEER_PORT = 23790, 23791
 KUBELET_PORT = 10250
 DNS_HEALTH_PORT, DNS_READY_PORT = 23792, 23793
 S3_PORT = 7070
-# Where every node is silent the controllers trust none of it and take no pod away. Of one node that is always so:
-# what befalls a lost node among others is seen only where it does not count.
-_COUNTED_OUT = "node.kubernetes.io/exclude-disruption="
+# If all nodes are silent, the controllers take no pod away, and with one node that is always so. A node with this
+# label is not counted, so that its pods are taken away as those of one lost node among others.
+_NOT_COUNTED = "node.kubernetes.io/exclude-disruption="
 # Without these two a node needs 9 s to be ready instead of 3.
 _QUICK = ["--kube-api-qps=300", "--kube-api-burst=500"]
 
@@ -127,7 +127,7 @@ class Components:
             f"--root-dir={self._file('kubelet')}",
             f"--hostname-override={NODE}",
             f"--node-ip={self.network.node}",
-            f"--node-labels={_COUNTED_OUT}",
+            f"--node-labels={_NOT_COUNTED}",
         ]
 
     def kube_proxy(self) -> list[str | Path]:
@@ -137,7 +137,7 @@ class Components:
         return [self.programs.coredns, "-conf", self._file("Corefile")]
 
     def versitygw(self) -> list[str | Path]:
-        """Its keys come in the environment: a command line is everybody's to read."""
+        """The keys come in the environment, because every user can read a command line."""
         return [
             self.programs.versitygw,
             "--port",
@@ -199,8 +199,8 @@ oom_score = 0
 """
 
     def _corefile(self) -> str:
-        # No cache for the cluster's own names: a trainer asks for its peer before the peer is there.
-        # Pods' own addresses are asked for backwards by torchrun: answered here, not far away.
+        # The cluster's names are not cached: a trainer asks for its peer before the peer exists.
+        # torchrun asks for the names of pod addresses: answered here, not by a distant server.
         node, own = self.network.node, f"cluster.local {self.network.pods} {self.network.services}"
         return f"""\
 {own} {{
@@ -249,7 +249,7 @@ oom_score = 0
             "clusterDNS": [str(self.network.node)],
             "clusterDomain": "cluster.local",
             "resolvConf": "/etc/resolv.conf",
-            # Images come from no registry: one that the kubelet collected would be gone for good.
+            # There is no registry: an image removed by the kubelet could not be pulled again.
             "imageGCHighThresholdPercent": 100,
             "imageMaximumGCAge": "0s",
             "evictionHard": {

@@ -1,6 +1,7 @@
-"""The cluster and what tests need of it. Only tests with the marker `cluster` ask for any of this.
+"""The cluster and its fixtures, for tests with the marker `cluster`.
 
-They run one after the other: some restart the API server or the S3 server, or change the node.
+Each test has a namespace of its own and may run beside others (pytest -n). What disturbs the node is
+marked `alone` and runs after them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 import pytest
 from launching import Launcher
 
+from launcher.store.file_locks import locked
+
 from . import images, node
 from .api import Api
 from .places import State
@@ -30,11 +33,11 @@ class Cluster:
 
     kubeconfig: Path
     api: Api
-    # Of our own node; None where the user gave a kubeconfig.
+    # Of our own node; None if the user gave a kubeconfig.
     state: State | None
 
     def own(self) -> State:
-        """Our own node's state, for tests that reach below Kubernetes; skips where it is not ours."""
+        """The state of our own node, for tests that act below Kubernetes; skips on another cluster."""
         if self.state is None:
             pytest.skip("needs the node of tests/cluster: unset TUNEYARD_TEST_KUBECONFIG")
         return self.state
@@ -42,7 +45,7 @@ class Cluster:
 
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
-    """The user's cluster (TUNEYARD_TEST_KUBECONFIG), else a node on this machine, brought up if need be."""
+    """The cluster of TUNEYARD_TEST_KUBECONFIG, else a node on this machine, started if it is not up."""
     given = os.environ.get("TUNEYARD_TEST_KUBECONFIG")
     if given:
         return Cluster(Path(given), Api(Path(given)), None)
@@ -57,7 +60,7 @@ def cluster() -> Cluster:
 
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[Namespace]:
-    """A fresh namespace under the restricted Pod Security Standard, deleted with all in it afterwards."""
+    """A new namespace under the restricted Pod Security Standard, deleted after the test."""
     name = f"test-{secrets.token_hex(5)}"
     labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
     cluster.api.create("/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
@@ -85,7 +88,7 @@ def base_image(cluster: Cluster) -> str:
 
 @pytest.fixture
 def one_gpu(cluster: Cluster) -> Iterator[None]:
-    """The node pretends to have one GPU, then again what it had."""
+    """Set the node's number of GPUs to one for this test."""
     state = cluster.own()
     before = node.gpus(state)
     node.set_gpus(1, state=state)
@@ -95,7 +98,7 @@ def one_gpu(cluster: Cluster) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def project_images(cluster: Cluster) -> dict[str, str]:
-    """Name -> `name@digest` of the project's own images on the node, built from this checkout where need be.
+    """Name -> `name@digest` of the project's own images on the node, built from this checkout if they are not cached.
 
     TUNEYARD_TEST_PROJECT_IMAGES, a JSON object, names others (that any cluster can pull).
     """
@@ -108,16 +111,24 @@ def project_images(cluster: Cluster) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def local_verdict(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the smoke profile's plan gives on this machine."""
-    launcher = Launcher(tmp_path_factory.mktemp("local"))
-    verdict: dict[str, Any] = launcher.json(*SMOKE, "--target", "local", "-o", "json", timeout_s=RUN_LIMIT_S)
-    return verdict
+def local_verdict(
+    cluster: Cluster, project_images: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """The result of the smoke profile's plan on this machine, computed once for all test processes."""
+    shared = cluster.state.directory if cluster.state else tmp_path_factory.getbasetemp()
+    code = project_images["trainer"].rpartition(":")[2][:16]
+    verdict = shared / f"local-verdict-{code}.json"
+    with locked(shared / "local-verdict.lock", wait=True):
+        if not verdict.exists():
+            launcher = Launcher(tmp_path_factory.mktemp("local"))
+            made = launcher.json(*SMOKE, "--target", "local", "-o", "json", timeout_s=RUN_LIMIT_S)
+            verdict.write_text(json.dumps(made))
+    return dict(json.loads(verdict.read_text()))
 
 
 @pytest.fixture
 def own_node(cluster: Cluster) -> None:
-    """For tests that reach below Kubernetes; skips where the node is not ours."""
+    """For tests that act below Kubernetes; skips on another cluster."""
     cluster.own()
 
 

@@ -1,4 +1,4 @@
-"""What containerd runs on the node: looking at it, killing it, and clearing it away for good."""
+"""The containers of the node: list, kill and remove them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CNI_RESULTS = Path("/var/lib/cni/results")
 
 
 def ctr(state: State, *words: str | Path) -> str:
-    """containerd's own client, in the namespace that the kubelet uses."""
+    """Run containerd's client in the kubelet's namespace."""
     return command("ctr", "--address", state.containerd_socket, "--namespace", "k8s.io", *words)
 
 
@@ -37,7 +37,7 @@ def kill_all(state: State, namespace: str | None = None, pod: str | None = None)
     """SIGKILL to the first process of every container (of one namespace of Kubernetes, one pod); how many."""
     killed = 0
     for bundle in _containers(state, namespace, pod):
-        with contextlib.suppress(OSError, ValueError):  # Gone in the meantime: as wanted.
+        with contextlib.suppress(OSError, ValueError):  # Already gone.
             os.kill(int((bundle / "init.pid").read_text()), signal.SIGKILL)
             killed += 1
     return killed
@@ -47,8 +47,8 @@ def processes_of(state: State, namespace: str, pod: str) -> list[int]:
     """Every process of a pod's containers."""
     firsts = [int((bundle / "init.pid").read_text()) for bundle in _containers(state, namespace, pod)]
     inside = {_pid_namespace(first) for first in firsts}
-    everybody = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return [pid for pid in everybody if _pid_namespace(pid) in inside - {None}]
+    all_pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in all_pids if _pid_namespace(pid) in inside - {None}]
 
 
 def _containers(state: State, namespace: str | None, pod: str | None) -> list[Path]:
@@ -85,7 +85,7 @@ def clear(state: State) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for pid in _shims(state):
-            processes.end(pid, patience_s=0)
+            processes.end(pid, grace_s=0)
         wait_for("the pods' processes are gone", lambda: not _in_pods(), 20)
     unmount_below(state.directory)
     for path in namespaces:

@@ -1,4 +1,4 @@
-"""What is done to a run's pods, and what must be true of it afterwards."""
+"""Faults in a run's pods, and the checks that follow them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .studies import ClusterUser
 
 
 def succeeds(user: ClusterUser, submitted: Any, expected: dict[str, Any]) -> dict[str, Any]:
-    """The verdict: the undisturbed digest; every stage was committed by one pod, nothing is left running."""
+    """Check that the run ends with the expected digest, one committed pod per stage and none running."""
     verdict = user.verdict(submitted)
     assert verdict["results_digest"] == expected["results_digest"]
     succeeded = [
@@ -28,7 +28,7 @@ def terminate(user: ClusterUser, pod: str) -> None:
 
 
 def evict(user: ClusterUser, pod: str) -> None:
-    """As a drain does, and whoever makes room."""
+    """Evict a pod through the API, as `kubectl drain` does."""
     user.space.api.create(
         f"{user.space.path}/pods/{pod}/eviction",
         {

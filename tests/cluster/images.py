@@ -6,11 +6,12 @@ import hashlib
 import io
 import json
 import os
-import re
 import subprocess
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from launcher.store.file_locks import locked
 
 from . import build, containers
 from .places import State
@@ -44,7 +45,7 @@ def base_image() -> Path:
 
 def pause_image() -> Path:
     """An OCI archive of the image that holds each pod's namespaces."""
-    program = build.pause()
+    program = build.programs() / "pause"
 
     def make(directory: Path) -> None:
         layer = directory / "layer.tar"
@@ -56,7 +57,7 @@ def pause_image() -> Path:
         write_archive(directory / "pause.tar", PAUSE, layer, ["/pause"])
         layer.unlink()
 
-    return build.cached(f"{program.parent.name}-image", make) / "pause.tar"
+    return build.cached(f"pause-{program.parent.name}", make) / "pause.tar"
 
 
 def write_archive(place: Path, name: str, layer: Path, entrypoint: Sequence[str]) -> None:
@@ -109,20 +110,28 @@ def write_archive(place: Path, name: str, layer: Path, entrypoint: Sequence[str]
 
 
 def load(state: State, archive: Path) -> str:
-    """Import an OCI or Docker archive into the node: `name@sha256:…`, as a pod can name it.
+    """Import an OCI archive into the node, once: `name@sha256:…`, as a pod can name it.
 
-    The kubelet finds an image by digest only where containerd knows it under that very name. Other
-    images of that name go: a trainer takes 11 GB.
+    The kubelet finds an image by digest only if containerd has it under that very name. Other images
+    of the same name are removed: a trainer takes 11 GB.
     """
-    said = containers.ctr(state, "images", "import", archive)
-    found = re.search(r"unpacking (\S+) \((sha256:[0-9a-f]{64})\)", said)
-    if not found:
-        raise ClusterError(f"{archive}: containerd did not say what it imported: {said.strip()}")
-    name, digest = found[1], found[2]
+    name, digest = _named(archive)
     reference = f"{_without_tag(name)}@{digest}"
-    containers.ctr(state, "images", "tag", "--force", name, reference)
-    _remove_others(state, _without_tag(name), digest)
+    with locked(state.directory / "images.lock", wait=True):
+        if reference not in containers.ctr(state, "images", "list", "--quiet").split():
+            containers.ctr(state, "images", "import", archive)
+            containers.ctr(state, "images", "tag", "--force", name, reference)
+            _remove_others(state, _without_tag(name), digest)
     return reference
+
+
+def _named(archive: Path) -> tuple[str, str]:
+    """The name and the digest of an archive's one image."""
+    with tarfile.open(archive) as layout:
+        index = layout.extractfile("index.json")
+        assert index is not None
+        [entry] = json.load(index)["manifests"]
+    return str(entry["annotations"]["org.opencontainers.image.ref.name"]), str(entry["digest"])
 
 
 def _remove_others(state: State, repository: str, digest: str) -> None:

@@ -70,7 +70,7 @@ def up(network: Network, state: State) -> None:
     command("ip", "link", "add", BRIDGE, "mtu", str(mtu), "type", "bridge", "nf_call_iptables", "1")
     command("ip", "address", "add", f"{network.node}/{network.pods.prefixlen}", "dev", BRIDGE)
     command("ip", "link", "set", BRIDGE, "up")
-    # For this machine's own way to Services, where it has no default route.
+    # So that this machine reaches Services even without a default route.
     command("ip", "route", "add", str(network.services), "dev", BRIDGE)
     _FORWARDING.write_text("1")
     rules = f"""
@@ -131,7 +131,7 @@ def _taken() -> list[IPv4Network]:
 
 
 def _mtu() -> int:
-    """The way out's: larger packets from pods would be lost where nothing tells them."""
+    """The default route's MTU: larger packets from pods could be dropped without an error."""
     links = json.loads(command("ip", "-json", "-4", "route", "show", "default") or "[]")
     devices = [link["dev"] for link in links if "dev" in link]
     return min((int(Path(f"/sys/class/net/{device}/mtu").read_text()) for device in devices), default=1500)

@@ -1,4 +1,4 @@
-"""The cluster as a whole: up, down, its state, and the faults that tests put to it."""
+"""The cluster as a whole: up, down, status, and faults for tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pathlib import Path
 import boto3
 
 from . import build, certificates, components, containers, images, network, places, processes
-from .api import JSON_PATCH, Api, Refused
+from .api import JSON_PATCH, Api, ApiError
 from .components import NODE, Components, Programs
 from .network import Network
 from .places import State
@@ -53,10 +53,10 @@ class S3:
 
 
 def up(gpu_count: int | None = None) -> State:
-    """Bring the cluster up and return its state; nothing happens where it is up and whole.
+    """Start the cluster if it is not complete and return its state.
 
-    What is left of one that is half dead is cleared away first. `gpu_count`: how many GPUs the node
-    pretends to have; None leaves that as it is. Raises ClusterError.
+    The remains of an incomplete one are removed first. `gpu_count`: the number of GPUs that the node
+    reports; None leaves it unchanged. Raises ClusterError.
     """
     if os.geteuid() != 0 or os.uname().sysname != "Linux":
         raise ClusterError("the cluster needs root on Linux; or set TUNEYARD_TEST_KUBECONFIG")
@@ -83,12 +83,12 @@ def whole(state: State) -> bool:
 
 
 def s3(state: State) -> S3:
-    """Where the S3 server is and the keys to it."""
+    """Address and keys of the S3 server."""
     return S3(**json.loads(state.s3_keys.read_text()))
 
 
 def set_gpus(count: int, product: str = GPU_PRODUCT, state: State | None = None) -> None:
-    """Let the node pretend to have `count` GPUs; 0 takes them away, its label too. Returns when it counts."""
+    """Make the node report `count` GPUs; 0 removes its GPU label too. Returns once they are allocatable."""
     api = Api((state or places.state()).kubeconfig)
     path = f"/api/v1/nodes/{NODE}"
     label = {"metadata": {"labels": {"nvidia.com/gpu.product": product if count else None}}}
@@ -103,44 +103,44 @@ def set_gpus(count: int, product: str = GPU_PRODUCT, state: State | None = None)
 
 
 def stop_apiserver(state: State | None = None) -> None:
-    """End it; a clean shutdown would wait for its clients' watches, so it gets 3 s."""
-    processes.stop(state or places.state(), "api-server", patience_s=3)
+    """Stop the API server within 3 s: a clean shutdown would wait for its clients' watches."""
+    processes.stop(state or places.state(), "api-server", grace_s=3)
 
 
 def start_apiserver(state: State | None = None) -> None:
-    """Start it, wait until it is ready, and start the controllers anew.
+    """Start the API server, wait until it is ready, and restart the controllers.
 
-    Left alone these come back when their growing waits are over, which after several restarts is a minute: by
-    then they take the node for lost, for they have not seen it renew its lease.
+    Their own reconnection backs off to a minute after several restarts; by then they take the node for lost,
+    because they missed the renewals of its lease.
     """
     chosen = state or places.state()
     api, parts = Api(chosen.kubeconfig), _components(chosen)
     processes.start(chosen, "api-server", parts.api_server())
     processes.await_ready(chosen, "api-server", api.ready, 120)
     for name, words in (("controller-manager", parts.controller_manager()), ("scheduler", parts.scheduler())):
-        processes.stop(chosen, name, patience_s=3)
+        processes.stop(chosen, name, grace_s=3)
         processes.start(chosen, name, words)
 
 
 def restart_apiserver(state: State | None = None) -> None:
-    """Nobody who brings the cluster up meanwhile takes it for half dead."""
+    """Restart it under the lock, so that a concurrent `up` does not find the cluster incomplete."""
     with _locked():
         stop_apiserver(state)
         start_apiserver(state)
 
 
 def gpus(state: State | None = None) -> int:
-    """How many GPUs the node pretends to have."""
+    """The number of GPUs that the node reports."""
     node = Api((state or places.state()).kubeconfig).get(f"/api/v1/nodes/{NODE}")
     return int(node["status"]["allocatable"].get("nvidia.com/gpu", 0))
 
 
 def stop_s3(state: State | None = None) -> None:
-    processes.stop(state or places.state(), "s3", patience_s=5)
+    processes.stop(state or places.state(), "s3", grace_s=5)
 
 
 def start_s3(state: State | None = None) -> None:
-    """Start the S3 server on the data it had."""
+    """Start the S3 server on its existing data."""
     chosen = state or places.state()
     server = s3(chosen)
     keys = {"ROOT_ACCESS_KEY_ID": server.access_key, "ROOT_SECRET_ACCESS_KEY": server.secret_key}
@@ -157,14 +157,14 @@ def kill_all_containers(
 
 @contextlib.contextmanager
 def lost(state: State | None = None) -> Iterator[Callable[[str, str], None]]:
-    """While this lasts the kubelet is silent, as where a node has lost its network or is out of breath.
+    """Suspend the kubelet, as if the node had lost its network.
 
-    What is given takes a namespace and a pod, and stops that pod's processes too; afterwards all goes on.
+    Yields a function of a namespace and a pod that suspends the pod's processes too; all resume at the end.
     """
     chosen = state or places.state()
     kubelet = processes.running(chosen, "kubelet")
     if kubelet is None:
-        raise ClusterError("there is no kubelet to be stopped")
+        raise ClusterError("the kubelet does not run")
     stopped = [kubelet]
     os.kill(kubelet, signal.SIGSTOP)
 
@@ -182,7 +182,7 @@ def lost(state: State | None = None) -> Iterator[Callable[[str, str], None]]:
 
 
 def prepare() -> Path:
-    """Install and build whatever is not there yet; the archive of the image that every pod needs."""
+    """Install and build what is missing; returns the archive of the pause image."""
     build.debian_packages()
     _programs()
     return images.pause_image()
@@ -227,7 +227,7 @@ def _up(state: State) -> None:
 
 
 def _mended(state: State) -> bool:
-    """Start again what a test stopped and did not start, where nothing else is missing."""
+    """Restart the servers that a test stopped, if nothing else is missing."""
     missing = {name for name in PROCESSES if processes.running(state, name) is None}
     if not state.complete.exists() or not missing <= {"api-server", "s3"}:
         return False
@@ -240,11 +240,11 @@ def _mended(state: State) -> bool:
 
 def _down(state: State) -> None:
     for name in reversed(PROCESSES):
-        processes.stop(state, name, patience_s=2)  # Nothing of theirs is kept.
+        processes.stop(state, name, grace_s=2)  # Their state is removed anyway.
     containers.clear(state)
     try:
         machine = json.loads(state.machine.read_text())
-    except (OSError, ValueError):  # None was brought up, or only as far as its directory.
+    except (OSError, ValueError):  # None was started, or only its directory was made.
         machine = {"network": None, "made": []}
     network.down(machine["network"] and Network.from_json(machine["network"]))
     for path in machine["made"]:
@@ -259,7 +259,8 @@ def _components(state: State) -> Components:
 
 
 def _programs() -> Programs:
-    return Programs(build.kube(), build.coredns(), build.versitygw())
+    built = build.programs()
+    return Programs(built / "kube", built / "coredns", build.versitygw())
 
 
 def _make_s3(state: State, parts: Components) -> None:
@@ -306,7 +307,7 @@ def _node_ready(api: Api) -> bool:
     try:
         conditions = api.get(f"/api/v1/nodes/{NODE}")["status"].get("conditions", [])
         api.get("/api/v1/namespaces/default/serviceaccounts/default")
-    except Refused:
+    except ApiError:
         return False
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
@@ -321,7 +322,7 @@ def _service_reachable(address: IPv4Address) -> bool:
 
 
 def _answers(url: str) -> bool:
-    """Whether something answers there by HTTP, whatever it says below 500."""
+    """Whether the URL responds with a status below 500."""
     try:
         with urllib.request.urlopen(url, timeout=2):
             return True
@@ -333,7 +334,7 @@ def _answers(url: str) -> bool:
 
 @contextlib.contextmanager
 def _locked() -> Iterator[None]:
-    """One at a time, on this machine, brings the cluster up or down."""
+    """Hold the machine's lock for starting and stopping the cluster."""
     place: Path = places.lock_file()
     place.parent.mkdir(parents=True, exist_ok=True)
     with place.open("w") as lock:

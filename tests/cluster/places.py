@@ -1,4 +1,4 @@
-"""Where the cluster keeps things: what is built once, and the state of the one cluster that runs."""
+"""Paths of the cluster: the build cache and the state of the running cluster."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOURCES = Path(__file__).parent
-# Directories that containerd and the kubelet make wherever they are told to keep things.
+# Directories that containerd and the kubelet make whatever their settings are.
 OUTSIDE = (
     Path("/etc/cni"),
     Path("/opt/containerd"),
@@ -39,7 +39,7 @@ class State:
 
     @property
     def machine(self) -> Path:
-        """Written first by `up`: what it changes on the machine, so that `down` can undo it."""
+        """Written first by `up`: the changes to the machine, for `down` to revert."""
         return self.directory / "machine.json"
 
     @property

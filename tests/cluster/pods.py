@@ -1,4 +1,4 @@
-"""Pods as tests make them: restricted, of the base image, waited for by their state."""
+"""Restricted pods of the base image, for tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .processes import ClusterError, wait_for
 
 @dataclass(frozen=True)
 class Namespace:
-    """One namespace, and the few things that tests do in it."""
+    """One namespace and its basic operations."""
 
     api: Api
     name: str
@@ -41,7 +41,7 @@ class Namespace:
         return self.pod(pod)
 
     def output(self, manifest: dict[str, Any], timeout_s: float = 120) -> str:
-        """Run a pod to its end and return its log. Raises ClusterError where it fails."""
+        """Run a pod to its end and return its log. Raises ClusterError if it fails."""
         name = manifest["metadata"]["name"]
         self.create("pods", manifest)
         pod = self.wait_for_phase(name, "Succeeded", "Failed", timeout_s=timeout_s)

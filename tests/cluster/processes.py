@@ -1,4 +1,4 @@
-"""Long-lived processes that outlive the shell, known and ended by process id and start time."""
+"""Background processes, identified by process id and start time."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _BUSY = 3
 
 
 class ClusterError(Exception):
-    """What went wrong, in a sentence, with where to look."""
+    """A failure of the cluster, in one sentence with the place to look."""
 
 
 def command(*words: str | Path, check: bool = True, timeout_s: float = 600) -> str:
-    """Run a short command; its output. Raises ClusterError with what it said."""
+    """Run a short command; its output. Raises ClusterError with its error output."""
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=timeout_s)
     if check and done.returncode:
         raise ClusterError(
@@ -33,7 +33,7 @@ def command(*words: str | Path, check: bool = True, timeout_s: float = 600) -> s
 def wait_for(what: str, condition: Callable[[], object], timeout_s: float, every_s: float = 0.1) -> None:
     """Wait until the condition holds. Raises ClusterError that names it.
 
-    `timeout_s` is ample on a machine that has nothing else to do; a busy one is given `_BUSY` times as long.
+    `timeout_s` is for an idle machine; the limit is `_BUSY` times as long.
     """
     deadline = time.monotonic() + _BUSY * timeout_s
     while not condition():
@@ -43,7 +43,7 @@ def wait_for(what: str, condition: Callable[[], object], timeout_s: float, every
 
 
 def started_at(pid: int) -> int | None:
-    """The start time of a live process in clock ticks since boot; None where there is none."""
+    """The start time of a live process in clock ticks since boot; None if there is no such process."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -69,7 +69,7 @@ def start(
         )
     record = {"pid": process.pid, "started_at": started_at(process.pid)}
     (state.processes / name).write_text(json.dumps(record))
-    process.returncode = 0  # Nobody waits for it: keeps Popen from warning when this object goes.
+    process.returncode = 0  # Keeps Popen from warning that the process still runs.
 
 
 def running(state: State, name: str) -> int | None:
@@ -92,7 +92,7 @@ def log_tail(state: State, name: str, lines: int = 15) -> str:
 
 
 def await_ready(state: State, name: str, ready: Callable[[], object], timeout_s: float) -> None:
-    """Wait until a process is ready; at once an error, with its log's end, where it has died."""
+    """Wait until a process is ready. Raises ClusterError with the end of its log if it dies or takes too long."""
 
     def ready_or_dead() -> bool:
         if running(state, name) is None:
@@ -107,21 +107,21 @@ def await_ready(state: State, name: str, ready: Callable[[], object], timeout_s:
         raise
 
 
-def stop(state: State, name: str, patience_s: float = 15) -> None:
-    """End one process that we started: SIGTERM, then SIGKILL where it does not go."""
+def stop(state: State, name: str, grace_s: float = 15) -> None:
+    """End one process that we started: SIGTERM, then SIGKILL after `grace_s`."""
     pid = running(state, name)
     if pid is not None:
-        end(pid, patience_s)
+        end(pid, grace_s)
     (state.processes / name).unlink(missing_ok=True)
 
 
-def end(pid: int, patience_s: float) -> None:
-    """SIGTERM, then SIGKILL after `patience_s` (at once where that is 0); returns when it is gone."""
+def end(pid: int, grace_s: float) -> None:
+    """SIGTERM, then SIGKILL after `grace_s` (at once if that is 0). Returns once it is gone."""
     begun = started_at(pid)
-    for number in (signal.SIGTERM, signal.SIGKILL) if patience_s else (signal.SIGKILL,):
+    for number in (signal.SIGTERM, signal.SIGKILL) if grace_s else (signal.SIGKILL,):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-        deadline = time.monotonic() + (patience_s if number is signal.SIGTERM else 10)
+        deadline = time.monotonic() + (grace_s if number is signal.SIGTERM else 10)
         while time.monotonic() < deadline:
             _reap(pid)
             if begun is None or started_at(pid) != begun:
@@ -131,6 +131,6 @@ def end(pid: int, patience_s: float) -> None:
 
 
 def _reap(pid: int) -> None:
-    """Take a dead child of ours from the process table; another's child is left to its parent."""
+    """Reap the process if it is a dead child of ours."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)

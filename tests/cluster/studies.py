@@ -1,4 +1,4 @@
-"""A user of the launcher with a namespace, a bucket's prefix and the project's images: runs as people start them."""
+"""A user of the launcher with a namespace, a bucket prefix and the project's images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 import yaml
 from launching import Launcher
 
+from launcher.manifests import overlay
 from launcher.store import Store, open_store
 
 from .node import S3
@@ -25,6 +26,8 @@ from .processes import ClusterError, wait_for
 #: A whole run of the smoke profile takes about a minute and a half here; the machine may be very busy.
 RUN_LIMIT_S = 1200.0
 SMOKE = ("submit", "sql", "--profile", "smoke")
+#: A stage asks for most of a core. With less, several runs share two cores instead of waiting for each other.
+_LEAN = {"stages": {"spec": {"containers": [{"name": "stage", "resources": {"requests": {"cpu": "100m"}}}]}}}
 
 
 @dataclass
@@ -34,6 +37,20 @@ class ClusterUser(Launcher):
     namespace: Namespace | None = None
     kubeconfig: Path = Path()
     s3: S3 | None = None
+    #: Merged over the template of every pod; None submits what a user without an overlay does.
+    overlay: dict[str, Any] | None = field(default_factory=lambda: dict(_LEAN))
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line, with the overlay if the verb starts pods."""
+        words = super().command(*arguments)
+        if self.overlay is None or arguments[0] not in ("submit", "retry") or "local" in arguments:
+            return words
+        path = self.home / "overlay.yaml"
+        path.write_text(yaml.safe_dump(self.overlay))
+        return [*words, "--overlay", str(path)]
+
+    def add_overlay(self, patch: dict[str, Any]) -> None:
+        self.overlay = overlay.merge(self.overlay or {}, patch)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -90,7 +107,7 @@ class ClusterUser(Launcher):
         self.site.parent.mkdir(parents=True)
         self.site.write_text(yaml.safe_dump(site))
 
-    # -- what is in the cluster -----------------------------------------------------------
+    # -- objects in the cluster -------------------------------------------------------------
     def objects(self, kind: str, group: str = "api/v1", labels: str = "") -> list[dict[str, Any]]:
         path = f"/{group}/namespaces/{self.space.name}/{kind}"
         found: list[dict[str, Any]] = self.space.api.get(
@@ -127,7 +144,7 @@ class ClusterUser(Launcher):
         ]
 
     def delete_run(self) -> None:
-        """Delete the conductor's Jobs, as pruning a run's files would, and see that nothing is left of it."""
+        """Delete the conductor's Jobs, as pruning the run's files does, and wait until nothing of it is left."""
         for job in self.jobs("app.kubernetes.io/component=conductor"):
             path = f"/apis/batch/v1/namespaces/{self.space.name}/jobs/{job['metadata']['name']}"
             self.space.api.request("DELETE", path, {"propagationPolicy": "Background"})
@@ -147,7 +164,7 @@ class ClusterUser(Launcher):
         wait_for("nothing is left of the run", lambda: not left(), 120)
 
     def forget(self, run_id: str) -> None:
-        """Another store and nothing in the cluster: the same run would start from nothing."""
+        """Delete the run and change the store, so that the same run starts from the beginning."""
         self.delete_run()
         self.site.write_text(self.site.read_text().replace(f"/{self.space.name}?", f"/{self.space.name}-2?"))
 
@@ -158,7 +175,7 @@ class ClusterUser(Launcher):
         return open_store(yaml.safe_load(self.site.read_text())["store"]["outside"])
 
     def has_run(self, pod: str, seconds: float) -> bool:
-        """Whether a pod's program has run for so long: the API counts in whole seconds."""
+        """Whether a pod's program has run for `seconds`; the API reports whole seconds."""
         [status] = self.space.pod(pod)["status"]["containerStatuses"]
         started = (status["state"].get("running") or status["state"]["terminated"])["startedAt"]
         return datetime.now(UTC) - datetime.fromisoformat(started) > timedelta(seconds=seconds)
@@ -203,8 +220,8 @@ class ClusterUser(Launcher):
         verdict: dict[str, Any] = json.loads(out)
         return verdict
 
-    def await_said(self, what: str, pattern: str, *words: str, timeout_s: float = 300) -> str:
-        """Ask the launcher until what it prints has `pattern` (`^`: a line begins); what it then printed."""
+    def await_output(self, what: str, pattern: str, *words: str, timeout_s: float = 300) -> str:
+        """Run the launcher until its output matches `pattern` (`^`: start of a line); returns that output."""
         said = ""
 
         def matches() -> bool:
@@ -219,7 +236,7 @@ class ClusterUser(Launcher):
         return said
 
     def describe(self) -> str:
-        """What a person would look at first when a run went wrong."""
+        """Pod states and the conductor's log, for the message of a failed test."""
         lines = []
         for pod in self.pods():
             lines.append(f"{pod['metadata']['name']}: {json.dumps(pod['status'])[:1500]}")

@@ -69,7 +69,7 @@ def restricted_client(
     config["users"] = [
         {"name": user["name"], "user": {"token": token["status"]["token"]}} for user in config["users"]
     ]
-    # So that relative paths of the administrator's still hold.
+    # Beside the administrator's, so that relative paths in it stay valid.
     other = tmp_path / "bob.kubeconfig"
     other.write_text(yaml.safe_dump(config))
     monkeypatch.setenv("KUBECONFIG", str(other))
@@ -159,7 +159,8 @@ def test_a_missing_permission_is_named(
         bob.list("Node")
 
 
-def test_a_watch_and_a_log_outlive_the_api_server(
+@pytest.mark.alone
+def test_a_watch_and_a_log_survive_a_restart_of_the_api_server(
     cluster: Cluster, client: Client, namespace: Namespace, base_image: str
 ) -> None:
     program = "import time\nfor i in range(150): print('line', i); time.sleep(0.1)"
@@ -181,6 +182,7 @@ def test_a_watch_and_a_log_outlive_the_api_server(
     assert written == [b"line %d\n" % i for i in range(150)]
 
 
+@pytest.mark.alone
 def test_a_request_waits_for_the_api_server(cluster: Cluster, client: Client) -> None:
     state = cluster.own()
     node.stop_apiserver(state)
@@ -229,6 +231,7 @@ def gpu_run(namespace: str, image: str) -> Rendered:
     return run_of(namespace, conductor, train)
 
 
+@pytest.mark.xdist_group("gpus")
 @pytest.mark.usefixtures("one_gpu")
 def test_preflight_names_what_is_missing_and_passes_once_it_is_there(
     client: Client, namespace: Namespace, base_image: str
@@ -250,6 +253,7 @@ def test_preflight_names_what_is_missing_and_passes_once_it_is_there(
     assert preflight(client, run, site) == ()
 
 
+@pytest.mark.xdist_group("gpus")
 @pytest.mark.usefixtures("one_gpu")
 def test_preflight_with_only_a_namespaces_rights_says_what_it_did_not_check(
     client: Client, namespace: Namespace, base_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,4 @@
-"""A hosted contender as Jobs, rehearsed inside its stages: one fine-tuning job however often its pods are killed."""
+"""A hosted contender as Jobs, rehearsed inside its stages: killed pods cause no second fine-tuning job."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_rehearsed_contender_killed_in_tune_and_predict_gives_what_a_laptop_gi
     work = f"runs/{expected['run_id']}/work/tune-hosted-s1"
 
     def saved() -> bool:
-        """Whether what the server knows is there: the job is made, and can be lost."""
+        """Whether the rehearsal server has saved its state: the fine-tuning job exists."""
         areas = [f"{work}/{key}" for key in store.list(work)]
         return any(store.exists(f"{area}/{name}") for area in areas for name in store.list(area))
 
@@ -49,7 +49,7 @@ def test_a_rehearsed_contender_killed_in_tune_and_predict_gives_what_a_laptop_gi
 
 
 def jobs_made(user: ClusterUser, run_id: str) -> int:
-    """How many fine-tuning jobs the service inside the stage has ever made."""
+    """The number of fine-tuning jobs that the service inside the stage has created."""
     out = user.home / "artifacts"
     assert user("artifacts", run_id, "--stage", "tune", "--fetch", str(out)).returncode == 0
     [database] = out.rglob("rehearsal.sqlite")

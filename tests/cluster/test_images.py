@@ -1,4 +1,4 @@
-"""The images hold this checkout's code, not an earlier one's out of some cache."""
+"""The images hold this checkout's code, not that of an earlier build in a cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole runs of the smoke profile as Jobs: what a user sees, and the same results as on a laptop."""
+"""Whole runs of the smoke profile as Jobs: output for the user, and the same results as on a laptop."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_run_gives_what_the_same_plan_gives_on_a_laptop(
     assert verdict["run_id"] == local_verdict["run_id"]
     assert verdict["results_digest"] == local_verdict["results_digest"]
     assert len(user.pods("app.kubernetes.io/component=conductor")) == 1
-    # Every stage was one Job and one pod, and nobody but the conductor could speak to the API.
+    # Every stage was one Job and one pod, and only the conductor had a token of the API.
     stages = user.pods("app.kubernetes.io/component=stage")
     names = [pod["metadata"]["labels"]["tuneyard.dev/stage"] for pod in stages]
     assert sorted(names) == sorted(line["stage"] for line in verdict["receipt"]["stages"])
@@ -36,7 +36,7 @@ def test_a_run_gives_what_the_same_plan_gives_on_a_laptop(
         assert pod["spec"]["automountServiceAccountToken"] is False
         mounted = [m["mountPath"] for c in pod["spec"]["containers"] for m in c["volumeMounts"]]
         assert not [path for path in mounted if "kubernetes.io/serviceaccount" in path]
-    # The receipt speaks of measured pods.
+    # The receipt has the measured times of pods.
     assert sum(line["seconds_waiting"] for line in verdict["receipt"]["stages"]) > 0
     assert "row" in user("logs", verdict["run_id"], "--stage", "prepare").stdout
     # Submitted again: the verdict of before, and nothing new in the cluster.
@@ -44,7 +44,7 @@ def test_a_run_gives_what_the_same_plan_gives_on_a_laptop(
     again = user.verdict(user.start(*SMOKE, "-o", "json"))
     assert again["results_digest"] == verdict["results_digest"]
     assert {job["metadata"]["uid"] for job in user.jobs()} == before
-    # The conductor's Job takes everything with it.
+    # Deleting the conductor's Job deletes all objects of the run.
     user.delete_run()
 
 
@@ -76,10 +76,11 @@ def test_a_memory_kill_is_permanent_and_more_memory_is_another_attempt(
     make_user: MakeUser, local_verdict: dict[str, Any]
 ) -> None:
     user = make_user()
-    small = user.home / "small.yaml"
     limits = {"name": "stage", "resources": {"requests": {"memory": "150Mi"}, "limits": {"memory": "150Mi"}}}
-    small.write_text(yaml.safe_dump({"names": {"train-lora-s1": {"spec": {"containers": [limits]}}}}))
-    code, _, err = user.finish(user.start(*SMOKE, "--overlay", str(small)))
+    lean = user.overlay
+    user.add_overlay({"names": {"train-lora-s1": {"spec": {"containers": [limits]}}}})
+    code, _, err = user.finish(user.start(*SMOKE))
+    user.overlay = lean
     assert code == 17, err + user.describe()
     assert "OOMKilled" in err
     advice = f"launcher retry {local_verdict['run_id']} --set contenders[lora].hardware.memory_gib=4"
@@ -130,7 +131,7 @@ def test_a_run_that_costs_more_than_its_cap_is_stopped_and_its_receipt_says_what
 
 
 def pod_seconds(pod: dict[str, Any]) -> float:
-    """For how long a pod that has ended has run, as the API has it: in whole seconds."""
+    """Run time of an ended pod; the API reports whole seconds."""
     [status] = pod["status"]["containerStatuses"]
     ended = status["state"]["terminated"]
     begun, finished = (datetime.fromisoformat(ended[name]) for name in ("startedAt", "finishedAt"))
@@ -159,8 +160,9 @@ def test_an_image_that_is_not_there_ends_the_run_and_says_so(
     assert "ErrImagePull" in err or "ImagePullBackOff" in err
 
 
+@pytest.mark.xdist_group("gpus")
 @pytest.mark.usefixtures("own_node")
-def test_what_no_node_can_take_is_refused_before_anything_is_applied(make_user: MakeUser) -> None:
+def test_pods_that_fit_no_node_are_refused_before_anything_is_applied(make_user: MakeUser) -> None:
     user = make_user()
     node.set_gpus(4)
     eight = user("submit", "sql", "--profile", "smoke", *on_gpus(8))
@@ -169,6 +171,7 @@ def test_what_no_node_can_take_is_refused_before_anything_is_applied(make_user: 
     assert user.jobs() == []
 
 
+@pytest.mark.xdist_group("gpus")
 @pytest.mark.usefixtures("own_node")
 def test_a_training_pod_lands_on_a_node_with_the_gpu_it_asks_for(make_user: MakeUser) -> None:
     user = make_user()
@@ -182,7 +185,7 @@ def test_a_training_pod_lands_on_a_node_with_the_gpu_it_asks_for(make_user: Make
     assert resources["limits"]["memory"] == resources["requests"]["memory"]
     [shared] = [volume for volume in pod["spec"]["volumes"] if volume["name"] == "dshm"]
     assert shared["emptyDir"]["medium"] == "Memory"
-    # The GPUs are a number only: the stage finds none, says so, and is not tried again.
+    # The node only reports GPUs: the stage finds none, fails and is not retried.
     code, _, err = user.finish(started)
     assert code == 21, err + user.describe()
     assert len(user.stage_pods("train-lora-s1")) == 1

@@ -1,4 +1,4 @@
-"""The tests' own cluster does what the product's tests rely on: a real kubelet, names, limits, faults."""
+"""The tests' own node: a real kubelet, names, limits and faults, as the product's tests need them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import pytest
 from botocore.config import Config
 
 from . import node
-from .api import Refused
+from .api import ApiError
 from .conftest import Cluster
 from .pods import Namespace, restricted_pod, terminated
 from .processes import wait_for
 
 pytestmark = pytest.mark.cluster
+alone = pytest.mark.alone
 
 SLEEP = "import time; time.sleep(600)"
 
@@ -25,7 +26,7 @@ def test_a_restricted_pod_runs_and_its_log_is_read(namespace: Namespace, base_im
 def test_a_pod_that_breaks_the_restricted_standard_is_refused(namespace: Namespace, base_image: str) -> None:
     pod = restricted_pod("root", base_image, "print()")
     pod["spec"]["securityContext"]["runAsNonRoot"] = False
-    with pytest.raises(Refused, match="runAsNonRoot") as refused:
+    with pytest.raises(ApiError, match="runAsNonRoot") as refused:
         namespace.create("pods", pod)
     assert refused.value.status == 403
 
@@ -61,6 +62,7 @@ def test_a_memory_kill_is_reported_as_one(namespace: Namespace, base_image: str)
     assert (ended["reason"], ended["exitCode"]) == ("OOMKilled", 137)
 
 
+@pytest.mark.xdist_group("gpus")
 @pytest.mark.usefixtures("one_gpu")
 def test_a_second_pod_waits_for_the_only_gpu(namespace: Namespace, base_image: str) -> None:
     for name in ("first", "second"):
@@ -104,7 +106,8 @@ def test_a_pod_reads_from_s3_what_was_written_here(
     assert namespace.output(restricted_pod("reader", base_image, read)) == "from outside\n"
 
 
-def test_what_s3_keeps_outlives_the_server(cluster: Cluster, s3: node.S3) -> None:
+@alone
+def test_s3_objects_survive_a_restart_of_the_server(cluster: Cluster, s3: node.S3) -> None:
     state = cluster.own()
     client = _client(s3)
     client.put_object(Bucket=s3.bucket, Key="kept", Body=b"still here")
@@ -113,7 +116,8 @@ def test_what_s3_keeps_outlives_the_server(cluster: Cluster, s3: node.S3) -> Non
     assert client.get_object(Bucket=s3.bucket, Key="kept")["Body"].read() == b"still here"
 
 
-def test_pods_outlive_a_restart_of_the_api_server(
+@alone
+def test_pods_survive_a_restart_of_the_api_server(
     cluster: Cluster, namespace: Namespace, base_image: str
 ) -> None:
     namespace.create("pods", restricted_pod("stays", base_image, SLEEP))
