@@ -8,7 +8,7 @@ import click
 
 from launcher.cli.output import duration, emit
 from launcher.outcome import DISPOSITIONS, Failure, Reason
-from launcher.runs.verdict import price_lines
+from launcher.runs.report_page import price_lines
 from launcher.store.runs import Attempt
 from launcher.system.text import printable
 

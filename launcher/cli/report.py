@@ -9,7 +9,7 @@ import click
 from launcher.cli.options import output_option, store_options
 from launcher.cli.output import emit
 from launcher.outcome import Failure, Reason
-from launcher.runs import verdict
+from launcher.runs import report_page
 from launcher.store.runs import find, view
 from launcher.store.selection import open_named_store
 
@@ -34,7 +34,7 @@ def command(
             next_step=f"launcher why {seen.run_id}",
         )
     if output == "markdown":
-        click.echo(verdict.render(document), nl=False)
+        click.echo(report_page.render(document), nl=False)
     else:
         emit(document, output)
     return 0

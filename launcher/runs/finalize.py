@@ -7,7 +7,7 @@ from typing import Any
 
 from launcher.costs import receipt
 from launcher.outcome import Failure, Reason
-from launcher.runs import verdict
+from launcher.runs import report_page, verdict
 from launcher.spec.plan import Plan
 from launcher.store import Store
 from launcher.store.runs import Attempt
@@ -22,7 +22,7 @@ def close(plan: Plan, store: Store, attempt: Attempt, outcome: dict[str, Any]) -
         attempt.put("verdict.json", document, create_once=False)
         report = store.local_path(attempt.path("report.md"))
         report.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text(verdict.render(document), encoding="utf-8")
+        report.write_text(report_page.render(document), encoding="utf-8")
         store.publish(attempt.path("report.md"))
     attempt.put("outcome.json", outcome)
 

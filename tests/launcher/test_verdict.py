@@ -1,4 +1,4 @@
-"""The verdict: results with one digest, costs from the receipt, and a page that nothing in it can break."""
+"""The verdict: digest, costs from the receipt, and a report page that hostile text cannot break."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tiny import LORA, UNTUNED, commit_everything, make_plan, make_results
 
 from launcher.costs import receipt
 from launcher.outcome import Failure, Reason
-from launcher.runs import verdict
+from launcher.runs import report_page, verdict
 from launcher.store import DirectoryStore
 from launcher.store.runs import Attempt
 
@@ -85,7 +85,7 @@ def skeleton(page: str) -> list[str]:
 
 def assert_unbroken(page: str) -> None:
     assert len(page) < 60_000
-    assert skeleton(page) == skeleton(verdict.render(document("SELECT 2")))
+    assert skeleton(page) == skeleton(report_page.render(document("SELECT 2")))
     for table in tables(page):
         assert len({cells(line) for line in table}) == 1, table
         assert re.fullmatch(r"\|( --- \|)+", table[1])
@@ -97,23 +97,23 @@ def assert_unbroken(page: str) -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: repr(text[:20]))
-def test_hostile_model_output_breaks_nothing_on_the_page(text: str) -> None:
-    assert_unbroken(verdict.render(document(text)))
+def test_hostile_model_output_cannot_break_the_page(text: str) -> None:
+    assert_unbroken(report_page.render(document(text)))
 
 
 @given(st.text(alphabet="`|\\<>[]()!*_#-&~\n\r\x00 a\u2028", max_size=40))
 @settings(deadline=None, max_examples=150)
-def test_no_mixture_of_markup_breaks_the_page(text: str) -> None:
-    assert_unbroken(verdict.render(document(text)))
+def test_random_markup_cannot_break_the_page(text: str) -> None:
+    assert_unbroken(report_page.render(document(text)))
 
 
-def test_plain_answers_are_shown_as_they_are() -> None:
-    page = verdict.render(document("SELECT a FROM b WHERE c < 3"))
+def test_plain_answers_are_shown_unchanged() -> None:
+    page = report_page.render(document("SELECT a FROM b WHERE c < 3"))
     assert "gold: `SELECT a FROM b WHERE c < 3`" in page
 
 
-def test_the_page_says_what_was_found() -> None:
-    page = verdict.render(document())
+def test_page_has_summary_sections_and_caveats() -> None:
+    page = report_page.render(document())
     assert (
         "lora answers 75.0 % of 8 sample questions (strict), +50.0 points [+10.0, +80.0] against untuned."
         in page
@@ -132,26 +132,26 @@ def test_the_page_says_what_was_found() -> None:
         assert caveat in page
 
 
-def test_an_unpriced_device_is_called_so_and_never_free() -> None:
-    page = verdict.render(document())
+def test_unpriced_device_is_not_shown_as_free() -> None:
+    page = report_page.render(document())
     assert "not priced" in page
     assert "$0.0000" not in page
 
 
-def test_every_dollar_says_where_its_price_stands_and_since_when() -> None:
+def test_prices_have_source_and_date() -> None:
     hosted = {"model": "gpt-x", "training": 8.0, "tuned_input": 12.0, "tuned_output": None, "input": None}
     told = {"source": "a price list", "date": "2023-08-22"}
     paid = {
         "prices": [{"device": "NVIDIA-A40", "usd": 0.475, **told}],
         "hosted_prices": [{**hosted, "output": None, **told}],
     }
-    assert verdict.price_lines(paid) == [
+    assert report_page.price_lines(paid) == [
         "NVIDIA-A40: $0.475 per hour, a price list, 2023-08-22",
         "gpt-x: training $8.0, tuned in $12.0 per million tokens, a price list, 2023-08-22",
     ]
 
 
-def test_what_a_correct_answer_costs_comes_from_the_receipt() -> None:
+def test_cost_per_correct_answer_comes_from_the_receipt() -> None:
     made = document(
         predict_lora_s1={"usd": 0.3, "seconds": 10.0},
         train_lora_s1={"usd": 1.5},
@@ -164,30 +164,30 @@ def test_what_a_correct_answer_costs_comes_from_the_receipt() -> None:
     assert untuned["usd_per_correct_answer"] == pytest.approx(0.2 / 2)
 
 
-def test_the_digest_does_not_depend_on_the_receipt() -> None:
+def test_digest_does_not_depend_on_the_receipt() -> None:
     cheap, dear = document(), document(predict_lora_s1={"usd": 9.0, "seconds": 1e6, "seconds_lost": 3.0})
     assert cheap["results_digest"] == dear["results_digest"]
     assert cheap["costs"] != dear["costs"]
     assert document("SELECT 2")["results_digest"] != cheap["results_digest"]
 
 
-def test_the_digest_survives_being_written_and_read() -> None:
+def test_digest_survives_serialization() -> None:
     results = make_results("ü|`\n")
     assert type(results).model_validate_json(results.model_dump_json()).digest() == results.digest()
 
 
-def test_a_finished_runs_verdict_is_built_from_its_artifacts(store: DirectoryStore) -> None:
+def test_verdict_is_built_from_the_runs_artifacts(store: DirectoryStore) -> None:
     plan = make_plan(contenders=[UNTUNED, LORA])
     commit_everything(plan, store)
     attempt = Attempt(store, plan.run_id, 1)
     made = verdict.build(plan, store, receipt.build(plan, store, attempt))
     assert made["results_digest"] == make_results().digest()
     assert json.loads(json.dumps(made)) == made
-    assert_unbroken(verdict.render(made))
+    assert_unbroken(report_page.render(made))
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"format": 1}', b'{"format": 2}'])
-def test_results_that_are_none_are_corrupt(store: DirectoryStore, data: bytes) -> None:
+def test_invalid_results_are_a_corrupt_artifact(store: DirectoryStore, data: bytes) -> None:
     plan = make_plan()
     out = store.root / "to-commit"
     out.mkdir()
@@ -199,7 +199,7 @@ def test_results_that_are_none_are_corrupt(store: DirectoryStore, data: bytes) -
 
 
 @pytest.mark.parametrize("change", [{"format": 2}, {"results": {}}, {"summary": None}, {"extra": 1}])
-def test_a_verdict_that_is_none_is_refused_in_one_message(change: dict[str, Any]) -> None:
+def test_invalid_verdict_is_a_corrupt_artifact(change: dict[str, Any]) -> None:
     with pytest.raises(Failure) as caught:
-        verdict.render({**document(), **change})
+        report_page.render({**document(), **change})
     assert caught.value.reason is Reason.CORRUPT_ARTIFACT
