@@ -25,7 +25,7 @@ from jobs.rehearsal.fine_tuning import FineTuning
 from jobs.rehearsal.middleware import Middleware, RateLimits, digest
 from jobs.rehearsal.recipe import Recipe
 from jobs.rehearsal.request_batcher import RequestBatcher
-from jobs.rehearsal.server_context import ServerContext, tenant
+from jobs.rehearsal.server_context import ServerContext, tenant_of
 from jobs.rehearsal.state import State
 from jobs.rehearsal.status_page import StatusPage
 from jobs.rehearsal.training import Trainer
@@ -119,7 +119,7 @@ def _routes(context: ServerContext, batches: Batches) -> list[Route]:
 
     async def counters(request: Request) -> Response:
         """Counters of this tenant's requests."""
-        own = f"{tenant(request)}/"
+        own = f"{tenant_of(request)}/"
         found = context.state.counters().items()
         return JSONResponse({name.removeprefix(own): n for name, n in found if name.startswith(own)})
 

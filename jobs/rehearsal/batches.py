@@ -18,7 +18,7 @@ from jobs.rehearsal import schemas
 from jobs.rehearsal.completions import completion, prepare
 from jobs.rehearsal.errors import ApiError, invalid
 from jobs.rehearsal.request_batcher import BatchKey, Conversation
-from jobs.rehearsal.server_context import ServerContext, json_body, shown, tenant
+from jobs.rehearsal.server_context import ServerContext, json_body, shown, tenant_of
 from jobs.rehearsal.state import StoredObject, new_id, now
 from launcher.spec.providers import embedded_provider
 
@@ -33,11 +33,11 @@ class Batches:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def create(self, request: Request) -> JSONResponse:
-        asked = schemas.read(schemas.CreateBatch, await json_body(request))
-        who, state = tenant(request), self._context.state
-        found = state.get("file", who, asked.input_file_id)
+        params = schemas.read(schemas.CreateBatch, await json_body(request))
+        tenant, state = tenant_of(request), self._context.state
+        found = state.get("file", tenant, params.input_file_id)
         if found is None:
-            raise invalid(f"No such File object: {shown(asked.input_file_id)}", "input_file_id")
+            raise invalid(f"No such File object: {shown(params.input_file_id)}", "input_file_id")
         if found.body["purpose"] != "batch":
             raise invalid(
                 f"File '{found.id}' has purpose '{found.body['purpose']}', it must be 'batch'.",
@@ -47,10 +47,10 @@ class Batches:
         body: dict[str, Any] = {
             "id": new_id("batch_"),
             "object": "batch",
-            "endpoint": asked.endpoint,
+            "endpoint": params.endpoint,
             "errors": None,
-            "input_file_id": asked.input_file_id,
-            "completion_window": asked.completion_window,
+            "input_file_id": params.input_file_id,
+            "completion_window": params.completion_window,
             "status": "validating",
             "output_file_id": None,
             "error_file_id": None,
@@ -59,10 +59,10 @@ class Batches:
             **dict.fromkeys(f"{name}_at" for name in ("in_progress", "finalizing", "completed", "failed")),
             **dict.fromkeys(f"{name}_at" for name in ("expired", "cancelling", "cancelled")),
             "request_counts": {"total": 0, "completed": 0, "failed": 0},
-            "metadata": asked.metadata,
+            "metadata": params.metadata,
         }
-        batch = state.add("batch", who, body)
-        state.count(f"{who}/batches-created")
+        batch = state.add("batch", tenant, body)
+        state.count(f"{tenant}/batches-created")
         self._start(batch)
         return JSONResponse(batch.to_wire())
 
@@ -144,15 +144,15 @@ class Batches:
         return str((fresh or batch).body["status"])
 
     def _groups(
-        self, who: str, lines: list[schemas.BatchLine]
+        self, tenant: str, lines: list[schemas.BatchLine]
     ) -> tuple[list[tuple[BatchKey, list[tuple[int, Conversation]]]], dict[int, dict[str, Any]]]:
         """Groups of requests for one model, longest first; and responses to invalid requests."""
         by_key: dict[BatchKey, list[tuple[int, Conversation]]] = {}
         refused: dict[int, dict[str, Any]] = {}
         for number, line in enumerate(lines):
             try:
-                asked = schemas.read(schemas.CreateCompletion, line.body)
-                key, conversation = prepare(self._context, who, asked)
+                params = schemas.read(schemas.CreateCompletion, line.body)
+                key, conversation = prepare(self._context, tenant, params)
             except ApiError as error:
                 refused[number] = _refusal(line, error)
                 continue

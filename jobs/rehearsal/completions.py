@@ -11,7 +11,7 @@ from jobs.data import tokens
 from jobs.rehearsal import schemas
 from jobs.rehearsal.errors import ApiError
 from jobs.rehearsal.request_batcher import BatchKey, Conversation
-from jobs.rehearsal.server_context import ServerContext, json_body, tenant
+from jobs.rehearsal.server_context import ServerContext, json_body, tenant_of
 from jobs.rehearsal.state import new_id, now
 
 #: Token limit of an answer if the request has none.
@@ -23,19 +23,19 @@ class Completions:
         self._context = context
 
     async def create(self, request: Request) -> JSONResponse:
-        asked = schemas.read(schemas.CreateCompletion, await json_body(request))
-        key, conversation = prepare(self._context, tenant(request), asked)
+        params = schemas.read(schemas.CreateCompletion, await json_body(request))
+        key, conversation = prepare(self._context, tenant_of(request), params)
         answer = await self._context.batcher.answer(key, conversation)
-        self._context.state.count(f"{tenant(request)}/completions")
-        return JSONResponse(completion(asked.model, conversation, answer))
+        self._context.state.count(f"{tenant_of(request)}/completions")
+        return JSONResponse(completion(params.model, conversation, answer))
 
 
 def prepare(
-    context: ServerContext, who: str, asked: schemas.CreateCompletion
+    context: ServerContext, tenant: str, params: schemas.CreateCompletion
 ) -> tuple[BatchKey, Conversation]:
     """The model that answers, and the conversation in plain text. Raises ApiError."""
-    key = context.model_key(who, asked.model, asked.limit or DEFAULT_ANSWER_TOKENS)
-    return key, [message.plain() for message in asked.messages]
+    key = context.model_key(tenant, params.model, params.limit or DEFAULT_ANSWER_TOKENS)
+    return key, [message.plain() for message in params.messages]
 
 
 def prompt_tokens(conversation: Conversation) -> int:

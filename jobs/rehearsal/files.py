@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from jobs.rehearsal.errors import ApiError, invalid
 from jobs.rehearsal.job_store import OPEN, JobStore
-from jobs.rehearsal.server_context import ServerContext, shown, tenant
+from jobs.rehearsal.server_context import ServerContext, shown, tenant_of
 from jobs.rehearsal.state import StoredObject
 from launcher.spec.providers import embedded_provider
 
@@ -46,8 +46,8 @@ class Files:
                 "file",
                 "invalid_value",
             )
-        stored = self._context.state.add_file(tenant(request), data, filename=name, purpose=purpose)
-        self._context.state.count(f"{tenant(request)}/uploads")
+        stored = self._context.state.add_file(tenant_of(request), data, filename=name, purpose=purpose)
+        self._context.state.count(f"{tenant_of(request)}/uploads")
         return JSONResponse(stored.to_wire())
 
     async def index(self, request: Request) -> JSONResponse:
@@ -79,7 +79,7 @@ class Models:
 
     async def index(self, request: Request) -> JSONResponse:
         base = [_base(name) for name in sorted(self._context.models)]
-        tuned = [one.to_wire() for one in self._context.state.list("model", tenant=tenant(request))]
+        tuned = [one.to_wire() for one in self._context.state.list("model", tenant=tenant_of(request))]
         return JSONResponse({"object": "list", "data": [*base, *tuned]})
 
     async def retrieve(self, request: Request) -> JSONResponse:
@@ -95,7 +95,7 @@ class Models:
 
     def _tuned(self, request: Request) -> StoredObject:
         name = request.path_params["id"]
-        found = self._context.state.get("model", tenant(request), name)
+        found = self._context.state.get("model", tenant_of(request), name)
         if found is None:
             raise ApiError(
                 404, f"The model '{shown(name)}' does not exist", param="model", code="model_not_found"

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from jobs.rehearsal import schemas
 from jobs.rehearsal.errors import invalid
 from jobs.rehearsal.job_store import ENDED, OPEN, FineTuningJob, Hyperparameters, JobStore
-from jobs.rehearsal.server_context import ServerContext, json_body, shown, tenant
+from jobs.rehearsal.server_context import ServerContext, json_body, shown, tenant_of
 from jobs.rehearsal.state import new_id, now
 
 
@@ -24,44 +24,44 @@ class FineTuning:
 
     async def create(self, request: Request) -> JSONResponse:
         """Create a job on every call: the protocol has no idempotency key."""
-        asked = schemas.read(schemas.CreateJob, await json_body(request))
-        if asked.method is not None and asked.method.type != "supervised":
+        params = schemas.read(schemas.CreateJob, await json_body(request))
+        if params.method is not None and params.method.type != "supervised":
             raise invalid(
-                f"Method {asked.method.type} is not available for model {shown(asked.model)}.", "method"
+                f"Method {params.method.type} is not available for model {shown(params.model)}.", "method"
             )
-        if asked.model not in self._context.models:
+        if params.model not in self._context.models:
             raise invalid(
-                f"Model {shown(asked.model)} is not available for fine-tuning or does not exist.",
+                f"Model {shown(params.model)} is not available for fine-tuning or does not exist.",
                 "model",
                 "model_not_available",
             )
-        who = tenant(request)
-        self._check_file(who, asked.training_file, "training_file")
-        if asked.validation_file is not None:
-            self._check_file(who, asked.validation_file, "validation_file")
-        requested = Hyperparameters(**asked.chosen.model_dump())
+        tenant = tenant_of(request)
+        self._check_file(tenant, params.training_file, "training_file")
+        if params.validation_file is not None:
+            self._check_file(tenant, params.validation_file, "validation_file")
+        requested = Hyperparameters(**params.chosen.model_dump())
         job = FineTuningJob(
-            tenant=who,
+            tenant=tenant,
             id=new_id("ftjob-"),
-            model=asked.model,
-            training_file=asked.training_file,
-            validation_file=asked.validation_file,
-            seed=asked.seed if asked.seed is not None else secrets.randbelow(2**31),
-            suffix=asked.suffix,
-            metadata=asked.metadata,
+            model=params.model,
+            training_file=params.training_file,
+            validation_file=params.validation_file,
+            seed=params.seed if params.seed is not None else secrets.randbelow(2**31),
+            suffix=params.suffix,
+            metadata=params.metadata,
             hyperparameters=requested,
             requested=requested,
         )
         with self._context.state.transaction():
             self._jobs.add(job)
-            self._context.state.count(f"{who}/jobs-created")
+            self._context.state.count(f"{tenant}/jobs-created")
             self._jobs.add_event(job, f"Created fine-tuning job: {job.id}")
-            self._jobs.add_event(job, f"Validating training file: {asked.training_file}")
+            self._jobs.add_event(job, f"Validating training file: {params.training_file}")
         self._context.trainer.submit(job)
         return JSONResponse(job.to_wire())
 
-    def _check_file(self, who: str, name: str, param: str) -> None:
-        found = self._context.state.get("file", who, name)
+    def _check_file(self, tenant: str, name: str, param: str) -> None:
+        found = self._context.state.get("file", tenant, name)
         if found is None:
             raise invalid(f"invalid {param}: {shown(name)}", param, "invalid_file")
         if found.body["purpose"] != "fine-tune":

@@ -1,62 +1,77 @@
-"""The server's OpenAPI 3.1 description, from the same models that read its requests."""
+"""The server's OpenAPI 3.1 description, generated from the models that validate its requests.
+
+FastAPI is not used: it parses bodies itself, accepts NaN, answers malformed bodies in its own words and refuses
+HEAD. With the API's own errors kept, the description would still be declared endpoint by endpoint.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 
-from jobs.rehearsal import schemas as wire
+from jobs.rehearsal.schemas import CreateBatch, CreateCompletion, CreateJob
 
+_REFERENCE = "#/components/schemas/{model}"
 _BODIES: dict[tuple[str, str], type[BaseModel]] = {
-    ("POST", "/v1/fine_tuning/jobs"): wire.CreateJob,
-    ("POST", "/v1/chat/completions"): wire.CreateCompletion,
-    ("POST", "/v1/batches"): wire.CreateBatch,
+    ("POST", "/v1/fine_tuning/jobs"): CreateJob,
+    ("POST", "/v1/chat/completions"): CreateCompletion,
+    ("POST", "/v1/batches"): CreateBatch,
 }
-_LISTS = (
+_UPLOAD = {
+    "type": "object",
+    "required": ["file", "purpose"],
+    "properties": {
+        "file": {"type": "string", "format": "binary"},
+        "purpose": {"type": "string", "enum": ["fine-tune", "batch", "user_data"]},
+    },
+}
+_PAGES = (
     "/v1/files",
     "/v1/fine_tuning/jobs",
     "/v1/batches",
     "/v1/fine_tuning/jobs/{id}/events",
     "/v1/fine_tuning/jobs/{id}/checkpoints",
 )
-_OBJECT: dict[str, Any] = {"type": "object"}
-_LIST: dict[str, Any] = {
-    "type": "object",
-    "required": ["object", "data"],
-    "properties": {
-        "object": {"const": "list"},
-        "data": {"type": "array", "items": _OBJECT},
-        "first_id": {"type": ["string", "null"]},
-        "last_id": {"type": ["string", "null"]},
-        "has_more": {"type": "boolean"},
+_ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+_PAGE_PARAMETERS = [
+    {
+        "name": "limit",
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 10_000, "default": 20},
     },
-}
-_ERROR: dict[str, Any] = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
-        }
-    },
-}
+    {"name": "after", "in": "query", "schema": {"type": "string"}},
+]
+
+
+class ErrorDetail(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class Error(BaseModel):
+    error: ErrorDetail
+
+
+class Page(BaseModel):
+    object: Literal["list"]
+    data: list[dict[str, Any]]
+    first_id: str | None = None
+    last_id: str | None = None
+    has_more: bool = False
 
 
 def describe(endpoints: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """The description of these (method, path) pairs."""
-    schemas: dict[str, Any] = {"Error": _ERROR, "List": _LIST}
     paths: dict[str, Any] = {}
     for method, path in endpoints:
-        paths.setdefault(path, {})[method.lower()] = _operation(method, path, schemas)
+        paths.setdefault(path, {})[method.lower()] = _operation(method, path)
+    models = [(model, "validation") for model in (Error, Page, *_BODIES.values())]
+    _, schemas = models_json_schema(models, ref_template=_REFERENCE)  # type: ignore[arg-type]
     return {
         "openapi": "3.1.0",
         "info": {
@@ -68,67 +83,39 @@ def describe(endpoints: Iterable[tuple[str, str]]) -> dict[str, Any]:
         "security": [{"key": []}],
         "paths": paths,
         "components": {
-            "schemas": schemas,
+            "schemas": schemas["$defs"],
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
 
 
-def _operation(method: str, path: str, schemas: dict[str, Any]) -> dict[str, Any]:
+def _operation(method: str, path: str) -> dict[str, Any]:
     name = path.removeprefix("/v1/").replace("/", "_").replace("{id}", "id")
+    is_page = method == "GET" and path in _PAGES
     operation: dict[str, Any] = {
         "operationId": f"{method.lower()}_{name}",
-        "responses": _responses(method, path),
+        "parameters": [*([_ID] if "{id}" in path else []), *(_PAGE_PARAMETERS if is_page else [])],
+        "responses": {
+            "200": {"description": "Done.", "content": _success(path, is_list=is_page)},
+            "4XX": {"description": "The request cannot be carried out.", "content": _json(_reference(Error))},
+        },
     }
-    parameters = []
-    if "{id}" in path:
-        parameters.append(
-            {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-        )
-    if method == "GET" and path in _LISTS:
-        limit = {"type": "integer", "minimum": 1, "maximum": 10_000, "default": 20}
-        parameters += [
-            {"name": "limit", "in": "query", "schema": limit},
-            {"name": "after", "in": "query", "schema": {"type": "string"}},
-        ]
-    if parameters:
-        operation["parameters"] = parameters
     if (model := _BODIES.get((method, path))) is not None:
-        operation["requestBody"] = _json_body(model, schemas)
+        operation["requestBody"] = {"required": True, "content": _json(_reference(model))}
     elif (method, path) == ("POST", "/v1/files"):
-        operation["requestBody"] = _upload_body()
+        operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": _UPLOAD}}}
     return operation
 
 
-def _responses(method: str, path: str) -> dict[str, Any]:
+def _success(path: str, *, is_list: bool) -> dict[str, Any]:
     if path.endswith("/content"):
-        success: dict[str, Any] = {"application/octet-stream": {"schema": {}}}
-    else:
-        is_list = method == "GET" and (path in _LISTS or path == "/v1/models")
-        schema = {"$ref": "#/components/schemas/List"} if is_list else _OBJECT
-        success = {"application/json": {"schema": schema}}
-    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    return {
-        "200": {"description": "Done.", "content": success},
-        "4XX": {"description": "The request cannot be carried out.", "content": error},
-    }
+        return {"application/octet-stream": {"schema": {}}}
+    return _json(_reference(Page) if is_list or path == "/v1/models" else {"type": "object"})
 
 
-def _json_body(model: type[BaseModel], schemas: dict[str, Any]) -> dict[str, Any]:
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas.update(schema.pop("$defs", {}))
-    schemas[model.__name__] = schema
-    reference = {"$ref": f"#/components/schemas/{model.__name__}"}
-    return {"required": True, "content": {"application/json": {"schema": reference}}}
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
 
 
-def _upload_body() -> dict[str, Any]:
-    schema = {
-        "type": "object",
-        "required": ["file", "purpose"],
-        "properties": {
-            "file": {"type": "string", "format": "binary"},
-            "purpose": {"type": "string", "enum": ["fine-tune", "batch", "user_data"]},
-        },
-    }
-    return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+def _reference(model: type[BaseModel]) -> dict[str, Any]:
+    return {"$ref": _REFERENCE.format(model=model.__name__)}

@@ -47,7 +47,7 @@ class ServerContext:
     def find(self, kind: str, request: Request, what: str) -> StoredObject:
         """This tenant's object with the id in the path. Raises ApiError(404)."""
         name = request.path_params["id"]
-        found = self.state.get(kind, tenant(request), name)
+        found = self.state.get(kind, tenant_of(request), name)
         if found is None:
             raise not_found(what, shown(name))
         return found
@@ -56,15 +56,15 @@ class ServerContext:
         """One page of a list: `limit`, `after`, and for files `order` and `purpose`."""
         query = request.query_params
         limit = _page_size(query.get("limit", "20"), "limit")
-        who = tenant(request)
+        tenant = tenant_of(request)
         newest_first = query.get("order", "desc") != "asc"
         after: int | None = None
         if (name := query.get("after")) is not None:
-            last = self.state.get(kind, who, name)
+            last = self.state.get(kind, tenant, name)
             if last is None or (owner is not None and last.owner != owner):
                 raise invalid(f"No such object to continue after: {shown(name)}", "after")
             after = last.seq
-        found = self.state.list(kind, tenant=who, owner=owner, after=after, newest_first=newest_first)
+        found = self.state.list(kind, tenant=tenant, owner=owner, after=after, newest_first=newest_first)
         if purpose := query.get("purpose"):
             found = [one for one in found if one.body.get("purpose") == purpose]
         found = [one for one in found if _has_metadata(one, dict(query))]
@@ -80,7 +80,7 @@ class ServerContext:
         )
 
 
-def tenant(request: Request) -> str:
+def tenant_of(request: Request) -> str:
     """The tenant of the request's key, set by the middleware."""
     return str(request.scope["state"]["tenant"])
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from jobs.rehearsal.job_store import FineTuningJob, JobStore, StepMetrics
-from jobs.rehearsal.server_context import ServerContext, tenant
+from jobs.rehearsal.server_context import ServerContext, tenant_of
 
 _JOBS_SHOWN = 50
 _WIDTH, _HEIGHT = 320, 80
@@ -32,15 +32,15 @@ class StatusPage:
         self._context = context
 
     async def show(self, request: Request) -> HTMLResponse:
-        who = tenant(request)
-        jobs = JobStore(self._context.state).all(tenant=who, limit=_JOBS_SHOWN)
+        tenant = tenant_of(request)
+        jobs = JobStore(self._context.state).all(tenant=tenant, limit=_JOBS_SHOWN)
         parts = "".join(self._job(job) for job in jobs) or "<p>No jobs yet.</p>"
         models = ", ".join(f"<code>{escape(name)}</code>" for name in sorted(self._context.models))
         html = (
             '<!doctype html><html lang="en"><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width"><meta http-equiv="refresh" content="10">'
             f"<title>Rehearsal</title><style>{_STYLE}</style>"
-            f"<h1>Rehearsal: jobs of {escape(who)}</h1>"
+            f"<h1>Rehearsal: jobs of {escape(tenant)}</h1>"
             f"<p>This server trains adapters of its own models in place of the hosted ones: {models}.</p>{parts}</html>"
         )
         return HTMLResponse(html, headers=_HEADERS)

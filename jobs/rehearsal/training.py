@@ -143,13 +143,17 @@ class Trainer:
         """Replace `auto` by values, write the rows, and queue the job."""
         examples = [example for _, example in training.examples]
         examples = examples[: max(1, len(examples) - self._dropped_rows(job.tenant))]
-        asked = job.requested
-        epochs = pricing.default_epochs(len(examples)) if asked.n_epochs == "auto" else int(asked.n_epochs)
+        requested = job.requested
+        epochs = (
+            pricing.default_epochs(len(examples)) if requested.n_epochs == "auto" else int(requested.n_epochs)
+        )
         batch = (
-            pricing.auto_batch_rows(len(examples)) if asked.batch_size == "auto" else int(asked.batch_size)
+            pricing.auto_batch_rows(len(examples))
+            if requested.batch_size == "auto"
+            else int(requested.batch_size)
         )
         multiplier = (
-            1.0 if asked.learning_rate_multiplier == "auto" else float(asked.learning_rate_multiplier)
+            1.0 if requested.learning_rate_multiplier == "auto" else float(requested.learning_rate_multiplier)
         )
         data = self._state.job_directory(job.id) / "data"
         write_rows(data / "train.jsonl", map(row_of, examples))

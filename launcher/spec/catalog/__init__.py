@@ -17,7 +17,7 @@ _HERE = Path(__file__).parent
 
 
 class Shape(Strict):
-    """What an estimate needs to know of a model."""
+    """Facts of a model that estimates need."""
 
     parameters: int
     layers: int
@@ -26,7 +26,7 @@ class Shape(Strict):
 
 
 class CatalogModel(Strict):
-    """A model with a short name. `source` is a ModelSource, except that a hub source may lack its revision."""
+    """A model with a short name. `source` is a ModelSource; a hub source may lack its revision."""
 
     licence: str
     source: dict[str, Any]
@@ -34,7 +34,7 @@ class CatalogModel(Strict):
 
 
 class Device(Strict):
-    """A device's usable memory and speed; None where a CPU's says nothing."""
+    """A device's usable memory and speed; None for a CPU."""
 
     memory_gib: float | None
     peak_tflops: float | None
@@ -42,7 +42,7 @@ class Device(Strict):
 
 
 class GpuPrice(Strict):
-    """What an hour of one GPU of a device costs, or of a whole machine where the device is `cpu`."""
+    """Price of one GPU for an hour; for the device `cpu`, of a whole machine."""
 
     device: str
     usd: Annotated[float, Field(ge=0)]
@@ -54,7 +54,7 @@ _Usd = Annotated[float, Field(ge=0)]
 
 
 class HostedPrice(Strict):
-    """Dollars per million tokens of one hosted model, as one source gives them; None: it does not say."""
+    """Dollars per million tokens of one hosted model from one source; None: not in the source."""
 
     model: Annotated[str, Field(min_length=1)]
     training: _Usd | None = None
@@ -69,7 +69,7 @@ class HostedPrice(Strict):
 
 
 class Rate(Strict):
-    """What answers cost, dollars per million tokens, and where that stands."""
+    """Price of answers in dollars per million tokens, and its source."""
 
     input: float
     output: float
@@ -84,12 +84,12 @@ class Prices(Strict):
     hosted_per_million_tokens_usd: list[HostedPrice]
 
     def gpu(self, device: str) -> GpuPrice | None:
-        """The newest price of a device, or None where there is none."""
+        """The newest price of a device, or None."""
         known = [price for price in self.gpu_hour_usd if price.device == device]
         return max(known, key=lambda price: price.date) if known else None
 
     def extended(self, own: list[dict[str, Any]], own_hosted: list[dict[str, Any]] | None = None) -> Prices:
-        """These and a site's own prices (plain documents), which win over the catalogue's."""
+        """These prices and those of a site, which take precedence."""
         named = [GpuPrice.model_validate(price, strict=False) for price in own]
         devices = {price.device for price in named}
         kept = [price for price in self.gpu_hour_usd if price.device not in devices]
@@ -101,11 +101,11 @@ class Prices(Strict):
         )
 
     def training(self, model: str) -> HostedPrice | None:
-        """The newest price of tuning `model`, or None where none is known: never guessed."""
+        """The newest price of tuning `model`, or None."""
         return self._newest(model, "training")
 
     def answering(self, model: str, *, tuned: bool, batch: bool) -> Rate | None:
-        """The newest price of answers, or None where none is known."""
+        """The newest price of answers, or None."""
         names = ("tuned_input", "tuned_output") if tuned else ("input", "output")
         price = self._newest(model, *names)
         if price is None:
@@ -115,7 +115,7 @@ class Prices(Strict):
         return Rate(input=read, output=written, price=price)
 
     def shut_down(self, model: str) -> date | None:
-        """The day from which the service does not know `model` any more."""
+        """First day on which the service no longer offers `model`."""
         days = [price.shut_down for price in self._of(model) if price.shut_down is not None]
         return min(days, default=None)
 
@@ -125,7 +125,7 @@ class Prices(Strict):
         return sorted({price.model for price in prices if getattr(price, figure) is not None})
 
     def _of(self, model: str) -> list[HostedPrice]:
-        """Prices of a name; a dated name without prices of its own has those of its family."""
+        """Prices of a name; a dated name without own prices has those of its family."""
         for name in (model, re.sub(r"-\d{4}-\d{2}-\d{2}\Z", "", model)):
             if found := [p for p in self.hosted_per_million_tokens_usd if p.model == name]:
                 return found
