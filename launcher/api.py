@@ -55,9 +55,15 @@ def submit(
     relock: bool = False,
     store: str | None = None,
     site: Path | None = None,
+    allow_code: str | None = None,
 ) -> Run:
-    """Start a run, or join it if it is under way; returns at once. `site` is the path of a site file."""
+    """Start a run, or join it if it is under way; returns at once. `site` is the path of a site file.
+
+    `allow_code` is the sha256 of a task folder's code (`launcher plan` shows it): without it, a task of your own
+    that you have not allowed before raises Failure(USAGE).
+    """
     from launcher.resolve.study import make_study
+    from launcher.runs.code_consent import Consent
     from launcher.runs.submission import continue_run
     from launcher.spec import site as sites
     from launcher.store.selection import open_named_store
@@ -73,6 +79,5 @@ def submit(
         budget_usd=experiment.budget_usd,
         locations=study.resolution.locations,
     )
-    return Runner(make_target(target, facts, say=lambda text: print(text, file=sys.stderr))).submit(
-        submission
-    )
+    chosen = make_target(target, facts, say=lambda text: print(text, file=sys.stderr))
+    return Runner(chosen, Consent(allow_code)).submit(submission)

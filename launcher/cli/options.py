@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +16,7 @@ from launcher.spec.documents import read_mapping
 from launcher.spec.loading import load
 
 if TYPE_CHECKING:
+    from launcher.runs.code_consent import Consent
     from launcher.targets.target import Target
 
 #: How long a verb that reads mostly from the store waits for an API server that does not answer.
@@ -81,6 +83,27 @@ def refuse_for_this_machine(options: Mapping[str, object]) -> None:
         raise click.UsageError(
             f"{given}: only for target cluster, not for this machine; leave it out, or add --target cluster"
         )
+
+
+def allow_code_option(function: Function) -> Function:
+    """--allow-code."""
+    return click.option(
+        "--allow-code",
+        metavar="DIGEST",
+        help="Run the code of the task's folder if its sha256 is DIGEST (at least 12 digits).  "
+        "[default: ask, if this is a terminal]",
+    )(function)
+
+
+def consent(allow_code: str | None) -> Consent:
+    """Consent by --allow-code, or by an answer on the terminal."""
+    from launcher.runs.code_consent import Consent
+
+    def ask(description: str) -> bool:
+        click.echo(description, err=True)
+        return click.confirm("run it?", err=True)
+
+    return Consent(allow_code, ask if sys.stdin.isatty() and sys.stderr.isatty() else None)
 
 
 def output_option(*formats: str) -> Callable[[Function], Function]:

@@ -13,6 +13,7 @@ from launcher.costs.estimate import StageEstimate, TokenCounts, estimate, refuse
 from launcher.costs.token_counts import count_tokens
 from launcher.outcome import Failure, Reason
 from launcher.resolve.study import Study
+from launcher.runs.code_consent import task_code
 from launcher.spec import site
 from launcher.spec.plan import Plan
 from launcher.spec.stages import HostedPredictSettings, TuneSettings
@@ -84,6 +85,8 @@ def _print(study: Study, estimates: list[StageEstimate], counts: TokenCounts | N
     ]
     table(["STAGE", "STATE", "DEVICE", "MEMORY", "TOKENS", "TIME", "COST", "KEY"], rows)
     click.echo()
+    if (code := task_code(plan)) is not None:
+        click.echo(f"{code.description}; submit asks before it runs")
     _print_inputs(plan)
     _print_costs(plan, estimates)
 

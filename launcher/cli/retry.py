@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from launcher.cli.options import chosen_target, cluster_options, output_option, store_options
+from launcher.cli.options import (
+    allow_code_option,
+    chosen_target,
+    cluster_options,
+    consent,
+    output_option,
+    store_options,
+)
 from launcher.cli.outcome import print_outcome
 from launcher.cli.progress import watch
 from launcher.runs.submission import retry_run
@@ -36,6 +43,7 @@ from launcher.targets.runner import Runner
     help="Target of the attempt.  [default: the last attempt's]",
 )
 @cluster_options
+@allow_code_option
 @click.option("--detach", is_flag=True, help="Start the attempt, print the run's id and return.")
 @store_options
 @output_option("text", "json", "yaml", "name")
@@ -46,6 +54,7 @@ def command(
     target: str | None,
     overlay_path: Path | None,
     context: str | None,
+    allow_code: str | None,
     detach: bool,
     store_address: str | None,
     site_path: Path | None,
@@ -58,7 +67,7 @@ def command(
         store, find(store, run), target=target, site=facts, budget_usd=budget_usd, sets=sets
     )
     chosen = chosen_target(submission.target, facts, overlay_path, context)
-    started = Runner(chosen).submit(submission, opened=_announce)
+    started = Runner(chosen, consent(allow_code)).submit(submission, opened=_announce)
     if detach or output == "name":
         click.echo(started.id)
         return 0

@@ -8,8 +8,10 @@ from typing import Any
 import click
 
 from launcher.cli.options import (
+    allow_code_option,
     chosen_target,
     cluster_options,
+    consent,
     experiment_options,
     load_study,
     output_option,
@@ -34,6 +36,7 @@ from launcher.targets.runner import Runner
     help="Target of the run: this machine, or the cluster of the current kubeconfig context.",
 )
 @cluster_options
+@allow_code_option
 @click.option("--detach", is_flag=True, help="Start the run, print its id and return.")
 @store_options
 @output_option("text", "json", "yaml", "name")
@@ -43,6 +46,7 @@ def command(
     target: str,
     overlay_path: Path | None,
     context: str | None,
+    allow_code: str | None,
     detach: bool,
     output: str,
     **options: Any,
@@ -69,7 +73,9 @@ def command(
         budget_usd=study.experiment.budget_usd,
         locations=study.resolution.locations,
     )
-    run = Runner(chosen_target(target, facts, overlay_path, context)).submit(submission, opened=_announce)
+    run = Runner(chosen_target(target, facts, overlay_path, context), consent(allow_code)).submit(
+        submission, opened=_announce
+    )
     if detach or output == "name":
         click.echo(run.id)
         return 0

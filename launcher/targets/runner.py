@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.costs import budget
 from launcher.outcome import Failure, Reason
+from launcher.runs.code_consent import Consent
 from launcher.runs.submission import Submission
 from launcher.spec.site import Site
 from launcher.store.runs import Attempt
@@ -77,10 +78,11 @@ class Run:
 
 
 class Runner:
-    """Carries submissions out on one target."""
+    """Carries submissions out on one target. `consent` allows the code of a user's own task."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, consent: Consent = Consent()) -> None:  # noqa: B008
         self.target = target
+        self.consent = consent
 
     def submit(self, submission: Submission, *, opened: Callable[[Attempt], None] | None = None) -> Run:
         """Start the submission, or join it if its attempt is under way; returns at once.
@@ -96,6 +98,8 @@ class Runner:
     def check(self, prepared: Prepared) -> Prepared:
         """The same submission if it can succeed on the target. Raises Failure with every reason why it cannot."""
         self.target.check(prepared.submission, prepared.rendered)
+        if prepared.submission.attempt.outcome is None:
+            self.consent.check(prepared.submission.plan)
         return prepared
 
     def start(self, prepared: Prepared, *, opened: Callable[[Attempt], None] | None = None) -> Run:

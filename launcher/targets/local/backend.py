@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from launcher.outcome import Failure, from_exit_code
 from launcher.runs.conductor import Ended
 from launcher.spec.plan import Plan, Stage
 from launcher.spec.providers import providers
+from launcher.spec.tasks import INPUT_PREFIX
 from launcher.store import Store
 from launcher.store.runs import Attempt
 from launcher.system.files import write_atomic
@@ -32,6 +34,11 @@ _SECRETS: dict[str, tuple[str, ...]] = {
 }
 #: The store's credentials, for stages on an S3 store only.
 _STORE_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+#: All that a stage with the code of a user's own task gets: no key, whatever it is called, except the store's.
+_USER_CODE_VARIABLES = re.compile(
+    r"(PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TZ|TMPDIR|VIRTUAL_ENV|LD_LIBRARY_PATH|PYTHON\w+|XDG_\w+"
+    r"|OMP_\w+|TUNEYARD_\w+|AWS_\w+|SSL_CERT_(FILE|DIR)|(HTTPS?|NO)_PROXY|(https?|no)_proxy)\Z"
+)
 
 
 class LocalBackend:
@@ -140,11 +147,14 @@ def _environment(stage: Stage, store: Store) -> dict[str, str]:
     for provider in providers().values():
         if provider.key_variable is not None:
             readers[provider.key_variable] = ("tune", "predict")
-    return {
+    kept = {
         name: value
         for name, value in os.environ.items()
         if name not in withheld and stage.kind in readers.get(name, (stage.kind,))
     }
+    if any(name.startswith(INPUT_PREFIX) for name in stage.inputs):
+        return {name: value for name, value in kept.items() if _USER_CODE_VARIABLES.match(name)}
+    return kept
 
 
 def _plan_on_this_machine(plan: Plan, attempt: Attempt) -> Path:
