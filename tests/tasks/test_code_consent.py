@@ -33,7 +33,7 @@ def digest(made: Plan) -> str:
     return code.digest
 
 
-def test_a_built_in_task_needs_no_consent(letters: Plan) -> None:
+def test_a_built_in_task_needs_no_consent() -> None:
     resolved = resolve(load("sql", profile="smoke"))
     assert task_code(plan(resolved.experiment, resolved.lock)) is None
     Consent().check(plan(resolved.experiment, resolved.lock))

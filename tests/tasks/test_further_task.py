@@ -184,7 +184,9 @@ def test_what_does_not_fit_the_task_is_named_before_a_run(
 ) -> None:
     from launcher.outcome import Failure
 
-    experiment = write_experiment(tmp_path, str(LETTERS), UNTUNED, **changes)
+    changes = dict(changes)
+    task = changes.pop("task", str(LETTERS))
+    experiment = write_experiment(tmp_path, task, UNTUNED, **changes)
     with pytest.raises(Failure) as caught:
         load(str(experiment))
     assert problem in caught.value.text()
