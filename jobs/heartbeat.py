@@ -4,35 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import asdict, dataclass
 
 from launcher.outcome import Failure
 from launcher.store import Store
+from launcher.store.records import Heartbeat
 
 #: Shortest time between two heartbeats in the store.
 MIN_INTERVAL_S = 1.0
-
-
-@dataclass(frozen=True)
-class Heartbeat:
-    """Content of `runs/RUN/attempts/N/heartbeats/STAGE.json`. `at` is Unix time."""
-
-    stage: str
-    step: int
-    total: int
-    unit: str
-    elapsed_s: float
-    eta_s: float | None
-    measures: dict[str, float]
-    at: float
-
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
-
-    def log_line(self) -> str:
-        measures = "".join(f" {name}={value:.4g}" for name, value in self.measures.items())
-        eta = "" if self.eta_s is None else f" eta={self.eta_s:.0f}s"
-        return f"{self.unit} {self.step}/{self.total}{measures}{eta}"
 
 
 class HeartbeatWriter:
@@ -71,7 +49,7 @@ class HeartbeatWriter:
         except Failure as failure:
             # A heartbeat is informational: the stage continues without it.
             print(f"warning: heartbeat not stored: {failure.what}", file=sys.stderr, flush=True)
-        print(heartbeat.log_line(), flush=True)
+        print(_log_line(heartbeat), flush=True)
 
     def _eta_s(self, step: int, total: int, now: float) -> float | None:
         # A resumed stage starts above step 0; its speed is measured from there.
@@ -79,3 +57,9 @@ class HeartbeatWriter:
             self._first = (step, now)
         first_step, first_at = self._first
         return (now - first_at) / (step - first_step) * (total - step) if step > first_step else None
+
+
+def _log_line(heartbeat: Heartbeat) -> str:
+    measures = "".join(f" {name}={value:.4g}" for name, value in heartbeat.measures.items())
+    eta = "" if heartbeat.eta_s is None else f" eta={heartbeat.eta_s:.0f}s"
+    return f"{heartbeat.unit} {heartbeat.step}/{heartbeat.total}{measures}{eta}"

@@ -29,7 +29,7 @@ def command(run: str, context: str | None, store_address: str | None, site_path:
     closed = finalize.cancel(attempt)
     abandoned = _abandoned(attempt, site_path, context)
     if closed and not abandoned:
-        lived = attempt.heard
+        lived = attempt.conductor_seen_recently
         wait_until_left(attempt)
         # The conductor's Job may have failed permanently while it was stopping.
         abandoned = lived and _abandoned(attempt, site_path, context)
@@ -39,10 +39,8 @@ def command(run: str, context: str | None, store_address: str | None, site_path:
             err=True,
         )
     if not closed:
-        outcome = attempt.outcome or {}
-        click.echo(
-            f"{run_id}: attempt {attempt.number} has ended already ({outcome.get('reason')})", err=True
-        )
+        reason = attempt.outcome.reason.value if attempt.outcome else None
+        click.echo(f"{run_id}: attempt {attempt.number} has ended already ({reason})", err=True)
         return 0
     click.echo(f"{run_id}: cancelled (launcher retry {run_id} continues it)", err=True)
     return 0
@@ -50,7 +48,7 @@ def command(run: str, context: str | None, store_address: str | None, site_path:
 
 def _abandoned(attempt: Attempt, site_path: Path | None, context: str | None) -> bool:
     """Delete stage Jobs whose conductor has failed permanently; whether there were any."""
-    if attempt.target != "cluster" or attempt.left:
+    if attempt.target != "cluster" or attempt.conductor_exited:
         return False
     from launcher.manifests.labels import ATTEMPT_LABEL, RUN_LABEL
     from launcher.targets.cluster.client import Cluster

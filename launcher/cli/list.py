@@ -19,8 +19,8 @@ from launcher.store.selection import open_named_store
 def standing(run: RunView) -> str:
     """The state of a run in one word: its outcome, `running`, or `stopped` if it has no conductor."""
     if run.outcome is not None:
-        return str(run.outcome["reason"])
-    return "running" if run.attempt.conducted else "stopped"
+        return run.outcome.reason.value
+    return "running" if run.attempt.has_live_conductor else "stopped"
 
 
 @click.command("list")
@@ -36,7 +36,6 @@ def command(store_address: str | None, site_path: Path | None, output: str) -> i
         except Failure as failure:
             click.echo(f"warning: {failure.text()}", err=True)
             continue
-        request = run.attempt.get("request.json") or {}
         finished = sum(status.state == "finished" for status in run.stages)
         rows.append(
             {
@@ -45,7 +44,7 @@ def command(store_address: str | None, site_path: Path | None, output: str) -> i
                 "stages": f"{finished}/{len(run.stages)}",
                 "attempt": run.attempt.number,
                 "size_bytes": run_size_bytes(store, run.plan),
-                "opened_at": request.get("opened_at", 0.0),
+                "opened_at": run.attempt.request.opened_at,
                 "verdict": (run.verdict or {}).get("summary", ""),
             }
         )

@@ -9,16 +9,16 @@ import click
 from launcher.cli.output import duration, emit
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.runs.report_page import price_lines
+from launcher.store.records import Outcome
 from launcher.store.runs import Attempt
 from launcher.system.text import printable
 
 
-def print_outcome(attempt: Attempt, outcome: dict[str, Any], output: str) -> int:
+def print_outcome(attempt: Attempt, outcome: Outcome, output: str) -> int:
     """Print the outcome of a closed attempt; the exit code for it."""
-    reason = Reason(outcome["reason"])
-    if reason is not Reason.SUCCEEDED:
+    if not outcome.succeeded:
         click.echo(f"error: {attempt.run_id} {_failure_text(attempt, outcome)}", err=True)
-        return DISPOSITIONS[reason].exit_code
+        return DISPOSITIONS[outcome.reason].exit_code
     verdict = attempt.get("verdict.json")
     if output == "text":
         _print_verdict(attempt, verdict)
@@ -29,10 +29,10 @@ def print_outcome(attempt: Attempt, outcome: dict[str, Any], output: str) -> int
     return 0
 
 
-def _failure_text(attempt: Attempt, outcome: dict[str, Any]) -> str:
-    failure = Failure.from_json(outcome["failure"])
-    lines = [f"{outcome['reason']}: {failure.text().partition(chr(10) + 'next:')[0]}"]
-    blocked = [name for name, end in outcome["stages"].items() if end["state"] == "blocked"]
+def _failure_text(attempt: Attempt, outcome: Outcome) -> str:
+    failure = outcome.failure or Failure(outcome.reason, outcome.reason.value)
+    lines = [f"{outcome.reason.value}: {failure.text().partition(chr(10) + 'next:')[0]}"]
+    blocked = [name for name, end in outcome.stages.items() if end.state == "blocked"]
     if blocked:
         lines.append(f"  stages blocked by it: {', '.join(blocked)}")
     if failure.reason is Reason.CANCELLED:

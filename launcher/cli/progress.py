@@ -10,6 +10,7 @@ import click
 
 from launcher.cli.output import duration, is_terminal
 from launcher.runs.finalize import cancel
+from launcher.store.records import Outcome
 from launcher.store.runs import Attempt, RunView, StageStatus, view
 from launcher.system.text import printable
 from launcher.targets.target import Supervision
@@ -19,7 +20,7 @@ _POLL_S = 0.3
 _PLAIN_INTERVAL_S = 10.0
 
 
-def watch(attempt: Attempt, supervision: Supervision) -> dict[str, Any]:
+def watch(attempt: Attempt, supervision: Supervision) -> Outcome:
     """Show progress until the attempt is closed, and return its outcome.
 
     Ctrl-C on a terminal asks whether to stop the run or to leave it running.
@@ -131,7 +132,7 @@ def _progress(status: StageStatus) -> tuple[float, float]:
     if status.state == "finished":
         return 1, 1
     if status.state == "running" and status.heartbeat:
-        return status.heartbeat["step"], max(1, status.heartbeat["total"])
+        return status.heartbeat.step, max(1, status.heartbeat.total)
     return 0, 1
 
 
@@ -153,8 +154,8 @@ def detail(status: StageStatus) -> str:
         return printable(str(status.note))
     beat = status.heartbeat
     if status.state == "running" and beat:
-        measures = " ".join(f"{name} {value:.4g}" for name, value in beat["measures"].items())
-        eta = "" if beat["eta_s"] is None else f", {duration(beat['eta_s'])} left"
+        measures = " ".join(f"{name} {value:.4g}" for name, value in beat.measures.items())
+        eta = "" if beat.eta_s is None else f", {duration(beat.eta_s)} left"
         retried = f" (try {len(status.tries)})" if len(status.tries) > 1 else ""
-        return f"{beat['unit']} {beat['step']}/{beat['total']} {measures}".rstrip() + eta + retried
+        return f"{beat.unit} {beat.step}/{beat.total} {measures}".rstrip() + eta + retried
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,7 +11,7 @@ from launcher.cli.list import standing
 from launcher.cli.options import output_option, store_options
 from launcher.cli.output import emit, table
 from launcher.cli.progress import detail
-from launcher.store.runs import find, view
+from launcher.store.runs import Try, find, view
 from launcher.store.selection import open_named_store
 
 
@@ -35,17 +36,15 @@ def command(
             "run": seen.run_id,
             "attempt": seen.attempt.number,
             "state": standing(seen),
-            "outcome": seen.outcome,
+            "outcome": seen.outcome.to_json() if seen.outcome else None,
             "stages": [
                 {
                     "name": s.stage.name,
                     "kind": s.stage.kind,
                     "key": s.stage.key,
                     "state": s.state,
-                    "tries": [
-                        {"number": t.number, "started_at": t.started_at, "end": t.end} for t in s.tries
-                    ],
-                    "heartbeat": s.heartbeat,
+                    "tries": [_try(one) for one in s.tries],
+                    "heartbeat": s.heartbeat.to_json() if s.heartbeat else None,
                     "blocked_by": s.blocked_by,
                     "seconds": s.seconds,
                 }
@@ -55,3 +54,8 @@ def command(
         output,
     )
     return 0
+
+
+def _try(one: Try) -> dict[str, Any]:
+    end = one.end.to_json() if one.end else None
+    return {"number": one.number, "started_at": one.started_at, "end": end}

@@ -38,7 +38,7 @@ def command(run: str, context: str | None, store_address: str | None, site_path:
 
 def _why_silent(seen: RunView, site_path: Path | None, context: str | None) -> Failure | None:
     """Why a conductor in a cluster sends no heartbeats; None if it does, or if the reason is unknown."""
-    if seen.outcome is not None or seen.attempt.target != "cluster" or seen.attempt.heard:
+    if seen.outcome is not None or seen.attempt.target != "cluster" or seen.attempt.conductor_seen_recently:
         return None
     from launcher.targets.cluster.client import Cluster
     from launcher.targets.cluster.supervision import why_silent
@@ -73,7 +73,7 @@ def _explain(seen: RunView) -> tuple[str, str]:
         return f"{run_id} was cancelled.", f"launcher retry {run_id}"
     if seen.outcome is not None:
         # The conductor failed, not a stage.
-        ended = Failure.from_json(seen.outcome["failure"])
+        ended = seen.outcome.failure or Failure(seen.outcome.reason, seen.outcome.reason.value)
         return (
             printable(
                 f"{run_id} ended: {ended.what.rstrip('.')}{''.join(f'; {one}' for one in ended.problems)}."

@@ -21,16 +21,13 @@ from launcher.store.runs import Attempt, attempts
 
 def prices_of(attempt: Attempt) -> Prices:
     """The catalogue's prices and those the attempt was opened with."""
-    request = attempt.get("request.json") or {}
-    return catalog.prices().extended(
-        request.get("gpu_hour_usd", []), request.get("hosted_per_million_tokens_usd", [])
-    )
+    request = attempt.request
+    return catalog.prices().extended(request.gpu_hour_usd, request.hosted_per_million_tokens_usd)
 
 
 def budget_usd(attempt: Attempt) -> float | None:
     """The cap that the attempt was opened with; None: no cap."""
-    value = (attempt.get("request.json") or {}).get("budget_usd")
-    return float(value) if isinstance(value, int | float) else None
+    return attempt.request.budget_usd
 
 
 def spent_usd(plan: Plan, store: Store, attempt: Attempt) -> float:

@@ -47,15 +47,15 @@ def account(stage: Stage, tries: Iterable[Try], productive_s: float | None) -> S
         if one.stage != stage.name or one.end is None:
             continue
         succeeded = one.reason is Reason.SUCCEEDED
-        pods = one.end.get("pods") or []
+        pods = one.end.pods
         if pods:
             # Pods of several nodes run side by side.
             share = 1 / max(1, stage.resources.nodes)
-            waiting += share * sum(pod["waiting_s"] for pod in pods)
-            lost += share * sum(pod["running_s"] for pod in pods if pod["lost"])
-            held = share * sum(pod["running_s"] for pod in pods if not pod["lost"])
+            waiting += share * sum(pod.waiting_s for pod in pods)
+            lost += share * sum(pod.running_s for pod in pods if pod.lost)
+            held = share * sum(pod.running_s for pod in pods if not pod.lost)
         else:
-            held = 0.0 if succeeded else max(0.0, float(one.end["ended_at"]) - one.started_at)
+            held = 0.0 if succeeded else max(0.0, one.end.ended_at - one.started_at)
         if succeeded:
             overhead += max(0.0, held - (productive_s or 0.0)) if pods else 0.0
         elif one.reason in _TAKEN_AWAY:

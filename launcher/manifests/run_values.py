@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import ValidationError
 
 from launcher.costs.estimate import scratch_gib
@@ -16,6 +14,7 @@ from launcher.spec.site import SecretKey, Site
 from launcher.spec.stages import FetchSettings, HostedPredictSettings, HubData, HubModel, TuneSettings
 from launcher.spec.strict import describe
 from launcher.store import address
+from launcher.store.records import Request
 
 NAME_LIMIT_CHARACTERS = 60
 #: Stands for the manifest hash while it is not known.
@@ -54,7 +53,7 @@ def run_values(plan: Plan, site: Site, attempt: int, budget_usd: float | None) -
         return namespace, Values(
             run=chart_values.Run(id=plan.run_id, attempt=attempt, manifest=NO_HASH),
             plan=plan.to_bytes().decode(),
-            request=canonical(request(site, budget_usd)).decode(),
+            request=canonical(Request.of(site, "cluster", budget_usd).to_json()).decode(),
             store=chart_values.Store(address=address, credentials=_credentials(site)),
             conductor=chart_values.Conductor(
                 image=conductor, start_timeout_s=site.start_timeout_s, closing_exit_codes=codes
@@ -74,19 +73,6 @@ def run_values(plan: Plan, site: Site, attempt: int, budget_usd: float | None) -
             problems=tuple(describe(error)),
             next_step="correct what is listed in the site file or the experiment",
         ) from None
-
-
-def request(site: Site, budget_usd: float | None) -> dict[str, Any]:
-    """What an attempt on a cluster is opened with besides its plan: prices and a spend cap."""
-    return {
-        "format": 1,
-        "target": "cluster",
-        "gpu_hour_usd": [price.model_dump(mode="json") for price in site.gpu_hour_usd],
-        "hosted_per_million_tokens_usd": [
-            price.model_dump(mode="json") for price in site.hosted_per_million_tokens_usd
-        ],
-        "budget_usd": budget_usd,
-    }
 
 
 def image_of(stage: Stage) -> str:

@@ -10,12 +10,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from launcher.costs import budget
 from launcher.outcome import DISPOSITIONS, RETRY_BUDGET, Failure, Reason, Retry
 from launcher.spec.plan import Plan, Stage
 from launcher.store import Store
+from launcher.store.records import Outcome, PodTimes, StageOutcome, TryEnd
 from launcher.store.runs import Attempt
 
 #: How often the walk looks around.
@@ -34,8 +35,8 @@ class Ended:
     exit_code: int
     reason: Reason
     failure: Failure | None = None
-    #: What its pods took, where it had pods: see `launcher.targets.cluster.pod_status.times`.
-    pods: tuple[dict[str, Any], ...] = ()
+    #: What its pods took, if it had pods.
+    pods: tuple[PodTimes, ...] = ()
 
 
 class Backend(Protocol):
@@ -116,8 +117,8 @@ class Conductor:
         """
         self._stop = True
 
-    def run(self) -> dict[str, Any] | None:
-        """Walk to the end. Returns the stages' ends for the outcome, or None where it was stopped or cancelled."""
+    def run(self) -> Outcome | None:
+        """Walk to the end. Returns the outcome, not stored yet; None if it was stopped or cancelled."""
         self._recall()
         while True:
             for end in self.backend.ended():
@@ -131,7 +132,7 @@ class Conductor:
             self._spread_failures()
             self._start_ready()
             if not self.backend.running() and not self._open_stages():
-                return self._ends()
+                return self._outcome()
             self.sleep(max(TICK_S, self.store.poll_interval_s))
 
     def _recall(self) -> None:
@@ -142,22 +143,22 @@ class Conductor:
                 if self.backend.adopt(self.plan.stage(one.stage), one.number):
                     continue
                 # Its conductor was lost, and the stage with it: nobody's failure, no budget spent.
-                heartbeat = self.attempt.get(f"heartbeats/{one.stage}.json") or {}
-                seen_at = float(heartbeat.get("at", one.started_at))
+                heartbeat = self.attempt.heartbeat(one.stage)
+                seen_at = heartbeat.at if heartbeat else one.started_at
                 finished = self.store.exists(f"stages/{self.plan.stage(one.stage).key}")
                 self.attempt.end_try(
                     one.stage,
                     one.number,
-                    {
-                        "ended_at": max(seen_at, one.started_at),
-                        "reason": (Reason.SUCCEEDED if finished else Reason.KILLED).value,
-                        "conductor_lost": True,
-                    },
+                    TryEnd(
+                        ended_at=max(seen_at, one.started_at),
+                        reason=Reason.SUCCEEDED if finished else Reason.KILLED,
+                        conductor_lost=True,
+                    ),
                 )
-            elif not one.end.get("conductor_lost") and one.reason is not None:
-                self.walk.spent[one.stage, DISPOSITIONS[one.reason].retry] += 1
-                if one.end.get("final"):
-                    self.walk.failed[one.stage] = Failure.from_json(one.end["failure"])
+            elif not one.end.conductor_lost:
+                self.walk.spent[one.stage, DISPOSITIONS[one.end.reason].retry] += 1
+                if one.end.final and one.end.failure:
+                    self.walk.failed[one.stage] = one.end.failure
 
     def _is_finished(self, stage: Stage) -> bool:
         if stage.name not in self.walk.finished and self.store.exists(f"stages/{stage.key}"):
@@ -229,16 +230,16 @@ class Conductor:
         self.attempt.end_try(
             end.stage,
             self.walk.tries[end.stage],
-            {
-                "ended_at": self.clock(),
-                "exit_code": end.exit_code,
-                "reason": reason.value,
-                "final": final,
-                "failure": failure.to_json() if failure else None,
-                # A stop that we asked for says nothing about the stage.
-                "conductor_lost": self._stop,
-                "pods": list(end.pods),
-            },
+            TryEnd(
+                ended_at=self.clock(),
+                exit_code=end.exit_code,
+                reason=reason,
+                final=final,
+                failure=failure,
+                # A requested stop is no failure of the stage.
+                conductor_lost=self._stop,
+                pods=end.pods,
+            ),
         )
         if final and failure is not None:
             self.walk.failed[end.stage] = failure
@@ -264,24 +265,23 @@ class Conductor:
         for end in self.backend.ended():
             self._note(end)
 
-    def _ends(self) -> dict[str, Any]:
-        """How every stage ended, for outcome.json; the first failure names the attempt's reason."""
-        stages: dict[str, Any] = {}
+    def _outcome(self) -> Outcome:
+        """How every stage ended; the first failure is the attempt's."""
+        stages: dict[str, StageOutcome] = {}
         for stage in self.plan.stages:
             if stage.name in self.walk.failed:
-                stages[stage.name] = {"state": "failed", "failure": self.walk.failed[stage.name].to_json()}
+                stages[stage.name] = StageOutcome(state="failed", failure=self.walk.failed[stage.name])
             elif stage.name in self.walk.blocked:
-                stages[stage.name] = {"state": "blocked", "blocked_by": self.walk.blocked[stage.name]}
+                stages[stage.name] = StageOutcome(state="blocked", blocked_by=self.walk.blocked[stage.name])
             else:
-                stages[stage.name] = {"state": "finished"}
+                stages[stage.name] = StageOutcome(state="finished")
         first = next(iter(self.walk.failed.values()), None)
-        return {
-            "format": 1,
-            "reason": first.reason.value if first else Reason.SUCCEEDED.value,
-            "failure": first.to_json() if first else None,
-            "stages": stages,
-            "ended_at": self.clock(),
-        }
+        return Outcome(
+            reason=first.reason if first else Reason.SUCCEEDED,
+            failure=first,
+            stages=stages,
+            ended_at=self.clock(),
+        )
 
 
 def _stages_behind(plan: Plan) -> dict[str, int]:

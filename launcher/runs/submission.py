@@ -9,12 +9,12 @@ from pathlib import Path
 
 from launcher.costs import budget
 from launcher.costs.token_counts import count_tokens
-from launcher.manifests.run_values import request
 from launcher.outcome import Failure, Reason
 from launcher.spec.placement import placed
 from launcher.spec.plan import Plan
 from launcher.spec.site import Site
 from launcher.store import Store
+from launcher.store.records import Request
 from launcher.store.runs import Attempt, attempts, read_plan
 
 
@@ -34,8 +34,8 @@ class Submission:
         """Copy the inputs to the store and open the attempt there; it may run twice at once."""
         if self.locations is not None:
             push_inputs(self.plan, self.attempt.store, self.locations)
-        asked = {**request(self.site, self.budget_usd), "target": self.target, "opened_at": time.time()}
-        self.attempt.record(self.plan, asked)
+        asked = Request.of(self.site, self.target, self.budget_usd)
+        self.attempt.record(self.plan, asked.model_copy(update={"opened_at": time.time()}))
         return self.attempt
 
 
@@ -88,7 +88,7 @@ def retry_run(
             where=run_id,
             next_step=f"launcher status {run_id}",
         )
-    if outcome["reason"] == Reason.SUCCEEDED.value:
+    if outcome.succeeded:
         raise Failure(
             Reason.USAGE, "the run has succeeded", where=run_id, next_step=f"launcher report {run_id}"
         )

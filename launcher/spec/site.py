@@ -125,11 +125,8 @@ class Site(Strict):
     hosted_per_million_tokens_usd: list[HostedPrice] = []
 
     def prices(self) -> Prices:
-        """The catalogue's prices and, winning over them, this site's own."""
-        return catalog.prices().extended(
-            [price.model_dump(mode="json") for price in self.gpu_hour_usd],
-            [price.model_dump(mode="json") for price in self.hosted_per_million_tokens_usd],
-        )
+        """The catalogue's prices, with this site's own in place of the catalogue's."""
+        return catalog.prices().extended(self.gpu_hour_usd, self.hosted_per_million_tokens_usd)
 
 
 def default_path() -> Path:

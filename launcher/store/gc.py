@@ -134,7 +134,7 @@ def _runs(store: Store, found: Survey, now: float, older_than_s: float) -> list[
             continue
         # A conductor elsewhere shows itself by its records: an open attempt lives while they are young.
         young = now - seen_at < max(older_than_s, LEFTOVER_GRACE_S)
-        live = attempt.conducted or (not closed and young)
+        live = attempt.has_live_conductor or (not closed and young)
         runs.append(
             _Run(run_id, plan, attempt, seen_at, live, verdict if isinstance(verdict, dict) else None)
         )
@@ -143,12 +143,12 @@ def _runs(store: Store, found: Survey, now: float, older_than_s: float) -> list[
 
 def _last_sign(attempt: Attempt, plan: Plan) -> float:
     """When anything was last recorded in an attempt, in seconds since 1970."""
-    signs = [float((attempt.get("request.json") or {}).get("opened_at", 0.0))]
-    signs.append(float((attempt.outcome or {}).get("ended_at", 0.0)))
+    signs = [attempt.request.opened_at, attempt.outcome.ended_at if attempt.outcome else 0.0]
     for one in attempt.tries():
-        signs += [one.started_at, float((one.end or {}).get("ended_at", 0.0))]
+        signs += [one.started_at, one.end.ended_at if one.end else 0.0]
     for stage in plan.stages:
-        signs.append(float((attempt.get(f"heartbeats/{stage.name}.json") or {}).get("at", 0.0)))
+        if heartbeat := attempt.heartbeat(stage.name):
+            signs.append(heartbeat.at)
     return max(signs)
 
 

@@ -1,7 +1,7 @@
-"""What the store says of a run: its plan, its attempts, every stage's tries, heartbeats and end.
+"""Runs in the store: plans, attempts, tries, heartbeats and ends of stages.
 
-The one place that knows the names below `runs/<run id>/`. Nothing here decides anything:
-the conductor does, from the same facts.
+The only module that knows the names below `runs/<run id>/`. It decides nothing: the conductor does, from the
+same facts.
 """
 
 from __future__ import annotations
@@ -10,19 +10,32 @@ import re
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from launcher.outcome import Failure, Reason
 from launcher.spec.plan import Plan, Stage, parse
 from launcher.store import Store, encode
-from launcher.store.records import Note
+from launcher.store.records import (
+    ConductorHeartbeat,
+    Heartbeat,
+    MeasuredTry,
+    Note,
+    Outcome,
+    Record,
+    Request,
+    StageMeta,
+    StageOutcome,
+    TryEnd,
+    TryStart,
+)
 
+_Record = TypeVar("_Record", bound=Record)
 State = Literal["waiting", "running", "finished", "failed", "blocked", "stopped"]
 
-#: In a cluster a conductor says this often that it lives.
-BEAT_INTERVAL_S = 15.0
-#: A conductor that has said nothing for so long is taken for lost.
-_BEAT_LOST_S = 120.0
+#: How often a conductor in a cluster writes its heartbeat.
+CONDUCTOR_HEARTBEAT_INTERVAL_S = 15.0
+#: A conductor without a heartbeat for this long counts as lost.
+_CONDUCTOR_LOST_S = 120.0
 
 _RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,15}-[0-9a-f]{8}")
 _TRY = re.compile(r"^(?P<stage>.+)-t(?P<number>\d+)\.json$")
@@ -30,31 +43,31 @@ _TRY = re.compile(r"^(?P<stage>.+)-t(?P<number>\d+)\.json$")
 
 @dataclass(frozen=True)
 class Try:
-    """One start of one stage. Without an end it is running, or its conductor was lost."""
+    """One start of one stage. `end` is None while it runs, or if its conductor was lost."""
 
     stage: str
     number: int
     started_at: float
-    end: dict[str, Any] | None
+    end: TryEnd | None
 
     @property
     def reason(self) -> Reason | None:
-        return Reason(self.end["reason"]) if self.end else None
+        return self.end.reason if self.end else None
 
 
 @dataclass(frozen=True)
 class StageStatus:
-    """Where one stage stands."""
+    """The state of one stage."""
 
     stage: Stage
     state: State
     tries: tuple[Try, ...]
-    heartbeat: dict[str, Any] | None
+    heartbeat: Heartbeat | None
     failure: Failure | None = None
     blocked_by: str | None = None
     seconds: float | None = None
     reused: bool = False
-    #: Why it does not get on, where its conductor knows ("0/1 nodes are available: …").
+    #: Why it makes no progress, if the conductor knows ("0/1 nodes are available: …").
     note: Note | None = None
 
 
@@ -75,26 +88,30 @@ class Attempt:
     def put(self, name: str, value: Any, *, create_once: bool = True) -> bool:
         return self.store.put_json(self.path(name), value, create_once=create_once)
 
+    def _read(self, record: type[_Record], name: str) -> _Record | None:
+        value = self.get(name)
+        return None if value is None else record.read(value, self.path(name))
+
     def log_path(self, stage: str, number: int) -> Path:
-        """Where the log of one try is written, on the machine that carries it out."""
+        """The local path to which the log of one try is written."""
         return self.store.local_path(self.path(f"logs/{stage}-t{number}.log"))
 
     def log(self, stage: str, number: int) -> Path | None:
-        """The log of one try, wherever it was written; from another machine only once the try has ended."""
+        """The log of one try; on another machine than the stage's only after the try has ended."""
         return self.store.fetch(self.path(f"logs/{stage}-t{number}.log"))
 
-    @property
-    def outcome(self) -> dict[str, Any] | None:
-        value = self.get("outcome.json")
-        return value if isinstance(value, dict) else None
-
-    def record(self, plan: Plan, request: dict[str, Any]) -> None:
-        """Open the attempt with a plan and what is asked besides; one that is open takes another placement."""
+    # -- opening and closing --------------------------------------------------------------
+    def record(self, plan: Plan, request: Request) -> None:
+        """Open the attempt with a plan and a request; one that is open takes the plan's placement."""
         document = plan.model_dump(mode="json")
         self.store.put_json(f"runs/{self.run_id}/plan.json", document)
         if self.outcome is None:
             self.put("plan.json", document, create_once=False)
-        self.put("request.json", request)
+        self.put("request.json", request.to_json())
+
+    def close(self, outcome: Outcome) -> bool:
+        """Close the attempt. False if it is closed already."""
+        return self.put("outcome.json", outcome.to_json())
 
     @property
     def plan(self) -> Plan:
@@ -102,74 +119,93 @@ class Attempt:
         return read_plan(self.store, self.run_id, self.number)
 
     @property
+    def request(self) -> Request:
+        return self._read(Request, "request.json") or Request()
+
+    @property
+    def outcome(self) -> Outcome | None:
+        return self._read(Outcome, "outcome.json")
+
+    @property
     def target(self) -> str:
         """`local` or `cluster`: where the attempt is carried out."""
-        return str((self.get("request.json") or {}).get("target", "local"))
+        return self.request.target
 
-    def beat(
-        self, notes: dict[str, Note], measured: dict[str, Any] | None = None, *, left: bool = False
+    # -- heartbeats -----------------------------------------------------------------------
+    def heartbeat(self, stage: str) -> Heartbeat | None:
+        """The newest heartbeat of a stage."""
+        return self._read(Heartbeat, f"heartbeats/{stage}.json")
+
+    def put_heartbeat(self, heartbeat: Heartbeat) -> None:
+        self.put(f"heartbeats/{heartbeat.stage}.json", heartbeat.to_json(), create_once=False)
+
+    @property
+    def conductor(self) -> ConductorHeartbeat:
+        """The newest heartbeat of the attempt's conductor in a cluster."""
+        return self._read(ConductorHeartbeat, "conductor.json") or ConductorHeartbeat()
+
+    def put_conductor_heartbeat(
+        self, notes: dict[str, Note], measured: dict[str, MeasuredTry] | None = None, *, left: bool = False
     ) -> None:
-        """A conductor in a cluster says that it lives, or that it has `left`, and why which stage does not get on.
-
-        `measured` is for the next conductor: what it knows of pods that may be gone by then.
-        """
-        said = {"at": time.time(), "measured": measured or {}, "left": left}
-        said |= {"notes": {stage: note.what for stage, note in notes.items()}}
-        said |= {"next_steps": {stage: note.next_step for stage, note in notes.items() if note.next_step}}
-        self.put("conductor.json", said, create_once=False)
-
-    def measured(self) -> dict[str, Any]:
-        """What the conductor last said that it measured of the pods of tries that run, by stage."""
-        found = (self.get("conductor.json") or {}).get("measured", {})
-        return found if isinstance(found, dict) else {}
+        """Store that the conductor in a cluster lives, or has exited (`left`)."""
+        heartbeat = ConductorHeartbeat(
+            at=time.time(),
+            notes={stage: note.what for stage, note in notes.items()},
+            next_steps={stage: note.next_step for stage, note in notes.items() if note.next_step},
+            measured=measured or {},
+            left=left,
+        )
+        self.put("conductor.json", heartbeat.to_json(), create_once=False)
 
     def notes(self) -> dict[str, Note]:
-        """What the conductor last said of stages that do not get on, by name."""
-        beat = self.get("conductor.json") or {}
-        steps = beat.get("next_steps", {})
-        return {stage: Note(what, steps.get(stage, "")) for stage, what in beat.get("notes", {}).items()}
+        """By stage, why it makes no progress according to the newest heartbeat of the conductor."""
+        newest = self.conductor
+        return {
+            stage: Note(what=what, next_step=newest.next_steps.get(stage, ""))
+            for stage, what in newest.notes.items()
+        }
 
     @property
-    def conducted(self) -> bool:
-        """Whether a conductor lives: on this machine by its lock, in a cluster by what it last said."""
+    def has_live_conductor(self) -> bool:
+        """Whether a conductor lives: on this machine by its lock, in a cluster by its heartbeat."""
         if self.target == "local":
-            return conductor_alive(self.store, self.run_id)
-        beat = self.get("conductor.json") or {}
-        # Between submit and the first beat, its pod is about to start.
-        seen_at = float(beat.get("at") or self.get("request.json").get("opened_at", 0.0))
-        return not self.left and time.time() - seen_at < _BEAT_LOST_S
+            return local_conductor_alive(self.store, self.run_id)
+        newest = self.conductor
+        # Between submit and the first heartbeat, its pod is about to start.
+        seen_at = newest.at or self.request.opened_at
+        return not newest.left and time.time() - seen_at < _CONDUCTOR_LOST_S
 
     @property
-    def left(self) -> bool:
-        """Whether its conductor in a cluster has ended in good order: nothing of its stages runs on."""
-        return bool((self.get("conductor.json") or {}).get("left"))
+    def conductor_exited(self) -> bool:
+        """Whether the conductor in a cluster has exited in good order: none of its stages runs on."""
+        return self.conductor.left
 
     @property
-    def heard(self) -> bool:
-        """Whether its conductor in a cluster has said a moment ago that it lives."""
-        beat = self.get("conductor.json") or {}
-        return time.time() - float(beat.get("at", 0.0)) < 3 * BEAT_INTERVAL_S
+    def conductor_seen_recently(self) -> bool:
+        """Whether the conductor in a cluster has written a heartbeat within three intervals."""
+        return time.time() - self.conductor.at < 3 * CONDUCTOR_HEARTBEAT_INTERVAL_S
 
+    # -- tries ----------------------------------------------------------------------------
     def tries(self) -> list[Try]:
         """Every try of the attempt, by stage and number."""
         found = []
         for name in self.store.list(self.path("tries")):
             if match := _TRY.match(name):
-                start = self.get(f"tries/{name}")
-                stage, number = match["stage"], int(match["number"])
-                found.append(Try(stage, number, float(start["started_at"]), self.get(f"ends/{name}")))
+                start = self._read(TryStart, f"tries/{name}") or TryStart()
+                end = self._read(TryEnd, f"ends/{name}")
+                found.append(Try(match["stage"], int(match["number"]), start.started_at, end))
         return sorted(found, key=lambda t: (t.stage, t.number))
 
     def begin_try(self, stage: str, number: int, started_at: float) -> None:
-        self.put(f"tries/{stage}-t{number}.json", {"started_at": started_at})
+        self.put(f"tries/{stage}-t{number}.json", TryStart(started_at=started_at).to_json())
 
-    def end_try(self, stage: str, number: int, end: dict[str, Any]) -> None:
-        self.put(f"ends/{stage}-t{number}.json", end)
+    def end_try(self, stage: str, number: int, end: TryEnd) -> None:
+        self.put(f"ends/{stage}-t{number}.json", end.to_json())
 
 
 @dataclass
 class RunView:
-    """A run as it is in the store now."""
+    """The state of a run and its stages, read once."""
 
     store: Store
     plan: Plan
@@ -181,7 +217,7 @@ class RunView:
         return self.plan.run_id
 
     @property
-    def outcome(self) -> dict[str, Any] | None:
+    def outcome(self) -> Outcome | None:
         return self.attempt.outcome
 
     @property
@@ -200,7 +236,7 @@ def run_ids(store: Store) -> list[str]:
 
 
 def find(store: Store, run: str) -> str:
-    """The run id that `run` names: whole, or a prefix that only one run has. Raises Failure(NOT_FOUND)."""
+    """The run id for `run`, an id or a unique prefix of one. Raises Failure(NOT_FOUND)."""
     matches = [run_id for run_id in run_ids(store) if run_id == run or run_id.startswith(run)]
     if run in matches:
         return run
@@ -210,31 +246,39 @@ def find(store: Store, run: str) -> str:
     raise Failure(Reason.NOT_FOUND, what, where=store.address)
 
 
+def stage_meta(store: Store, stage: Stage) -> StageMeta | None:
+    """What a committed stage measured; None if it is not committed."""
+    prefix = f"stages/{stage.key}"
+    if not store.exists(prefix):
+        return None
+    return StageMeta.read(store.open(prefix).manifest.meta, prefix)
+
+
 def lock_path(run_id: str) -> str:
     """The lock that the run's conductor holds while it lives."""
     return f"runs/{run_id}/conductor.lock"
 
 
-def conductor_alive(store: Store, run_id: str) -> bool:
+def local_conductor_alive(store: Store, run_id: str) -> bool:
     """Whether a conductor of this run lives on this machine."""
     return store.locked(lock_path(run_id))
 
 
-def conducted_attempt(store: Store, run_id: str) -> int | None:
-    """The attempt that the run's living conductor carries on; None where no conductor lives.
+def local_conductor_attempt(store: Store, run_id: str) -> int | None:
+    """The attempt of the run's live conductor on this machine; None if there is none.
 
-    0 for one that has only just started and has not said yet.
+    0 if it has only just started and not written its number yet.
     """
-    if not conductor_alive(store, run_id):
+    if not local_conductor_alive(store, run_id):
         return None
     text = store.local_path(lock_path(run_id)).read_text(encoding="ascii", errors="replace")
     return int(text) if text.isdigit() else 0
 
 
 def read_plan(store: Store, run_id: str, number: int | None = None) -> Plan:
-    """The run's plan, with the placement that attempt `number` was opened with.
+    """The run's plan, with the placement of attempt `number`.
 
-    Raises Failure(NOT_FOUND) where the run has no plan in this store.
+    Raises Failure(NOT_FOUND) if the store has no such run.
     """
     path = Attempt(store, run_id, number).path("plan.json") if number else ""
     value = store.get_json(path) if path else None
@@ -247,22 +291,22 @@ def read_plan(store: Store, run_id: str, number: int | None = None) -> Plan:
 
 
 def view(store: Store, run_id: str, number: int | None = None) -> RunView:
-    """The run's newest attempt (or attempt `number`), stage by stage."""
+    """The state of the run's newest attempt, or of attempt `number`."""
     known = attempts(store, run_id)
     plan = read_plan(store, run_id, number or (known[-1] if known else 1))
     if number is not None and number not in known:
         raise Failure(Reason.NOT_FOUND, f"no attempt {number}; there are {known}", where=run_id)
     attempt = Attempt(store, run_id, number or (known[-1] if known else 1))
     result = RunView(store, plan, attempt)
-    tries = attempt.tries()
-    alive = attempt.outcome is None and attempt.conducted
+    tries, outcome = attempt.tries(), attempt.outcome
+    alive = outcome is None and attempt.has_live_conductor
     notes = attempt.notes() if alive else {}
-    ends = (attempt.outcome or {}).get("stages") or {}
+    ends = outcome.stages if outcome else {}
     states: dict[str, StageStatus] = {}
     for stage in plan.stages:
         own = tuple(t for t in tries if t.stage == stage.name)
         states[stage.name] = replace(
-            _status(store, attempt, stage, own, alive, states, ends.get(stage.name) or {}),
+            _status(store, attempt, stage, own, alive, states, ends.get(stage.name)),
             note=notes.get(stage.name),
         )
     result.stages = list(states.values())
@@ -276,27 +320,23 @@ def _status(
     tries: tuple[Try, ...],
     alive: bool,
     earlier: dict[str, StageStatus],
-    closed_as: dict[str, Any],
+    closed_as: StageOutcome | None,
 ) -> StageStatus:
-    """`closed_as` is what the closed attempt says of the stage; a stage may fail without a try (no money is left)."""
-    heartbeat = attempt.get(f"heartbeats/{stage.name}.json")
-    if store.exists(f"stages/{stage.key}"):
-        meta = store.open(f"stages/{stage.key}").manifest.meta
+    """`closed_as` is the stage's end in a closed attempt; a stage can fail without a try (over the budget)."""
+    heartbeat = attempt.heartbeat(stage.name)
+    if meta := stage_meta(store, stage):
         reused = not any(t.reason in (None, Reason.SUCCEEDED) for t in tries)
-        return StageStatus(stage, "finished", tries, heartbeat, seconds=meta.get("seconds"), reused=reused)
+        return StageStatus(stage, "finished", tries, heartbeat, seconds=meta.seconds, reused=reused)
     if tries and tries[-1].end is None:
         return StageStatus(stage, "running" if alive else "stopped", tries, heartbeat)
-    if closed_as.get("failure"):
-        closing = Failure.from_json(closed_as["failure"])
-        return StageStatus(stage, "failed", tries, heartbeat, failure=closing)
+    if closed_as and closed_as.failure:
+        return StageStatus(stage, "failed", tries, heartbeat, failure=closed_as.failure)
     for needed in stage.needs.values():
         if earlier[needed].state in ("failed", "blocked"):
             culprit = earlier[needed].blocked_by or needed
             return StageStatus(stage, "blocked", tries, heartbeat, blocked_by=culprit)
-    if tries and tries[-1].end is not None:
-        end = tries[-1].end
-        failure = Failure.from_json(end["failure"]) if end.get("failure") else None
-        # What ended because the attempt was cancelled has not failed.
-        if end.get("final") and end["reason"] != Reason.CANCELLED.value:
-            return StageStatus(stage, "failed", tries, heartbeat, failure=failure)
+    end = tries[-1].end if tries else None
+    # A stage that ended because the attempt was cancelled has not failed.
+    if end and end.final and end.reason is not Reason.CANCELLED:
+        return StageStatus(stage, "failed", tries, heartbeat, failure=end.failure)
     return StageStatus(stage, "waiting" if alive else "stopped", tries, heartbeat)

@@ -51,7 +51,8 @@ class Run:
     @property
     def outcome(self) -> dict[str, Any] | None:
         """How the attempt ended; None while it is open."""
-        return self.attempt.outcome
+        outcome = self.attempt.outcome
+        return outcome.to_json() if outcome else None
 
     @property
     def verdict(self) -> dict[str, Any] | None:
@@ -67,14 +68,14 @@ class Run:
         """Wait until the attempt has ended and return its outcome. Raises TimeoutError, or Failure if it failed."""
         supervision = self.supervise()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while (outcome := self.outcome) is None:
+        while (outcome := self.attempt.outcome) is None:
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError(f"{self.id} is still running")
             supervision.look()
             time.sleep(_POLL_S)
-        if outcome["reason"] != Reason.SUCCEEDED.value:
-            raise Failure.from_json(outcome["failure"])
-        return outcome
+        if outcome.failure is not None:
+            raise outcome.failure
+        return outcome.to_json()
 
 
 class Runner:
@@ -143,7 +144,7 @@ def _grace_s(attempt: Attempt) -> float:
 def wait_until_left(attempt: Attempt) -> None:
     """Wait until the conductor of a closed attempt has stopped its stages and ended. Raises Failure(INTERNAL)."""
     deadline = time.monotonic() + _grace_s(attempt) + _LEAVING_S
-    while attempt.conducted:
+    while attempt.has_live_conductor:
         if time.monotonic() > deadline:
             raise Failure(
                 Reason.INTERNAL,

@@ -12,6 +12,7 @@ from launching import Launcher
 
 from launcher.spec.placement import placed
 from launcher.store import DirectoryStore
+from launcher.store.records import Request
 from launcher.store.runs import Attempt
 from tests.cluster_client.api_server import ApiServer, Asked, Reply, listing
 from tests.launcher.tiny import make_plan
@@ -24,7 +25,7 @@ def run(launcher: Launcher, kubeconfig: Path) -> Attempt:  # noqa: ARG001
     """An open attempt in the cluster of `server`, whose conductor has never said anything."""
     plan = placed(make_plan(), ())
     attempt = Attempt(DirectoryStore(launcher.store), plan.run_id, 1)
-    attempt.record(plan, {"format": 1, "target": "cluster", "opened_at": time.time()})
+    attempt.record(plan, Request(target="cluster", opened_at=time.time()))
     site = launcher.home / ".config" / "tuneyard" / "site.yaml"
     site.parent.mkdir(parents=True)
     site.write_text("namespace: team\n")
@@ -113,7 +114,7 @@ def test_why_reports_an_image_pull_error_before_the_first_heartbeat(
 def test_why_skips_the_cluster_after_a_recent_heartbeat(
     launcher: Launcher, run: Attempt, server: ApiServer
 ) -> None:
-    run.beat({})
+    run.put_conductor_heartbeat({})
     assert "is about to start its next stage" in why(launcher, run)
     assert server.asked == []
 

@@ -14,6 +14,7 @@ from launcher.costs import budget
 from launcher.outcome import Reason
 from launcher.runs.conductor import Conductor, Ended
 from launcher.spec.plan import Stage
+from launcher.store.records import TryEnd
 from launcher.store.runs import Attempt
 
 URL = "http://127.0.0.1:9/v1"
@@ -78,11 +79,11 @@ def test_estimate_over_the_budget_prevents_tuning(tmp_path: Path) -> None:
     backend = RecordingBackend()
     outcome = Conductor(one.plan, one.store, attempt_of(one), backend).run()
     assert outcome is not None
-    assert outcome["reason"] == Reason.OVER_BUDGET.value
+    assert outcome.reason is Reason.OVER_BUDGET
     assert backend.started == []
     # A million tokens at $8, and answers of 1,000 rows: 100,000 in at $12, 50,000 out at $16.
-    assert "about $10.00 are to come" in outcome["failure"]["what"]
-    assert "--budget-usd" in outcome["failure"]["next"]
+    assert "about $10.00 are to come" in outcome.failure.what
+    assert "--budget-usd" in outcome.failure.next_step
 
 
 def test_estimate_within_the_budget_is_accepted(tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_gpu_hours_of_failed_tries_count(tmp_path: Path) -> None:
     plan = one.plan.model_copy(update={"stages": (*one.plan.stages[:1], on_gpu, *one.plan.stages[2:])})
     attempt = attempt_of(one)
     attempt.begin_try(stage.name, 1, 1000.0)
-    attempt.end_try(stage.name, 1, {"ended_at": 1000.0 + 3600, "reason": Reason.KILLED.value})
+    attempt.end_try(stage.name, 1, TryEnd(ended_at=1000.0 + 3600, reason=Reason.KILLED))
     assert budget.spent_usd(plan, one.store, attempt) == pytest.approx(0.475)
     # A running hour fits into the budget; another half an hour does not.
     assert budget.over_budget(plan, one.store, attempt, {stage.name: 3600.0}) is None

@@ -14,6 +14,7 @@ from jobs.data.upload import upload_bytes
 from jobs.hosted import pricing
 from launcher.costs.hosted import hosted_problem
 from launcher.spec import catalog
+from launcher.spec.catalog import HostedPrice
 from launcher.spec.experiment import Data
 from launcher.spec.stages import TuneSettings
 
@@ -137,7 +138,7 @@ def test_model_without_a_price_is_refused() -> None:
 
 
 def test_price_of_the_site_file_is_used() -> None:
-    own = {"model": "gpt-9", "training": 1.5, "source": "our contract", "date": "2026-10-01"}
+    own = HostedPrice(model="gpt-9", training=1.5, source="our contract", date=date(2026, 10, 1))
     assert hosted_problem(settings("gpt-9"), prices=catalog.prices().extended([], [own])) is None
 
 

@@ -12,6 +12,7 @@ from tiny import make_plan
 from launcher.outcome import Failure
 from launcher.runs.conductor import Conductor
 from launcher.store import DirectoryStore
+from launcher.store.records import Outcome, Request
 from launcher.store.runs import Attempt
 from launcher.targets.cluster.backend import ClusterBackend
 
@@ -27,7 +28,7 @@ class Scene:
         self.store = DirectoryStore(root)
         self.cluster = FakeCluster()
         self.attempt = Attempt(self.store, self.plan.run_id, 1)
-        self.attempt.record(self.plan, {"format": 1, "target": "cluster", "opened_at": 0.0})
+        self.attempt.record(self.plan, Request(target="cluster"))
         self.kept_logs: list[tuple[str, int]] = []
         self.manifest = "aaaaa"
         self.earlier: dict[str, Any] = {}
@@ -120,12 +121,14 @@ class Scene:
         """Conduct the run to its end, which is a good one."""
         outcome = self.conduct()
         assert outcome is not None
-        assert outcome["reason"] == "succeeded", outcome
+        assert outcome.reason.value == "succeeded", outcome
 
-    def failure(self, outcome: dict[str, Any] | None, stage: str) -> Failure:
+    def failure(self, outcome: Outcome | None, stage: str) -> Failure:
         assert outcome is not None
-        assert outcome["stages"][stage]["state"] == "failed", outcome["stages"]
-        return Failure.from_json(outcome["stages"][stage]["failure"])
+        assert outcome.stages[stage].state == "failed", outcome.stages
+        failure = outcome.stages[stage].failure
+        assert failure is not None
+        return failure
 
 
 class Lost(Exception):

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tiny import make_plan
 
 from launcher.costs.usage import Seconds, account
+from launcher.outcome import Reason
 from launcher.spec.plan import Stage
+from launcher.store.records import PodTimes, TryEnd
 from launcher.store.runs import Try
 
 STAGE = make_plan().stage("train-lora-s1")
 
 
-def pod(running_s: float, *, waiting_s: float = 0.0, lost: bool = False) -> dict[str, Any]:
-    return {"waiting_s": waiting_s, "running_s": running_s, "lost": lost}
+def pod(running_s: float, *, waiting_s: float = 0.0, lost: bool = False) -> PodTimes:
+    return PodTimes(pod="p", waiting_s=waiting_s, running_s=running_s, lost=lost)
 
 
-def one(reason: str, *pods: dict[str, Any], number: int = 1, stage: str = STAGE.name) -> Try:
-    return Try(stage, number, 100.0, {"reason": reason, "ended_at": 130.0, "pods": list(pods)})
+def one(reason: str, *pods: PodTimes, number: int = 1, stage: str = STAGE.name) -> Try:
+    return Try(stage, number, 100.0, TryEnd(reason=Reason(reason), ended_at=130.0, pods=pods))
 
 
 def on_nodes(nodes: int) -> Stage:

@@ -55,7 +55,7 @@ def test_the_jobs_of_a_conductor_that_failed_for_good_are_deleted(
     cluster.end("conductor", 1)
     assert cancel() == 0
     assert cluster.deleted == ["conductor"]
-    assert (attempt.outcome or {})["reason"] == Reason.CANCELLED.value
+    assert (attempt.outcome and attempt.outcome.reason) is Reason.CANCELLED
     assert (
         "the Job of its conductor had failed; it was deleted with the Jobs of its stages"
         in capsys.readouterr().err
@@ -102,8 +102,8 @@ def test_what_a_conductor_that_left_in_good_order_leaves_is_kept(
     attempt: Attempt, cluster: FakeCluster, cancel: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The Job of a run that ended badly has failed too; its pods are what an operator looks at.
-    attempt.beat({}, left=True)
-    monkeypatch.setattr(Attempt, "heard", False)
+    attempt.put_conductor_heartbeat({}, left=True)
+    monkeypatch.setattr(Attempt, "conductor_seen_recently", False)
     cluster.end("conductor", 1)
     assert cancel() == 0
     assert cluster.deleted == []
@@ -117,13 +117,13 @@ def test_a_conductor_that_lives_is_waited_for_and_looked_at_again(
     monkeypatch: pytest.MonkeyPatch,
     leaves: bool,
 ) -> None:
-    attempt.beat({})
+    attempt.put_conductor_heartbeat({})
 
     def wait(_attempt: Attempt) -> None:
         assert cluster.deleted == []
         cluster.end("conductor", 1)
-        attempt.beat({}, left=leaves)
-        monkeypatch.setattr(Attempt, "heard", False)
+        attempt.put_conductor_heartbeat({}, left=leaves)
+        monkeypatch.setattr(Attempt, "conductor_seen_recently", False)
 
     monkeypatch.setattr("launcher.cli.cancel.wait_until_left", wait)
     assert cancel() == 0

@@ -22,7 +22,7 @@ from launcher.cli.main import VERBS, main
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.runs import finalize
 from launcher.store import DirectoryStore
-from launcher.store.records import Note
+from launcher.store.records import Note, TryEnd
 from launcher.store.runs import Attempt, attempts
 
 ALL_VERBS = [verb for verbs in VERBS.values() for verb in verbs]
@@ -340,7 +340,7 @@ def closed_run(store: DirectoryStore, reason: Reason) -> str:
     failure = Failure(reason, "prepare broke", where="prepare").about(run_id, "prepare").to_json()
     attempt.begin_try("prepare", 1, 10.0)
     attempt.end_try(
-        "prepare", 1, {"ended_at": 12.0, "reason": reason.value, "final": True, "failure": failure}
+        "prepare", 1, TryEnd(ended_at=12.0, reason=reason, final=True, failure=Failure.from_json(failure))
     )
     attempt.log_path("prepare", 1).parent.mkdir(parents=True)
     attempt.log_path("prepare", 1).write_text("working\n\x1b[2J\x1b[31mhostile\n")
@@ -410,10 +410,10 @@ def test_why_prefers_a_note_with_a_next_step(run: Run, store: DirectoryStore) ->
         Note("Unschedulable: 0/1 nodes"),
         Note("node lost: it does not answer", "kubectl delete node n"),
     )
-    attempt.beat({first: waits, second: lost})
+    attempt.put_conductor_heartbeat({first: waits, second: lost})
     said = run("why", plan.run_id, "--store", str(store.root))
     assert said.out == (f"{second} is stuck: node lost: it does not answer\nnext: kubectl delete node n\n")
-    attempt.beat({first: waits})
+    attempt.put_conductor_heartbeat({first: waits})
     assert run("why", plan.run_id, "--store", str(store.root)).out.startswith(
         f"{first} is stuck: {waits.what}"
     )

@@ -16,6 +16,7 @@ from launcher.outcome import DISPOSITIONS, RETRY_BUDGET, Failure, Reason, Retry
 from launcher.runs.conductor import TICK_S, Conductor, Ended
 from launcher.spec.plan import Plan, Stage
 from launcher.store import DirectoryStore, runs
+from launcher.store.records import Outcome
 from launcher.store.runs import Attempt
 
 
@@ -129,7 +130,7 @@ class Scene:
         )
         return self.conductor.run()
 
-    def outcome(self, script: dict[str, list[Reason | None]] | None = None) -> dict[str, Any]:
+    def outcome(self, script: dict[str, list[Reason | None]] | None = None) -> Outcome:
         outcome = self.conduct(script)
         assert outcome is not None
         return outcome
@@ -151,13 +152,13 @@ def test_what_the_run_waits_for_longest_starts_first(tmp_path: Path) -> None:
     assert order[-1] == "report"
 
 
-def states(outcome: dict[str, Any]) -> dict[str, str]:
-    return {name: end["state"] for name, end in outcome["stages"].items()}
+def states(outcome: Outcome) -> dict[str, str]:
+    return {name: end.state for name, end in outcome.stages.items()}
 
 
 def test_every_stage_is_started_once_after_what_it_needs(scene: Scene) -> None:
     outcome = scene.outcome()
-    assert outcome["reason"] == "succeeded"
+    assert outcome.reason.value == "succeeded"
     assert set(states(outcome).values()) == {"finished"}
     assert sorted(scene.backend.started) == sorted((stage.name, 1) for stage in scene.plan.stages)
 
@@ -175,14 +176,14 @@ def test_no_more_runs_than_there_is_room_for(scene: Scene) -> None:
 def test_finished_stages_are_never_started(scene: Scene) -> None:
     for name in ("prepare", "fetch-untuned", "train-lora-s1"):
         commit(scene.store, scene.plan, name)
-    assert scene.outcome()["reason"] == "succeeded"
+    assert scene.outcome().reason.value == "succeeded"
     assert not {"prepare", "fetch-untuned", "train-lora-s1"} & set(scene.tries())
 
 
 def test_a_finished_run_starts_nothing(scene: Scene) -> None:
     for stage in scene.plan.stages:
         commit(scene.store, scene.plan, stage.name)
-    assert scene.outcome()["reason"] == "succeeded"
+    assert scene.outcome().reason.value == "succeeded"
     assert scene.backend.started == []
     assert scene.time.ticks == 0
 
@@ -191,7 +192,7 @@ def test_a_finished_run_starts_nothing(scene: Scene) -> None:
 def test_each_reason_is_tried_as_often_as_its_budget_says(scene: Scene, reason: Reason) -> None:
     outcome = scene.outcome({"train-lora-s1": [reason] * 100})
     assert scene.tries()["train-lora-s1"] == 1 + RETRY_BUDGET[DISPOSITIONS[reason].retry]
-    assert outcome["reason"] == reason.value
+    assert outcome.reason is reason
     assert states(outcome)["train-lora-s1"] == "failed"
 
 
@@ -210,7 +211,7 @@ def test_permanent_reasons_are_never_tried_again() -> None:
 def test_each_reason_has_a_budget_of_its_own(scene: Scene) -> None:
     script = [Reason.KILLED] * 5 + [Reason.TERMINATED] * 20 + [Reason.INTERNAL]
     outcome = scene.outcome({"train-lora-s1": [*script, None]})
-    assert outcome["reason"] == "succeeded"
+    assert outcome.reason.value == "succeeded"
     assert scene.tries()["train-lora-s1"] == 27
 
 
@@ -226,8 +227,8 @@ def test_a_failure_blocks_what_depends_on_it_and_nothing_else(scene: Scene) -> N
         "score-lora-s1": "blocked",
         "report": "blocked",
     }
-    assert {end.get("blocked_by") for end in outcome["stages"].values()} == {None, "train-lora-s1"}
-    assert outcome["failure"]["what"] == "train-lora-s1 broke"
+    assert {end.blocked_by for end in outcome.stages.values()} == {None, "train-lora-s1"}
+    assert outcome.failure.what == "train-lora-s1 broke"
 
 
 def test_other_contenders_are_carried_to_their_end(tmp_path: Path) -> None:
@@ -240,8 +241,8 @@ def test_other_contenders_are_carried_to_their_end(tmp_path: Path) -> None:
 
 def test_exit_0_without_a_commit_is_a_failure(scene: Scene) -> None:
     outcome = scene.outcome({"prepare": [Reason.SUCCEEDED] * 5})
-    assert outcome["reason"] == "internal"
-    assert "committed nothing" in outcome["failure"]["what"]
+    assert outcome.reason.value == "internal"
+    assert "committed nothing" in outcome.failure.what
 
 
 def test_a_stage_that_died_after_its_commit_is_finished(scene: Scene) -> None:
@@ -261,14 +262,14 @@ def test_a_stage_that_died_after_its_commit_is_finished(scene: Scene) -> None:
     )
     outcome = conductor.run()
     assert outcome is not None
-    assert outcome["reason"] == "succeeded"
+    assert outcome.reason.value == "succeeded"
     assert set(scene.tries().values()) == {1}
     assert receipt.build(scene.plan, scene.store, scene.attempt)["seconds_lost"] == 0
 
 
 def test_advice_names_the_run_and_the_stage(scene: Scene) -> None:
     outcome = scene.outcome({"prepare": [Reason.INTERNAL] * 5})
-    assert outcome["failure"]["next"].endswith(f"launcher logs {scene.plan.run_id} --stage prepare")
+    assert outcome.failure.next_step.endswith(f"launcher logs {scene.plan.run_id} --stage prepare")
 
 
 class Lost(Exception):
@@ -291,7 +292,7 @@ def lose(scene: Scene, tick: int, script: dict[str, list[Reason | None]] | None 
 def test_a_lost_conductor_costs_no_budget(scene: Scene) -> None:
     for _ in range(10):
         lose(scene, 1)
-    assert scene.outcome()["reason"] == "succeeded"
+    assert scene.outcome().reason.value == "succeeded"
     assert ("prepare", 11) in scene.backend.started
 
 
@@ -299,19 +300,19 @@ def test_a_lost_conductor_costs_no_budget(scene: Scene) -> None:
 def test_a_conductor_lost_at_any_tick_is_followed_by_one_that_finishes(scene: Scene, tick: int) -> None:
     lose(scene, tick)
     done_before = {s.name for s in scene.plan.stages if scene.store.exists(f"stages/{s.key}")}
-    assert scene.outcome()["reason"] == "succeeded"
+    assert scene.outcome().reason.value == "succeeded"
     assert not done_before & set(scene.tries())
 
 
 def test_what_was_spent_before_the_conductor_was_lost_stays_spent(scene: Scene) -> None:
     lose(scene, 3, {"prepare": [Reason.INTERNAL, None]})
-    assert scene.outcome({"prepare": [Reason.INTERNAL, None]})["reason"] == "internal"
+    assert scene.outcome({"prepare": [Reason.INTERNAL, None]}).reason.value == "internal"
 
 
 def test_a_final_failure_is_remembered_by_the_next_conductor(scene: Scene) -> None:
     scene.outcome({"prepare": [Reason.BAD_DATA]})
     outcome = scene.outcome()
-    assert outcome["reason"] == "bad-data"
+    assert outcome.reason.value == "bad-data"
     assert "prepare" not in scene.tries()
 
 
@@ -323,7 +324,7 @@ def test_stop_leaves_the_attempt_open_and_costs_nothing(scene: Scene, tick: int)
     assert scene.backend.live == {}
     assert scene.attempt.outcome is None
     scene.time.ticks = 0
-    assert scene.outcome()["reason"] == "succeeded"
+    assert scene.outcome().reason.value == "succeeded"
 
 
 @pytest.mark.parametrize("tick", range(1, 11))
@@ -335,7 +336,7 @@ def test_cancel_stops_what_runs_and_starts_nothing_more(scene: Scene, tick: int)
     assert scene.backend.live == {}
     before = len(scene.backend.started)
     assert scene.attempt.outcome is not None
-    assert scene.attempt.outcome["reason"] == "cancelled"
+    assert scene.attempt.outcome.reason.value == "cancelled"
     assert scene.conduct() is None
     assert scene.backend.started == []
     assert before <= len(scene.plan.stages)
@@ -358,7 +359,7 @@ def test_an_attempt_that_is_closed_starts_nothing(scene: Scene) -> None:
 
 def test_the_view_says_what_the_outcome_says(scene: Scene) -> None:
     outcome = scene.outcome({"train-lora-s1": [Reason.DIVERGED]})
-    scene.attempt.put("outcome.json", outcome)
+    scene.attempt.close(outcome)
     seen = runs.view(scene.store, scene.plan.run_id)
     assert {status.stage.name: status.state for status in seen.stages} == states(outcome)
     (failed,) = (status for status in seen.stages if status.state == "failed")

@@ -17,6 +17,7 @@ from launcher.manifests.labels import ATTEMPT_LABEL, RUN_LABEL, STAGE_LABEL, TRY
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.runs import finalize
 from launcher.store import DirectoryStore
+from launcher.store.records import Request
 from launcher.store.runs import Attempt
 from launcher.targets.cluster import conductor_main
 from launcher.targets.cluster.api_errors import api_error
@@ -62,7 +63,7 @@ def attempt(arguments: argparse.Namespace) -> Attempt:
     request = {"format": 1, "target": "cluster", "opened_at": 0.0}
     (arguments.run / "request.json").write_text(json.dumps(request))
     attempt = Attempt(DirectoryStore(Path(arguments.store)), plan.run_id, 1)
-    attempt.record(plan, request)
+    attempt.record(plan, Request.read(request, "request.json"))
     for stage in plan.stages:
         (arguments.run / f"job-{stage.name}.json").write_text(json.dumps(stage_job(plan.run_id, stage.name)))
     attempt.begin_try("prepare", 1, 0.0)
@@ -93,7 +94,7 @@ def test_an_attempt_that_was_closed_while_no_conductor_lived_has_its_stages_stop
     finalize.cancel(attempt)
     assert conductor_main.conduct(arguments) == DISPOSITIONS[Reason.CANCELLED].exit_code
     assert "prepare-t1" in cluster.deleted
-    assert attempt.left
+    assert attempt.conductor_exited
     [one] = attempt.tries()
     assert one.reason is Reason.TERMINATED
     assert attempt.get("receipt.json") is not None
@@ -109,7 +110,7 @@ def test_a_conductor_that_breaks_for_good_leaves_no_stage_running(
     code, reason = ended(arguments, Failure(Reason.UNSUPPORTED, "it cannot be done"), monkeypatch)
     assert (code, reason) == (DISPOSITIONS[Reason.UNSUPPORTED].exit_code, "unsupported")
     assert cluster.deleted == ["prepare-t1"]
-    assert attempt.left
+    assert attempt.conductor_exited
 
 
 def test_where_its_stages_cannot_be_stopped_a_broken_conductor_says_how(
@@ -123,10 +124,8 @@ def test_where_its_stages_cannot_be_stopped_a_broken_conductor_says_how(
 
     monkeypatch.setattr(cluster, "list", refuse)
     ended(arguments, Failure(Reason.UNSUPPORTED, "it cannot be done"), monkeypatch)
-    assert not attempt.left
-    assert (attempt.outcome or {})["failure"]["next"].endswith(
-        f"launcher cancel {attempt.run_id} ends what runs on"
-    )
+    assert not attempt.conductor_exited
+    assert attempt.outcome.failure.next_step.endswith(f"launcher cancel {attempt.run_id} ends what runs on")
 
 
 @pytest.mark.usefixtures("cluster")
@@ -150,7 +149,7 @@ def ended(
     monkeypatch.setattr(conductor_main, "_conduct_once", once)
     code = conductor_main.conduct(arguments)
     outcome = Attempt(DirectoryStore(Path(arguments.store)), make_plan().run_id, 1).outcome
-    return code, outcome and outcome["reason"]
+    return code, outcome and outcome.reason.value
 
 
 def test_a_token_that_is_void_ends_the_pod_and_not_the_attempt(

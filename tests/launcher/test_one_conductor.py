@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tiny import commit_everything, make_plan
@@ -22,6 +21,7 @@ from launcher.runs.submission import continue_run, retry_run
 from launcher.spec.plan import Plan
 from launcher.spec.site import Site
 from launcher.store import DirectoryStore, runs
+from launcher.store.records import Outcome
 from launcher.store.runs import Attempt
 from launcher.targets.local import conductor_main, supervision
 from launcher.targets.local.backend import _environment
@@ -45,7 +45,7 @@ def attempt(store: DirectoryStore, plan: Plan, wait_until: Wait) -> Iterator[Att
     """An open attempt at a run whose stages are all committed; its conductor is gone when the test ends."""
     commit_everything(plan, store)
     yield continue_run(plan, store, target="local", site=Site()).open()
-    wait_until(lambda: not runs.conductor_alive(store, plan.run_id))
+    wait_until(lambda: not runs.local_conductor_alive(store, plan.run_id))
 
 
 def start(attempt: Attempt) -> None:
@@ -69,7 +69,7 @@ def test_a_detached_conductor_closes_the_attempt(attempt: Attempt, wait_until: W
     start(attempt)
     wait_until(lambda: attempt.outcome)
     assert attempt.outcome is not None
-    assert attempt.outcome["reason"] == "succeeded"
+    assert attempt.outcome.reason.value == "succeeded"
     assert attempt.get("verdict.json")["run_id"] == attempt.run_id
     assert attempt.get("receipt.json")["seconds"] == 16.0
     assert attempt.store.local_path(attempt.path("report.md")).read_text().startswith(f"# {attempt.run_id}")
@@ -137,10 +137,10 @@ def test_who_finds_a_conductor_at_work_starts_none(
     holder = hold(1)
     start(attempt)
     assert conductors(attempt.store) == []
-    assert runs.conducted_attempt(attempt.store, attempt.run_id) == 1
+    assert runs.local_conductor_attempt(attempt.store, attempt.run_id) == 1
     holder.kill()
     holder.wait()
-    assert runs.conducted_attempt(attempt.store, attempt.run_id) is None
+    assert runs.local_conductor_attempt(attempt.store, attempt.run_id) is None
 
 
 def test_a_retry_waits_for_the_old_conductor_to_stop(
@@ -158,7 +158,7 @@ def test_a_retry_waits_for_the_old_conductor_to_stop(
     starter.join(30)
     wait_until(lambda: second.outcome)
     assert second.outcome is not None
-    assert second.outcome["reason"] == "succeeded"
+    assert second.outcome.reason.value == "succeeded"
 
 
 def test_retries_at_once_are_one_attempt(attempt: Attempt) -> None:
@@ -189,7 +189,7 @@ def test_asking_all_the_time_does_not_keep_a_conductor_from_starting(
 
     def ask() -> None:
         while asking:
-            runs.conductor_alive(attempt.store, attempt.run_id)
+            runs.local_conductor_alive(attempt.store, attempt.run_id)
 
     threads = [threading.Thread(target=ask) for _ in range(2)]
     for thread in threads:
@@ -217,7 +217,7 @@ def test_cancelled_while_its_conductor_starts_it_stays_cancelled(attempt: Attemp
     starter.join(30)
     wait_until(lambda: not conductors(attempt.store))
     assert attempt.outcome is not None
-    assert (attempt.outcome["reason"] == "cancelled") == cancelled
+    assert (attempt.outcome.reason.value == "cancelled") == cancelled
 
 
 def test_a_conductor_that_cannot_start_says_where_to_read_on(
@@ -244,7 +244,7 @@ def test_a_conductor_that_cannot_start_says_where_to_read_on(
 def test_what_breaks_the_conductor_closes_the_attempt(
     attempt: Attempt, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: Reason
 ) -> None:
-    def broken(_: Conductor) -> dict[str, Any]:
+    def broken(_: Conductor) -> Outcome:
         raise error
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -255,9 +255,9 @@ def test_what_breaks_the_conductor_closes_the_attempt(
         for number, handler in handlers.items():
             signal.signal(number, handler)
     assert attempt.outcome is not None
-    assert attempt.outcome["reason"] == reason.value
-    assert attempt.outcome["failure"]["next"]
-    assert runs.view(attempt.store, attempt.run_id).outcome == attempt.outcome
+    assert attempt.outcome.reason is reason
+    assert attempt.outcome.failure.next_step
+    assert runs.view(attempt.store, attempt.run_id).outcome.to_json() == attempt.outcome.to_json()
 
 
 def test_a_report_that_is_corrupt_fails_the_run_and_not_the_conductor_for_ever(
@@ -268,8 +268,8 @@ def test_a_report_that_is_corrupt_fails_the_run_and_not_the_conductor_for_ever(
     start(attempt)
     wait_until(lambda: attempt.outcome)
     assert attempt.outcome is not None
-    assert attempt.outcome["reason"] == "corrupt-artifact"
-    assert "delete" in attempt.outcome["failure"]["next"]
+    assert attempt.outcome.reason.value == "corrupt-artifact"
+    assert "delete" in attempt.outcome.failure.next_step
 
 
 def test_who_waits_replaces_a_killed_conductor_but_not_for_ever(

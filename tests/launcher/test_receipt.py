@@ -12,6 +12,7 @@ from launcher.costs import budget, receipt
 from launcher.outcome import Reason
 from launcher.spec.plan import Plan
 from launcher.store import DirectoryStore
+from launcher.store.records import TryEnd
 from launcher.store.runs import Attempt
 
 ON_A40 = [UNTUNED, {**LORA, "hardware": {"device": "NVIDIA-A40", "count": 2}}]
@@ -34,7 +35,7 @@ def finish(attempt: Attempt, plan: Plan, stage: str, seconds: float, **meta: Any
 
 def tried(attempt: Attempt, stage: str, number: int, seconds: float, reason: Reason) -> None:
     attempt.begin_try(stage, number, 100.0)
-    attempt.end_try(stage, number, {"ended_at": 100.0 + seconds, "reason": reason.value})
+    attempt.end_try(stage, number, TryEnd(ended_at=100.0 + seconds, reason=reason))
 
 
 def line(document: dict[str, Any], stage: str) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def test_a_named_file_must_be_there(tmp_path: Path) -> None:
 
 def test_a_sites_own_price_wins_over_the_catalogues(tmp_path: Path) -> None:
     own = site.load(write(tmp_path / "site.yaml", GOOD)).gpu_hour_usd
-    extended = prices().extended([price.model_dump(mode="json") for price in own])
+    extended = prices().extended(own)
     price = extended.gpu("NVIDIA-A40")
     assert price is not None
     assert (price.usd, price.source) == (0.3, "our own bill")

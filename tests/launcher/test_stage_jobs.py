@@ -21,9 +21,9 @@ def test_every_stage_is_one_job_and_a_child_of_the_conductors(scene: Scene) -> N
 def test_the_times_of_pods_are_kept_for_the_receipt(scene: Scene) -> None:
     scene.conduct()
     ends = {one.stage: one.end for one in scene.attempt.tries()}
-    pods = (ends["prepare"] or {})["pods"]
-    assert [(pod["running_s"], pod["exit_code"], pod["lost"]) for pod in pods] == [(5.0, 0, False)]
-    assert pods[0]["waiting_s"] == 1.0
+    pods = ends["prepare"].pods
+    assert [(pod.running_s, pod.exit_code, pod.lost) for pod in pods] == [(5.0, 0, False)]
+    assert pods[0].waiting_s == 1.0
 
 
 def test_an_api_server_that_is_away_refuses_nothing(scene: Scene) -> None:
@@ -76,7 +76,7 @@ def test_an_earlier_attempt_that_has_left_is_kept_for_whoever_looks_at_its_pods(
         for name, number, at in (("old", "1", "2026-11-27T04:00:00Z"), ("new", "2", "2026-11-27T05:00:00Z"))
     }
     scene.cluster.things["Job"] |= made
-    scene.attempt.beat({}, left=left)
+    scene.attempt.put_conductor_heartbeat({}, left=left)
     second = Attempt(scene.store, scene.plan.run_id, 2)
     take_over(scene.cluster, second, made["new"])  # type: ignore[arg-type]
     assert scene.cluster.deleted == ([] if left else ["old"])
@@ -118,10 +118,10 @@ def test_a_pod_that_went_while_no_conductor_lived_is_in_the_account(scene: Scene
     scene.on_tick = lambda s: s.finish_all()
     scene.succeeds()
     [end] = [one.end for one in scene.attempt.tries() if one.stage == "prepare"]
-    lost, replaced = (end or {})["pods"]
-    assert (lost["pod"], lost["lost"]) == (gone["metadata"]["name"], True)
-    assert lost["running_s"] == pytest.approx(9, abs=1)
-    assert not replaced["lost"]
+    lost, replaced = end.pods
+    assert (lost.pod, lost.lost) == (gone["metadata"]["name"], True)
+    assert lost.running_s == pytest.approx(9, abs=1)
+    assert not replaced.lost
 
 
 def test_on_sigterm_the_stages_go_on_and_nothing_is_created(scene: Scene) -> None:

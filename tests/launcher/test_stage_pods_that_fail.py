@@ -22,7 +22,7 @@ def test_a_memory_kill_is_permanent_and_names_the_flag(scene: Scene) -> None:
         == f"launcher retry {scene.plan.run_id} --set contenders[lora].hardware.memory_gib=16"
     )
     assert outcome is not None
-    assert outcome["stages"]["report"] == {"state": "blocked", "blocked_by": "train-lora-s1"}
+    assert outcome.stages["report"].to_json() == {"state": "blocked", "blocked_by": "train-lora-s1"}
 
 
 @pytest.mark.parametrize("code", [137, 143])
@@ -116,8 +116,8 @@ def test_a_pod_that_its_node_refuses_is_tried_again_after_a_while_and_says_why(s
 
     scene.on_tick = act
     scene.succeeds()
-    said = [one.end or {} for one in scene.attempt.tries() if one.stage == "prepare"]
-    assert said[0]["failure"]["what"] == (
+    said = [one.end for one in scene.attempt.tries() if one.stage == "prepare"]
+    assert said[0].failure.what == (
         "its node did not run it: UnexpectedAdmissionError: Allocate failed: no healthy devices present"
     )
     pauses = [later - sooner for sooner, later in pairwise(made_at)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -88,16 +89,14 @@ class Prices(Strict):
         known = [price for price in self.gpu_hour_usd if price.device == device]
         return max(known, key=lambda price: price.date) if known else None
 
-    def extended(self, own: list[dict[str, Any]], own_hosted: list[dict[str, Any]] | None = None) -> Prices:
-        """These prices and those of a site, which take precedence."""
-        named = [GpuPrice.model_validate(price, strict=False) for price in own]
-        devices = {price.device for price in named}
+    def extended(self, own: Sequence[GpuPrice], own_hosted: Sequence[HostedPrice] = ()) -> Prices:
+        """These and a site's own prices, which replace the catalogue's of the same devices and models."""
+        devices = {price.device for price in own}
         kept = [price for price in self.gpu_hour_usd if price.device not in devices]
-        hosted = [HostedPrice.model_validate(price, strict=False) for price in own_hosted or []]
-        models = {price.model for price in hosted}
+        models = {price.model for price in own_hosted}
         others = [price for price in self.hosted_per_million_tokens_usd if price.model not in models]
         return self.model_copy(
-            update={"gpu_hour_usd": [*kept, *named], "hosted_per_million_tokens_usd": [*others, *hosted]}
+            update={"gpu_hour_usd": [*kept, *own], "hosted_per_million_tokens_usd": [*others, *own_hosted]}
         )
 
     def training(self, model: str) -> HostedPrice | None:

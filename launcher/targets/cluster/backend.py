@@ -17,7 +17,7 @@ from launcher.manifests.render import of_try
 from launcher.outcome import Failure, Reason
 from launcher.runs.conductor import Ended
 from launcher.spec.plan import Plan, Stage
-from launcher.store.records import Note
+from launcher.store.records import MeasuredTry, Note, PodTimes
 from launcher.targets.cluster import pod_status as of
 from launcher.targets.cluster.api_errors import is_quota_exceeded, is_unauthorized
 from launcher.targets.cluster.client import Cluster, Conflict
@@ -51,7 +51,7 @@ class _Running:
     #: The last state seen of each of its pods by uid: a deleted pod is gone from the picture.
     pods: dict[str, Object] = field(default_factory=dict)
     #: What an earlier conductor measured of its pods.
-    earlier: list[dict[str, Any]] = field(default_factory=list)
+    earlier: tuple[PodTimes, ...] = ()
     deleted: bool = False
     refusal: Failure | None = None
     #: Its Job is not created before.
@@ -121,8 +121,8 @@ class ClusterBackend:
         name = of_try(self.jobs[stage.name], number)["metadata"]["name"]
         if self.cluster.get("Job", name) is None:
             return False
-        known = self._earlier.pop(stage.name, {})
-        pods = known["pods"] if known.get("number") == number else []
+        known = self._earlier.pop(stage.name, None)
+        pods = known.pods if known is not None and known.number == number else ()
         self._running[stage.name] = _Running(stage, number, name, created_at=self.clock(), earlier=pods)
         return True
 
@@ -142,16 +142,15 @@ class ClusterBackend:
     def held_s(self) -> dict[str, float]:
         now = self.clock()
         return {
-            name: sum(times["running_s"] for times in _times(one, now)) / max(1, one.stage.resources.nodes)
+            name: sum(times.running_s for times in _times(one, now)) / max(1, one.stage.resources.nodes)
             for name, one in self._running.items()
         }
 
-    def measured(self) -> dict[str, Any]:
+    def measured(self) -> dict[str, MeasuredTry]:
         """What the next conductor could not know: seconds of the pods of every try that runs, gone ones included."""
         now = self.clock()
         current = {
-            name: {"number": one.number, "pods": list(_times(one, now))}
-            for name, one in self._running.items()
+            name: MeasuredTry(number=one.number, pods=_times(one, now)) for name, one in self._running.items()
         }
         return {**self._earlier, **current}
 
@@ -344,7 +343,7 @@ class ClusterBackend:
             told = of.failed_pod(started) or started[-1]
             self.keep_log(one.stage.name, one.number, told["metadata"]["name"])
         pods = _times(one, self.clock())
-        never_ran = reason is Reason.KILLED and bool(pods) and not any(times["running_s"] for times in pods)
+        never_ran = reason is Reason.KILLED and bool(pods) and not any(times.running_s for times in pods)
         self._never_ran[one.stage.name] = self._never_ran[one.stage.name] + 1 if never_ran else 0
         return Ended(one.stage.name, code, reason, failure, pods=pods)
 
@@ -367,11 +366,12 @@ def live_conductors(cluster: Cluster, run_id: str) -> list[Object]:
     return [job for job in cluster.list("Job", labels=labels) if not of.job_has_ended(job)]
 
 
-def _times(one: _Running, now: float) -> tuple[dict[str, Any], ...]:
+def _times(one: _Running, now: float) -> tuple[PodTimes, ...]:
     """Measured seconds of all its pods. One that only an earlier conductor has seen was taken away."""
     seen = of.times(list(one.pods.values()), now)
-    names = {times["pod"] for times in seen}
-    return (*({**times, "lost": True} for times in one.earlier if times["pod"] not in names), *seen)
+    names = {times.pod for times in seen}
+    lost = (times.model_copy(update={"lost": True}) for times in one.earlier if times.pod not in names)
+    return (*lost, *seen)
 
 
 def _is_about_room(obstacle: of.Obstacle) -> bool:

@@ -23,8 +23,8 @@ from launcher.runs import finalize
 from launcher.runs.conductor import Conductor
 from launcher.spec.plan import Plan, parse
 from launcher.store import Store, open_store
-from launcher.store.records import Note
-from launcher.store.runs import BEAT_INTERVAL_S, Attempt
+from launcher.store.records import MeasuredTry, Note, Request
+from launcher.store.runs import CONDUCTOR_HEARTBEAT_INTERVAL_S, Attempt
 from launcher.targets.cluster import pod_status as of
 from launcher.targets.cluster.api_errors import is_unauthorized
 from launcher.targets.cluster.backend import ClusterBackend, live_conductors
@@ -95,9 +95,12 @@ def _conduct_once(arguments: argparse.Namespace, process: _Pod) -> int:
     plan = parse((arguments.run / "plan.json").read_bytes(), "plan.json")
     store = open_store(arguments.store)
     attempt = open_attempt(
-        plan, store, arguments.attempt, json.loads((arguments.run / "request.json").read_bytes())
+        plan,
+        store,
+        arguments.attempt,
+        Request.read(json.loads((arguments.run / "request.json").read_bytes()), "request.json"),
     )
-    if attempt.outcome is not None and attempt.left:
+    if attempt.outcome is not None and attempt.conductor_exited:
         return _exit_code(attempt)
     # One that was closed while no conductor lived has stages to be stopped all the same, and to be accounted for.
     cluster = Cluster.connect(namespace=arguments.namespace)
@@ -116,7 +119,7 @@ def _conduct_once(arguments: argparse.Namespace, process: _Pod) -> int:
         owner_reference(own),
         start_timeout_s=arguments.start_timeout_s,
         keep_log=partial(_keep_log, cluster, attempt),
-        earlier=attempt.measured(),
+        earlier=attempt.conductor.measured,
     )
     try:
         return _walk(plan, store, attempt, backend, process)
@@ -144,7 +147,7 @@ def _walk(plan: Plan, store: Store, attempt: Attempt, backend: ClusterBackend, p
     else:
         beat.now()
         return _TERMINATED
-    attempt.beat({}, left=True)
+    attempt.put_conductor_heartbeat({}, left=True)
     return _exit_code(attempt)
 
 
@@ -174,26 +177,29 @@ class _Beat:
 
     def if_due(self) -> None:
         notes, measured = dict(self._backend.notes), self._backend.measured()
-        pods = {times["pod"] for one in measured.values() for times in one["pods"]}
-        if (notes, pods) != (self._notes, self._pods) or time.monotonic() - self._at > BEAT_INTERVAL_S:
+        pods = {times.pod for one in measured.values() for times in one.pods}
+        if (notes, pods) != (
+            self._notes,
+            self._pods,
+        ) or time.monotonic() - self._at > CONDUCTOR_HEARTBEAT_INTERVAL_S:
             self._say(notes, pods, measured)
 
     def now(self) -> None:
         self._at = 0.0
         self.if_due()
 
-    def _say(self, notes: dict[str, Note], pods: set[str], measured: dict[str, Any]) -> None:
+    def _say(self, notes: dict[str, Note], pods: set[str], measured: dict[str, MeasuredTry]) -> None:
         if notes != self._notes:
             for stage, note in notes.items():
                 print(f"{stage}: {note}", flush=True)
         self._notes, self._pods, self._at = notes, pods, time.monotonic()
-        self._attempt.beat(notes, measured)
+        self._attempt.put_conductor_heartbeat(notes, measured)
 
 
-def open_attempt(plan: Plan, store: Store, number: int, request: dict[str, Any]) -> Attempt:
+def open_attempt(plan: Plan, store: Store, number: int, request: Request) -> Attempt:
     """The attempt that this conductor's ConfigMap speaks of; under GitOps nobody has opened it before."""
     attempt = Attempt(store, plan.run_id, number)
-    attempt.record(plan, {**request, "opened_at": time.time()})
+    attempt.record(plan, request.model_copy(update={"opened_at": time.time()}))
     return attempt
 
 
@@ -213,7 +219,7 @@ def _has_left(job: dict[str, Any], attempt: Attempt) -> bool:
     number = str(job["metadata"].get("labels", {}).get(ATTEMPT_LABEL, ""))
     if not number.isdigit() or int(number) == attempt.number:
         return False
-    return Attempt(attempt.store, attempt.run_id, int(number)).left
+    return Attempt(attempt.store, attempt.run_id, int(number)).conductor_exited
 
 
 def _age_order(job: dict[str, Any]) -> tuple[float, str]:
@@ -224,7 +230,7 @@ def _age_order(job: dict[str, Any]) -> tuple[float, str]:
 
 def _exit_code(attempt: Attempt) -> int:
     """The closed attempt's own; where that reads as if this pod had been taken away, that of a run with a failure."""
-    code = DISPOSITIONS[Reason((attempt.outcome or {})["reason"])].exit_code
+    code = DISPOSITIONS[attempt.outcome.reason if attempt.outcome else Reason.INTERNAL].exit_code
     return DISPOSITIONS[Reason.BLOCKED].exit_code if code in (137, 143) else code
 
 
@@ -244,7 +250,7 @@ def _broken(arguments: argparse.Namespace, failure: Failure) -> int:
             )
         finalize.close_failed(attempt, failure)
         if left:
-            attempt.beat({}, attempt.measured(), left=True)
+            attempt.put_conductor_heartbeat({}, attempt.conductor.measured, left=True)
     except Failure as other:
         print(other.text(), file=sys.stderr, flush=True)
         if other.reason in _AWAY:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from launcher.outcome import DISPOSITIONS, Failure, Reason, Retry, from_exit_code
-from launcher.store.records import Note
+from launcher.store.records import Note, PodTimes
 from launcher.system.text import printable
 
 Object = dict[str, Any]
@@ -50,7 +50,7 @@ class Obstacle:
     @property
     def note(self) -> Note:
         """Both, as the conductor stores them for `status` and `why`."""
-        return Note(self.text, self.next_step)
+        return Note(what=self.text, next_step=self.next_step)
 
 
 def seconds_of(timestamp: str | None) -> float | None:
@@ -245,7 +245,7 @@ def _overdue(pod: Object, now: float) -> Obstacle | None:
     )
 
 
-def times(pods: list[Object], now: float) -> tuple[dict[str, Any], ...]:
+def times(pods: list[Object], now: float) -> tuple[PodTimes, ...]:
     """Measured seconds of each pod, the oldest first: waiting (created to started) and running (to its end).
 
     `lost` marks one that was taken away (evicted, preempted, its node lost) and replaced.
@@ -258,15 +258,15 @@ def times(pods: list[Object], now: float) -> tuple[dict[str, Any], ...]:
         started = seconds_of(state.get("startedAt") or running.get("startedAt"))
         ended = seconds_of(state.get("finishedAt")) or now
         found.append(
-            {
-                "pod": pod["metadata"]["name"],
-                "node": pod.get("spec", {}).get("nodeName"),
+            PodTimes(
+                pod=pod["metadata"]["name"],
+                node=pod.get("spec", {}).get("nodeName"),
                 # Never below 0: the clocks are those of the API server, of the node and of this machine.
-                "waiting_s": round(max(0.0, (started if started is not None else ended) - created), 3),
-                "running_s": round(max(0.0, ended - started), 3) if started is not None else 0.0,
-                "exit_code": state.get("exitCode"),
-                "lost": condition(pod, "DisruptionTarget") is not None,
-            }
+                waiting_s=round(max(0.0, (started if started is not None else ended) - created), 3),
+                running_s=round(max(0.0, ended - started), 3) if started is not None else 0.0,
+                exit_code=state.get("exitCode"),
+                lost=condition(pod, "DisruptionTarget") is not None,
+            )
         )
     return tuple(found)
 

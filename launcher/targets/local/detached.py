@@ -12,7 +12,7 @@ from pathlib import Path
 
 from launcher.outcome import Failure, Reason
 from launcher.store import Store
-from launcher.store.runs import Attempt, conducted_attempt
+from launcher.store.runs import Attempt, local_conductor_attempt
 from launcher.targets.local.backend import GRACE_S
 
 _START_TIMEOUT_S = 15.0
@@ -28,7 +28,7 @@ def ensure_conductor(store: Store, run_id: str, attempt: int) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
     last_deadline = deadline + GRACE_S + _START_TIMEOUT_S
     while Attempt(store, run_id, attempt).outcome is None:
-        holder = conducted_attempt(store, run_id)
+        holder = local_conductor_attempt(store, run_id)
         if holder == attempt:
             return
         if holder is not None and holder < attempt:
