@@ -1,1 +1,1 @@
-"""The three images of a run in a cluster, built from this checkout: `python -m images`."""
+"""The three images of a run in a cluster; `python -m images` builds them from this checkout."""

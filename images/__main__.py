@@ -1,4 +1,4 @@
-"""`python -m images [NAME …]`: build the images and say where they are, as one JSON document."""
+"""`python -m images [NAME …]`: build the images and print their archives and digests as JSON."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m images", description="Build the images of this checkout."
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all by default")
-    parser.add_argument("--base", help="a base image for all, e.g. NAME@sha256:…; a local Debian by default")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; default: all")
+    parser.add_argument(
+        "--base", help="base image of all, for example NAME@sha256:…; default: a local Debian"
+    )
     options = parser.parse_args()
     if unknown := set(options.names) - set(NAMES):
         parser.error(f"no image {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")

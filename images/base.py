@@ -1,7 +1,6 @@
-"""A Debian base image of our own, for machines that reach no registry: `localhost/tuneyard/base:<packages>`.
+"""A Debian base image for machines without a registry: `localhost/tuneyard/base:<packages>`.
 
-It stands where the Containerfiles' pinned bases would: same distribution, same steps on top. What it
-cannot show is the CUDA base itself.
+It replaces the Containerfiles' pinned bases: same distribution, same steps on top. It does not cover the CUDA base.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ _OPTIONS = [f"--dpkgopt=path-exclude={path}" for path in _LEFT_OUT]
 
 
 def base_key() -> str:
-    """A digest of how the base is made."""
+    """A digest of the base's recipe."""
     return hashlib.sha256("\n".join([_SUITE, *_PACKAGES, *_OPTIONS]).encode()).hexdigest()[:12]
 
 
 def base_image(cache: Path) -> str:
-    """The base's name in buildah's storage, built where it is not there yet; about half a minute."""
+    """The base's name in buildah's storage; it is built if missing, in about half a minute."""
     key = base_key()
     name = f"localhost/tuneyard/base:{key}"
     if subprocess.run(["buildah", "inspect", "--type", "image", name], capture_output=True).returncode == 0:

@@ -1,7 +1,7 @@
-"""Builds the images with buildah and leaves them as OCI archives, keyed by what they are made of.
+"""Builds the images with buildah into OCI archives, keyed by their content.
 
-`<cache>/<name>-<key>/image.tar` with `built.json` beside it: an unchanged tree builds nothing, and a
-changed source leaves the layer with torch as it is (buildah's own layer cache).
+`<cache>/<name>-<key>/image.tar` with `built.json` beside it: an unchanged tree builds nothing, and a changed source
+reuses the layer with torch (buildah's layer cache).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from launcher.store.file_locks import locked
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("conductor", "worker", "trainer")
-#: Image -> its folder here, and the build arguments that make it of that folder's Containerfile.
+#: Image -> the folder of its Containerfile, and the build arguments for it.
 _RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "conductor": ("light", ("REQUIRED=-helm-python-sdk",)),
     "worker": ("light", ()),
@@ -31,8 +31,8 @@ _RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
 _SOURCES = ("launcher", "jobs", "charts")
 _FILES: tuple[str, ...] = ("pyproject.toml", "constraints.txt", "README.md", "images/requirements.py")
 _FILES += ("images/build-constraints.txt", ".containerignore")
-#: Below this much room, layers of earlier builds are given up; what they cache is then built anew.
-_LITTLE_ROOM_BYTES = 20 << 30
+#: Below this much free space the layers of earlier builds are deleted.
+_LOW_SPACE_BYTES = 20 << 30
 _HOST_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -57,15 +57,15 @@ def cache_directory() -> Path:
 def build(
     names: tuple[str, ...] = NAMES, *, base: str | None = None, cache: Path | None = None
 ) -> list[Built]:
-    """The images of this checkout, each built where it is not in the cache yet.
+    """The images of this checkout; those that the cache lacks are built.
 
-    `base` is used for all of them; without one a Debian base is made here. Raises Failure(USAGE)
-    where a program is missing, Failure(INTERNAL) where a step fails.
+    `base` is the base image of all of them, by default a Debian base made here. Raises Failure(USAGE) if a program
+    is missing, Failure(INTERNAL) if a step fails.
     """
     where = cache or cache_directory()
     where.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tuneyard-images-") as context, locked(where / "lock", wait=True):
-        # Built from a copy, so that what is edited meanwhile is in neither the key nor the image.
+        # Built from a copy, so that edits during the build are in neither the key nor the image.
         _copy_sources(Path(context))
         keys = {name: _key(Path(context), name, base) for name in names}
         if any(_find(where, name, key) is None for name, key in keys.items()):
@@ -94,7 +94,7 @@ def _copy_sources(context: Path) -> None:
 
 
 def _key(context: Path, name: str, base: str | None) -> str:
-    """A digest of everything that `name` is made of."""
+    """A digest of everything in the image `name`."""
     others = {containerfile(other) for other in NAMES} - {containerfile(name)}
     sha = hashlib.sha256("\0".join((base or base_key(), *_RECIPES[name][1], "")).encode())
     for file in sorted(path for path in context.rglob("*") if path.is_file()):
@@ -120,7 +120,7 @@ def _build(where: Path, context: Path, name: str, key: str, base: str) -> Built:
     staged = directory.with_name(f".{directory.name}-{os.getpid()}")
     staged.mkdir(parents=True)
     archive = staged / "image.tar"
-    # As it is: compressing the trainer takes minutes, and nothing here goes over a network.
+    # Uncompressed: compressing the trainer takes minutes, and the archive stays on this machine.
     run(
         [
             *("skopeo", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers"),
@@ -142,7 +142,7 @@ def _build(where: Path, context: Path, name: str, key: str, base: str) -> Built:
 
 
 def _digest(archive: Path) -> str:
-    """The digest of an archive's one image, as a node that imports it knows it."""
+    """The digest of an archive's image, as a node that imports it reports it."""
     with tarfile.open(archive) as layout:
         index = layout.extractfile("index.json")
         assert index is not None
@@ -153,7 +153,7 @@ def _command(context: Path, name: str, reference: str, base: str) -> list[str]:
     command = ["buildah", "bud", "--isolation", "chroot", "--network", "host", "--layers"]
     command += ["--timestamp", "0", "--build-arg", "SOURCE_DATE_EPOCH=0", "--build-arg", f"BASE_IMAGE={base}"]
     if _HOST_CERTIFICATES.is_file():
-        # pip trusts whom this machine trusts; nothing of it stays in the image.
+        # pip uses this machine's trusted authorities; they do not stay in the image.
         command += ["--volume", f"{_HOST_CERTIFICATES}:/run/host-certificates.crt:ro"]
         command += ["--build-arg", "PIP_CERT=/run/host-certificates.crt"]
     for argument in _RECIPES[name][1]:
@@ -162,12 +162,12 @@ def _command(context: Path, name: str, reference: str, base: str) -> list[str]:
 
 
 def _remove_older(where: Path, name: str, keep: str) -> None:
-    """One archive of each image is kept: the trainer's alone is gigabytes."""
+    """Delete all but one archive of the image: the trainer's takes gigabytes."""
     for old in where.glob(f"{name}-*"):
         shutil.rmtree(old)
     ours = output(["buildah", "images", "--format", "{{.Name}}:{{.Tag}}"]).splitlines()
     for reference in ours:
         if reference.startswith(f"localhost/tuneyard/{name}:") and reference != keep:
             run(["buildah", "rmi", "--force", reference])
-    if shutil.disk_usage(where).free < _LITTLE_ROOM_BYTES:
+    if shutil.disk_usage(where).free < _LOW_SPACE_BYTES:
         run(["buildah", "rmi", "--prune"])

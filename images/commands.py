@@ -1,4 +1,4 @@
-"""Commands that are run here, and what is said where one fails."""
+"""Runs commands; a failed one becomes a Failure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _SHOWN_LINES = 30
 
 
 def run(command: list[str], *, environment: dict[str, str] | None = None) -> None:
-    """Run to the end, silently; raises Failure(INTERNAL) with the last lines of what it said."""
+    """Run to the end without output. Raises Failure(INTERNAL) after printing the last lines of a failed command."""
     output(command, environment=environment, merged=True)
 
 
 def output(command: list[str], *, environment: dict[str, str] | None = None, merged: bool = False) -> str:
-    """What a command prints, stripped; with `merged` its errors too."""
+    """The command's stdout, stripped; with `merged`, stderr too."""
     result = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
@@ -36,7 +36,7 @@ def output(command: list[str], *, environment: dict[str, str] | None = None, mer
 
 
 def require(*programs: str) -> None:
-    """Raises Failure(USAGE) where a program is not installed, with what installs all of them."""
+    """Raises Failure(USAGE) naming the programs that are not installed, and the command that installs them."""
     missing = [program for program in programs if shutil.which(program) is None]
     if missing:
         raise Failure(

@@ -1,10 +1,9 @@
-"""What an extra of pyproject.toml requires, one requirement a line, sorted.
+"""Prints the requirements of extras of pyproject.toml, one per line, sorted.
 
-`requirements.py pyproject.toml jobs -kubernetes` lists the extra `jobs`, without a package
-that the image never imports.
+`requirements.py pyproject.toml jobs -kubernetes` lists the extra `jobs` without the package `kubernetes`.
 
-Dependencies are installed from this list before the source is there, so that a changed source
-installs nothing anew. Runs with any Python from 3.11 on and nothing installed.
+Images install dependencies from this list before the source is copied, so that a changed source reinstalls nothing.
+Runs with Python 3.11 or newer and no packages.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pathlib import Path
 def requirements(pyproject: Path, extras: list[str], without: list[str]) -> list[str]:
     """The base dependencies and those of `extras`, with the project's own extras resolved.
 
-    Raises KeyError for an extra, and ValueError for a package in `without`, that is not there.
+    Raises KeyError for an unknown extra, ValueError for a package in `without` that nothing requires.
     """
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
     own = re.compile(rf"{re.escape(project['name'])}\[([^\]]+)\]")

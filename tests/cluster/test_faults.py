@@ -150,7 +150,7 @@ def test_a_lost_node_is_reported_and_its_stage_not_started_elsewhere(
         assert [one["metadata"]["name"] for one in user.stage_pods(stage)] == [pod]
         # The conductor was on that node too.
         stop(user.space.name, conductor)
-        lost = "the conductor's pod does not get on: node lost: "
+        lost = "the conductor's pod makes no progress: node lost: "
         said = user.await_output("the conductor is missed", lost, "why", "sql")
         assert f"kubectl delete node {node.NODE}" in said
         assert user.live_conductors() == [conductor]

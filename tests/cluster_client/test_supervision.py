@@ -27,7 +27,7 @@ def said() -> list[str]:
 def watcher(
     connect: Callable[..., Cluster], tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> ConductorJobSupervision:
-    monkeypatch.setattr(supervision, "_LOOK_INTERVAL_S", 0.0)
+    monkeypatch.setattr(supervision, "_POLL_INTERVAL_S", 0.0)
     attempt = Attempt(DirectoryStore(tmp_path / "store"), "sql-00000000", 1)
     attempt.put("request.json", {"format": 1, "target": "cluster", "opened_at": time.time()})
     return ConductorJobSupervision(
@@ -43,7 +43,7 @@ def test_unreachable_api_server_is_reported_once_per_outage(
         server.answer = lambda _, answer=answer: answer
         watcher.look()
     assert len(said) == 2
-    assert all("the run is looked for in the store alone" in text for text in said)
+    assert all("progress is read from the store only" in text for text in said)
 
 
 def test_deleted_conductor_job_ends_the_wait(watcher: ConductorJobSupervision, server: ApiServer) -> None:
@@ -60,7 +60,7 @@ def test_takeover_by_another_conductor_is_named(watcher: ConductorJobSupervision
         if asked.path.endswith("-12345")
         else listing("1", {"metadata": {"name": "sql-00000000-99999"}})
     )
-    with pytest.raises(Failure, match="sql-00000000-99999 has taken the run over"):
+    with pytest.raises(Failure, match="sql-00000000-99999 has taken over the run"):
         watcher.look()
 
 
@@ -88,4 +88,4 @@ def test_conductor_job_without_a_pod_reports_why_and_times_out(
     else:
         with pytest.raises(Failure, match="did not start within 60 s: admission webhook refuses"):
             watcher.look()
-    assert said == ["the conductor's pod does not start yet: admission webhook refuses: no owner label"]
+    assert said == ["the conductor's pod has not started: admission webhook refuses: no owner label"]

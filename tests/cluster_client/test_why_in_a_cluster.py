@@ -74,7 +74,7 @@ def test_why_names_a_lost_node_and_the_command(launcher: Launcher, run: Attempt,
     pod["metadata"]["deletionTimestamp"] = deleted_at
     holding(server, [job()], [pod])
     sentence, step = why(launcher, run).splitlines()
-    assert sentence.startswith("the conductor's pod does not get on: node lost: node-7 does not answer")
+    assert sentence.startswith("the conductor's pod makes no progress: node lost: node-7 does not answer")
     assert "kubectl delete node node-7" in step
 
 
@@ -108,7 +108,7 @@ def test_why_reports_an_image_pull_error_before_the_first_heartbeat(
     waiting = {"reason": "ErrImagePull", "message": "not found"}
     pod["status"] = {"phase": "Pending", "containerStatuses": [{"state": {"waiting": waiting}}]}
     holding(server, [job()], [pod])
-    assert "the conductor's pod does not start yet: ErrImagePull: not found" in why(launcher, run)
+    assert "the conductor's pod has not started: ErrImagePull: not found" in why(launcher, run)
 
 
 def test_why_skips_the_cluster_after_a_recent_heartbeat(

@@ -1,4 +1,4 @@
-"""The Containerfiles: clean by hadolint, pinned, not root, and made of what pyproject.toml says."""
+"""Containerfiles: hadolint, pinned bases, non-root users, requirements from pyproject.toml."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _MAIN_CONTAINERS = ("stage", "conductor")
 #: Of a Job with several pods, the number of each.
 _INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 #: Reasons of Events that tell why a pod does not start.
-TELLING_EVENTS = (
+START_FAILURE_EVENTS = (
     "FailedScheduling",
     "Failed",
     "FailedMount",
@@ -211,7 +211,7 @@ def obstacle(pod: Object, events: list[Object], now: float) -> Obstacle | None:
     for one in status.get("conditions") or []:
         if one.get("type") == "PodScheduled" and one.get("status") == "False":
             return Obstacle(f"{one.get('reason', 'Unschedulable')}: {first_line(one.get('message', ''))}")
-    telling = [event for event in events if event.get("reason") in TELLING_EVENTS]
+    telling = [event for event in events if event.get("reason") in START_FAILURE_EVENTS]
     if telling:
         newest = max(telling, key=event_time)
         return Obstacle(f"{newest['reason']}: {first_line(newest.get('message', ''))}")

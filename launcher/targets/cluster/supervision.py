@@ -1,4 +1,4 @@
-"""An eye on a run's conductor in the cluster, from outside."""
+"""Watches a run's conductor in the cluster from outside, and explains why it has no heartbeat."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from launcher.targets.cluster import pod_status as of
 from launcher.targets.cluster.backend import live_conductors
 from launcher.targets.cluster.client import Cluster
 
-#: How often somebody who waits for a run looks at its conductor's Job.
-_LOOK_INTERVAL_S = 5.0
+#: How often the conductor's Job is polled.
+_POLL_INTERVAL_S = 5.0
 
 
 class ConductorJobSupervision:
@@ -33,25 +33,26 @@ class ConductorJobSupervision:
         self.job = job
         self.say = say
         self.start_timeout_s = start_timeout_s
-        self._told: set[str] = set()
-        self._looked_at = 0.0
+        #: Keys of what `say` has reported.
+        self._reported: set[str] = set()
+        self._polled_at = 0.0
 
     def look(self) -> None:
-        """Say why the conductor's pod does not start; raise Failure(KILLED) where its Job is gone or has given up."""
-        if time.monotonic() < self._looked_at + _LOOK_INTERVAL_S:
+        """Report why the pod does not start. Raises Failure if the Job is gone, has failed or cannot start."""
+        if time.monotonic() < self._polled_at + _POLL_INTERVAL_S:
             return
-        self._looked_at = time.monotonic()
+        self._polled_at = time.monotonic()
         try:
-            self._look()
+            self._poll()
         except Failure as failure:
             if failure.reason is not Reason.NETWORK:
                 raise
-            # The run goes on without us, and the store tells of it.
-            self._say_once("away", f"warning: {failure.what}; the run is looked for in the store alone")
+            # The run continues, and the store shows its progress.
+            self._say_once("unreachable", f"warning: {failure.what}; progress is read from the store only")
         else:
-            self._told.discard("away")
+            self._reported.discard("unreachable")
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         job = self.cluster.get("Job", self.job)
         if self.attempt.outcome is not None:
             return
@@ -66,11 +67,11 @@ class ConductorJobSupervision:
         self._say_obstacle(job, pods)
 
     def _say_ends(self, pods: list[of.Object]) -> None:
-        """A conductor that ended is started again by its Job; its reason may be one that only people can cure."""
+        """Report why a conductor's pod ended: its Job starts another, but the cause may need a person."""
         for pod in pods:
             name = pod["metadata"]["name"]
-            if of.pod_has_ended(pod) and name not in self._told:
-                self._told.add(name)
+            if of.pod_has_ended(pod) and name not in self._reported:
+                self._reported.add(name)
                 if (of.terminated(pod) or {}).get("exitCode") == 0:
                     continue
                 _, why = of.failure_of(None, [pod], memory_advice="give it more memory: --overlay")
@@ -78,8 +79,8 @@ class ConductorJobSupervision:
                     self.say(f"the conductor's pod {name} has ended, another follows: {why.text()}")
 
     def _say_once(self, kind: str, text: str) -> None:
-        if kind not in self._told:
-            self._told.add(kind)
+        if kind not in self._reported:
+            self._reported.add(kind)
             self.say(text)
 
     def _say_obstacle(self, job: of.Object, pods: list[of.Object]) -> None:
@@ -87,9 +88,9 @@ class ConductorJobSupervision:
         found = _obstacle(self.cluster, job, alive)
         if found is None:
             return
-        # ErrImagePull and ImagePullBackOff take turns: each is said once.
+        # ErrImagePull and ImagePullBackOff alternate: each is reported once.
         self._say_once(
-            found.text.partition(":")[0], f"the conductor's pod {_DOING[found.of_node]}: {found.note}"
+            found.text.partition(":")[0], f"the conductor's pod {_CONDITION[found.of_node]}: {found.note}"
         )
         waits = alive[0] if alive else job
         created_at = of.seconds_of(waits["metadata"].get("creationTimestamp")) or time.time()
@@ -103,10 +104,7 @@ class ConductorJobSupervision:
 
 
 def why_silent(attempt: Attempt, cluster: Cluster) -> Failure | None:
-    """Why an open attempt's conductor is not heard of, as the API has it; None where its pod runs or is on its way.
-
-    Asks once, and waits for nothing.
-    """
+    """Why an open attempt's conductor has no heartbeat; None if its pod runs or is starting. Does not wait."""
     job = _conductor_job(attempt, cluster)
     if job is None:
         return _deleted(f"run {attempt.run_id}, {cluster.where}")
@@ -118,16 +116,16 @@ def why_silent(attempt: Attempt, cluster: Cluster) -> Failure | None:
         return None
     return Failure(
         Reason.KILLED if found.of_node else Reason.CANNOT_START,
-        f"the conductor's pod {_DOING[found.of_node]}: {found.text}",
+        f"the conductor's pod {_CONDITION[found.of_node]}: {found.text}",
         next_step=found.next_step
         or f"kubectl describe pods -l batch.kubernetes.io/job-name={job['metadata']['name']}",
     )
 
 
 def end_abandoned(attempt: Attempt, cluster: Cluster) -> bool:
-    """Delete a conductor's Job that has failed for good, and with it the stage Jobs that nobody is left to stop.
+    """Delete a conductor's Job that has failed permanently, and with it its stage Jobs.
 
-    False where there is no such Job: a conductor lives, or may still, or all of it is gone.
+    False if there is none: the conductor lives, may be restarted, or its Job is gone.
     """
     job = _conductor_job(attempt, cluster)
     if job is None or not of.condition(job, "Failed"):
@@ -141,15 +139,15 @@ def _conductor_job(attempt: Attempt, cluster: Cluster) -> of.Object | None:
     return max(jobs, key=lambda one: str(one["metadata"].get("creationTimestamp")), default=None)
 
 
-#: Whether it is the node that does not answer -> how it stands with the conductor's pod.
-_DOING = {True: "does not get on", False: "does not start yet"}
+#: Whether the obstacle is the pod's node -> the state of the conductor's pod.
+_CONDITION = {True: "makes no progress", False: "has not started"}
 
 
 def _obstacle(cluster: Cluster, job: of.Object, alive: list[of.Object]) -> of.Obstacle | None:
-    """What the oldest pod that has not ended waits for; where the Job has none, why it makes none."""
+    """What keeps the oldest live pod from running; if the Job has no pod, why none was created."""
     if not alive:
-        refused = [event for event in _events(cluster, job) if event.get("reason") in of.TELLING_EVENTS]
-        newest = max(refused, key=of.event_time, default=None)
+        failed = [event for event in _events(cluster, job) if event.get("reason") in of.START_FAILURE_EVENTS]
+        newest = max(failed, key=of.event_time, default=None)
         return of.Obstacle(of.first_line(str(newest.get("message", "")))) if newest else None
     pod = alive[0]
     starting = pod.get("status", {}).get("phase") != "Running"
@@ -176,9 +174,9 @@ def _deleted(job: str) -> Failure:
 def _taken_over(job: str, other: of.Object) -> Failure:
     return Failure(
         Reason.KILLED,
-        f"{other['metadata']['name']} has taken the run over: another attempt, site, placement or overlay",
+        f"{other['metadata']['name']} has taken over the run with another attempt, site, placement or overlay",
         where=job,
-        next_step="launcher status RUN; to submit again as before would end that one",
+        next_step="launcher status RUN; submitting again as before would end that conductor",
     )
 
 
