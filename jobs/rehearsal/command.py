@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from pydantic import ValidationError
 
 from launcher.outcome import Failure, Reason
-from launcher.spec.strict import describe
 from launcher.system.processes import die_with_parent
 
 if TYPE_CHECKING:
@@ -140,9 +138,12 @@ def settings(
     recipe: str | None = None,
 ) -> ServerSettings:
     """The server's settings; creates `state`. Raises Failure(USAGE) with every problem."""
+    from pydantic import ValidationError
+
     from jobs.rehearsal.app import ServerSettings
     from jobs.rehearsal.faults import Faults, read
     from jobs.rehearsal.recipe import Recipe
+    from launcher.spec.strict import describe
 
     problems = []
     directories = {}

@@ -16,7 +16,7 @@ from urllib.parse import urlparse
 
 import click
 
-from launcher.cli.options import context_option, output_option, refuse_for_this_machine, store_options
+from launcher.cli.options import context_option, output_option, reject_cluster_options, store_options
 from launcher.cli.output import emit, table
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.runs.preflight import require_shared_store
@@ -63,7 +63,7 @@ def command(
     run to the API server as a dry run. Nothing is applied, and no directory is created.
     """
     if target == "local":
-        refuse_for_this_machine({"--context": context})
+        reject_cluster_options({"--context": context})
     facts, checks = _of_site(site_path, needed=target == "cluster")
     checks += _of_cluster(facts, context) if target == "cluster" else _of_machine()
     if facts is None and store_address is None:

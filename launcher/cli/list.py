@@ -16,7 +16,7 @@ from launcher.store.runs import RunView, run_ids, view
 from launcher.store.selection import open_named_store
 
 
-def standing(run: RunView) -> str:
+def run_state(run: RunView) -> str:
     """The state of a run in one word: its outcome, `running`, or `stopped` if it has no conductor."""
     if run.outcome is not None:
         return run.outcome.reason.value
@@ -40,7 +40,7 @@ def command(store_address: str | None, site_path: Path | None, output: str) -> i
         rows.append(
             {
                 "run": run_id,
-                "state": standing(run),
+                "state": run_state(run),
                 "stages": f"{finished}/{len(run.stages)}",
                 "attempt": run.attempt.number,
                 "size_bytes": run_size_bytes(store, run.plan),

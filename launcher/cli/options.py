@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from launcher.cli.output import message
-from launcher.resolve.study import Study, make_study
-from launcher.spec import site
-from launcher.spec.documents import read_mapping
-from launcher.spec.loading import load
 
 if TYPE_CHECKING:
+    from launcher.resolve.study import Study
     from launcher.runs.code_consent import Consent
+    from launcher.spec.site import Site
     from launcher.targets.target import Target
 
 #: How long a verb that reads mostly from the store waits for an API server that does not answer.
@@ -65,18 +63,19 @@ def overlay_option(function: Function) -> Function:
     )(function)
 
 
-def chosen_target(name: str, facts: site.Site, overlay_path: Path | None, context: str | None) -> Target:
+def chosen_target(name: str, facts: Site, overlay_path: Path | None, context: str | None) -> Target:
     """The target that the options name. Raises Failure for an overlay that cannot be read."""
     if name == "local":
-        refuse_for_this_machine({"--overlay": overlay_path, "--context": context})
-    overlay = read_mapping(overlay_path) if overlay_path is not None else None
-    # plan and render have no target and start without these modules.
+        reject_cluster_options({"--overlay": overlay_path, "--context": context})
+    # Verbs that only read from the store do without these modules, and start faster.
+    from launcher.spec.documents import read_mapping
     from launcher.targets.runner import make_target
 
+    overlay = read_mapping(overlay_path) if overlay_path is not None else None
     return make_target(name, facts, overlay=overlay, context=context, say=message)
 
 
-def refuse_for_this_machine(options: Mapping[str, object]) -> None:
+def reject_cluster_options(options: Mapping[str, object]) -> None:
     """Raises UsageError if any of these options, which have an effect only on a cluster, was given."""
     given = " and ".join(option for option, value in options.items() if value is not None)
     if given:
@@ -174,6 +173,9 @@ def load_study(
     relock: bool,
 ) -> Study:
     """The study that the options of `experiment_options` name. Raises Failure with every problem."""
+    from launcher.resolve.study import make_study
+    from launcher.spec.loading import load
+
     return make_study(
         load(experiment, profile=profile, files=files, sets=sets),
         data_directory=data_directory,

@@ -7,7 +7,6 @@ import sys
 from typing import Any
 
 import click
-import yaml
 
 
 def message(text: str) -> None:
@@ -20,6 +19,8 @@ def emit(value: Any, output: str) -> None:
     if output == "json":
         click.echo(json.dumps(value, indent=2, ensure_ascii=False))
     else:
+        import yaml
+
         click.echo(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), nl=False)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from launcher.cli.list import standing
+from launcher.cli.list import run_state
 from launcher.cli.options import output_option, store_options
 from launcher.cli.output import emit, table
 from launcher.cli.progress import detail
@@ -27,7 +27,7 @@ def command(
     store = open_named_store(store_address, site_path)
     seen = view(store, find(store, run), attempt)
     if output == "table":
-        click.echo(f"{seen.run_id}, attempt {seen.attempt.number}: {standing(seen)}", err=True)
+        click.echo(f"{seen.run_id}, attempt {seen.attempt.number}: {run_state(seen)}", err=True)
         rows = [[s.stage.name, s.state, str(len(s.tries)), detail(s)] for s in seen.stages]
         table(["STAGE", "STATE", "TRIES", "DETAIL"], rows)
         return 0
@@ -35,7 +35,7 @@ def command(
         {
             "run": seen.run_id,
             "attempt": seen.attempt.number,
-            "state": standing(seen),
+            "state": run_state(seen),
             "outcome": seen.outcome.to_json() if seen.outcome else None,
             "stages": [
                 {

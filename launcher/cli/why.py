@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from launcher.cli.list import standing
+from launcher.cli.list import run_state
 from launcher.cli.options import CLUSTER_PATIENCE_S, context_option, store_options
 from launcher.cli.progress import detail
 from launcher.outcome import Failure, Reason
@@ -54,7 +54,7 @@ def _why_silent(seen: RunView, site_path: Path | None, context: str | None) -> F
 
 
 def _explain(seen: RunView) -> tuple[str, str]:
-    run_id, state = seen.run_id, standing(seen)
+    run_id, state = seen.run_id, run_state(seen)
     failed = next((status for status in seen.stages if status.state == "failed"), None)
     if failed is not None and failed.failure is not None:
         tries = f" after {len(failed.tries)} tries" if len(failed.tries) > 1 else ""
