@@ -108,6 +108,14 @@ def test_keys_of_earlier_experiments_are_unchanged(contender: dict[str, Any], ru
     assert "provider" not in stage.settings
 
 
+def test_catalogue_has_the_default_and_one_embedded_provider() -> None:
+    known = providers.providers()
+    assert not known[providers.DEFAULT_PROVIDER].embedded
+    assert [name for name, entry in known.items() if entry.embedded] == ["rehearsal"]
+    assert all(len(entry.source) > 10 for entry in known.values() if not entry.embedded)
+    assert all(date(2023, 1, 1) < entry.date for entry in known.values())
+
+
 def test_unknown_provider_is_refused_with_the_known_names() -> None:
     message = problem({**TUNED, "provider": "nowhere"})
     assert "contenders[0].provider: unknown provider; known: openai, rehearsal." in message
@@ -198,7 +206,7 @@ def test_pods_of_a_further_provider_get_its_key_under_its_own_variable(
     }
     with pytest.raises(Failure) as caught:
         render(made, Site.model_validate(site))
-    wanted = "secrets.provider_api_keys.factory: not given; needed by tune-hosted-s1, predict-hosted-s1"
+    wanted = "secrets.provider_api_keys.factory: not set; needed by tune-hosted-s1, predict-hosted-s1"
     assert wanted in caught.value.text()
     secret = {"secret": "factory", "key": "token"}
     rendered = render(
