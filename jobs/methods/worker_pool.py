@@ -13,6 +13,7 @@ import selectors
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 
 from jobs.methods.rendezvous import Rendezvous, root_cause
@@ -24,12 +25,17 @@ from launcher.system.processes import killed_with_parent
 _POLL_S = 0.2
 #: Exit code of a worker that stopped on request.
 STOPPED = DISPOSITIONS[Reason.TERMINATED].exit_code
+_WORKER = (sys.executable, "-m", "jobs.methods.worker")
 
 
 class WorkerPool:
     """`count` workers of a job, with ranks from `first_rank`; a context manager that starts and kills them."""
 
-    def __init__(self, job: TrainingJob, *, count: int, first_rank: int = 0) -> None:
+    def __init__(
+        self, job: TrainingJob, *, count: int, first_rank: int = 0, command: Sequence[str] = _WORKER
+    ) -> None:
+        """`command` gets JOB RANK LOCAL_RANK REPORT_FD as arguments."""
+        self._command = command
         self._job = job
         self._ranks = range(first_rank, first_rank + count)
         self._workers: list[subprocess.Popen[bytes]] = []
@@ -44,7 +50,8 @@ class WorkerPool:
         os.set_blocking(read_end, False)
         try:
             for local_rank, rank in enumerate(self._ranks):
-                self._workers.append(_start(str(path), rank, local_rank, write_end))
+                numbers = (str(rank), str(local_rank), str(write_end))
+                self._workers.append(_start([*self._command, str(path), *numbers], write_end))
         except BaseException:
             self._kill()
             raise
@@ -124,8 +131,7 @@ class WorkerPool:
             raise StoppedAtStep
 
 
-def _start(job: str, rank: int, local_rank: int, write_end: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "jobs.methods.worker", job, str(rank), str(local_rank), str(write_end)]
+def _start(command: list[str], write_end: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

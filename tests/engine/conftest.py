@@ -1,4 +1,4 @@
-"""A bench with a random model and a few rows; see harness.py."""
+"""Fixtures: a stage harness, the random model and its tokenizer."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import Bench
+from stage_harness import StageHarness
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def harness(tmp_path: Path) -> StageHarness:
+    return StageHarness(tmp_path)
 
 
 @pytest.fixture(scope="session")

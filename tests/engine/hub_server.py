@@ -1,4 +1,4 @@
-"""The few endpoints of a model hub that a snapshot download asks for, over files given as a dictionary."""
+"""A model hub with the endpoints of a snapshot download; its files are a dictionary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub:
-    """A hub with one repository; `requests` is what was asked, `tokens` with which authorisation."""
+    """A hub with one repository. `requests` lists the paths requested; `token`, if given, is required."""
 
     def __init__(self, repository: str, kind: str, files: dict[str, bytes], token: str | None = None) -> None:
         self.repository, self.kind, self.files, self.token = repository, kind, files, token

