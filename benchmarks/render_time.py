@@ -1,8 +1,8 @@
-"""Seconds that `launcher render` takes as a whole process: `python benchmarks/render_time.py`.
+"""Duration of a `launcher render` process: `python benchmarks/render_time.py`.
 
-Wall clock and processor time of each of the built-in profiles that need no network, the best and the median of
-several processes. The promise is 0.5 s of wall clock on a machine that is not busy; one with two cores or
-more loads Helm beside Python's modules, so that there wall clock is less than processor time.
+Prints wall clock and CPU seconds, best and median of several processes, for the built-in profiles that need no
+network. The target is 0.5 s of wall clock on an idle machine. With two cores or more, Helm loads while
+Python imports, so wall clock is less than CPU time.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ images: {{trainer: "{0}", worker: "{0}", conductor: "{0}"}}
 
 
 def measure(profile: str, site: Path) -> tuple[float, float]:
-    """Wall clock and processor seconds of one process."""
+    """Wall clock and CPU seconds of one process."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "launcher", "render", "sql", "--profile", profile, "--site", str(site)],
         stdout=subprocess.DEVNULL,
         check=True,
-        # Bytecode is kept, as an installer leaves it; the first process of each profile, not counted, writes it.
+        # Use cached bytecode, as after an installation; the first, uncounted process of each profile writes it.
         env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
     )
     wall_s, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -50,11 +50,11 @@ def main() -> None:
         site.write_text(_SITE.format(_IMAGE.format("image")), encoding="utf-8")
         for profile in PROFILES:
             measure(profile, site)
-            taken = [measure(profile, site) for _ in range(times)]
-            wall_s, processor_s = ([one[place] for one in taken] for place in (0, 1))
+            measured = [measure(profile, site) for _ in range(times)]
+            wall_s, cpu_s = ([one[index] for one in measured] for index in (0, 1))
             print(
                 f"{profile:10} wall {min(wall_s):.3f} s best, {statistics.median(wall_s):.3f} s median; "
-                f"processor {min(processor_s):.3f} s best, {statistics.median(processor_s):.3f} s median"
+                f"CPU {min(cpu_s):.3f} s best, {statistics.median(cpu_s):.3f} s median"
             )
 
 

@@ -2,10 +2,9 @@
 
     python benchmarks/store_throughput.py --server rclone --gib 1 --rounds 3
 
-Each round moves the same bytes with each tool, in an order that changes, up and then down: once as
-one large file and once as `--files` small ones. What counts is the median ratio over rounds to
-s5cmd (whose numbers come from the same round). The store verifies every byte it reads by sha256;
-the others do not. Needs the extra `test`; the server is started on loopback and stopped.
+Each round uploads and then downloads the same bytes with each tool, in rotating order: one large file, then
+`--files` small ones. The result is the median over rounds of the ratio to s5cmd in the same round. Only the
+store verifies the sha256 of what it reads. Needs the extra `test`; starts a server on loopback and stops it.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ from launcher.store.s3_client import Client
 TOOLS = ("tuneyard", "s5cmd", "rclone")
 
 
-class Bench:
-    """Moves directories to and from one bucket."""
+class TransferBench:
+    """Uploads directories to one bucket and downloads them again."""
 
     def __init__(self, server: Server, work: Path) -> None:
         self.server, self.work = server, work
@@ -62,7 +61,7 @@ class Bench:
         return time.monotonic() - started
 
     def up(self, tool: str, source: Path, name: str) -> float:
-        """Seconds to move everything in `source` to the bucket."""
+        """Seconds to upload the directory `source`."""
         if tool == "s5cmd":
             base = [binary("s5cmd") or "s5cmd", "--endpoint-url", self.server.endpoint, "cp"]
             return self._tool(*base, f"{source}/", f"s3://{self.bucket}/{tool}/{name}/")
@@ -83,7 +82,7 @@ class Bench:
         return time.monotonic() - started
 
     def down(self, tool: str, target: Path, name: str) -> float:
-        """Seconds to bring it back into an empty directory."""
+        """Seconds to download into the new directory `target`."""
         target.mkdir()
         if tool == "s5cmd":
             base = [binary("s5cmd") or "s5cmd", "--endpoint-url", self.server.endpoint, "cp"]
@@ -107,24 +106,24 @@ class Bench:
         return S3Store(self.address, state=base / "state", cache=base / "cache")
 
     def objects(self, name: str) -> int:
-        """How many objects the store needed."""
+        """Number of objects of an artifact in the store."""
         return sum(1 for _ in Client(self.address).objects(f"store/runs/{name}/"))
 
     def clear(self) -> None:
-        """Delete what all tools have moved up: a round needs the disk of one round."""
+        """Delete all objects, so that disk usage stays that of one round."""
         client = Client(self.address)
         client.delete([stat.key for stat in client.objects("")])
 
 
 def make(directory: Path, files: int, total_bytes: int) -> None:
-    chance = random.Random(files)
+    generator = random.Random(files)
     for number in range(files):
         path = directory / f"{number // 1000:03d}" / f"{number:05d}.bin"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as stream:
             left = total_bytes // files
             while left:
-                piece = chance.randbytes(min(left, 8 << 20))
+                piece = generator.randbytes(min(left, 8 << 20))
                 stream.write(piece)
                 left -= len(piece)
 
@@ -146,7 +145,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tuneyard-bench-") as scratch:
         work = Path(scratch)
         with serve(options.server, work / "server") as server:
-            bench = Bench(server, work)
+            bench = TransferBench(server, work)
             for shape, files in (("large", 1), ("small", options.files)):
                 if options.only in (None, shape):
                     source = work / shape
@@ -158,9 +157,9 @@ def main() -> int:
 
 
 def run_shape(
-    bench: Bench, shape: str, source: Path, rounds: int, results: dict[str, dict[str, list[float]]]
+    bench: TransferBench, shape: str, source: Path, rounds: int, results: dict[str, dict[str, list[float]]]
 ) -> int:
-    """Returns how many objects the store needed for one round's files."""
+    """Run all rounds of one shape; return the number of objects of the store's artifact."""
     objects = 0
     for number in range(rounds):
         order = list(TOOLS[number % 3 :] + TOOLS[: number % 3])
