@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from launcher.cli.output import duration, emit
+from launcher.costs.receipt import Receipt
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.runs.report_page import price_lines
 from launcher.store.records import Outcome
@@ -96,7 +97,7 @@ def _print_verdict(attempt: Attempt, verdict: dict[str, Any]) -> None:
             f"{comparison['a']} − {comparison['b']}: {shown} on the same {comparison['rows']} questions "
             f"(95 % interval {interval}{p})"
         )
-    for line in price_lines(verdict["receipt"]):
+    for line in price_lines(Receipt.read(verdict["receipt"], "verdict.json")):
         click.echo(f"Price: {line}")
     for caveat in results["caveats"]:
         click.echo(f"Note: {caveat}")

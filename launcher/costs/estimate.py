@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from launcher.costs.hosted import default_epochs, hosted_problem
+from launcher.costs.machine import machine_usd
 from launcher.outcome import Failure, Reason
 from launcher.spec import catalog
 from launcher.spec.catalog import Prices
@@ -154,14 +155,13 @@ def _stage(plan: Plan, stage: Stage, counts: TokenCounts | None, prices: Prices)
         hours = (
             tokens * flops_per_token / (device.peak_tflops * 1e12 * device.utilisation_assumed) / gpus / 3600
         )
-    price = prices.gpu(resources.device)
     return StageEstimate(
         stage.name,
         resources.device,
         gpus,
         tokens=tokens,
         hours=hours,
-        usd=hours * gpus * price.usd if hours is not None and price else None,
+        usd=None if hours is None else machine_usd(stage, hours, prices),
         memory_gib=round(memory_gib, 1),
         memory_available_gib=device.memory_gib,
         problem=_fit(memory_gib, device.memory_gib, stage.kind),
@@ -174,11 +174,11 @@ def _tune(stage: Stage, settings: TuneSettings, counts: TokenCounts | None, pric
     price = prices.training(settings.model)
     if problem := hosted_problem(settings, prices=prices):
         return replace(blank, problem=problem)
-    if counts is None or price is None or price.training is None:
+    if counts is None or price is None:
         return blank
     epochs = default_epochs(counts.train_rows) if settings.epochs == "auto" else settings.epochs
     tokens = counts.upload_tokens * epochs
-    usd = tokens / 1e6 * price.training
+    usd = price.training_usd(tokens)
     return _priced(replace(blank, tokens=tokens), usd, rehearsed=settings.rehearsal is not None)
 
 
@@ -199,7 +199,7 @@ def _hosted_answers(
     return _priced(replace(blank, tokens=prompt + answers), usd, rehearsed=settings.rehearsal is not None)
 
 
-def _priced(one: StageEstimate, usd: float, *, rehearsed: bool) -> StageEstimate:
+def _priced(one: StageEstimate, usd: float | None, *, rehearsed: bool) -> StageEstimate:
     return replace(one, would_cost_usd=usd) if rehearsed else replace(one, usd=usd)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
-from typing import Any
 
 from launcher.spec import catalog
 from launcher.spec.catalog import HostedPrice, Prices
@@ -73,14 +73,15 @@ def _closed(settings: TuneSettings | HostedPredictSettings, prices: Prices, toda
     return None
 
 
-def hosted_usd(stage: Stage, measured: dict[str, Any], prices: Prices) -> tuple[float, HostedPrice] | None:
+def hosted_usd(
+    stage: Stage, measured: Mapping[str, int | float], prices: Prices
+) -> tuple[float, HostedPrice] | None:
     """Dollars of the tokens that a tune or hosted predict stage measured, and the price used."""
     settings = stage.typed_settings()
     if isinstance(settings, TuneSettings):
         price, tokens = prices.training(settings.model), measured.get("trained_tokens")
-        if price is None or price.training is None or tokens is None:
-            return None
-        return tokens / 1e6 * price.training, price
+        usd = price.training_usd(tokens) if price is not None and tokens is not None else None
+        return None if price is None or usd is None else (usd, price)
     if not isinstance(settings, HostedPredictSettings) or "prompt_tokens" not in measured:
         return None
     rate = prices.answering(settings.model, tuned="tuned" in stage.needs, batch=settings.batch)

@@ -16,7 +16,7 @@ from launcher.store.runs import Attempt
 def close(plan: Plan, store: Store, attempt: Attempt, outcome: Outcome) -> None:
     """Write receipt, verdict and report, then `outcome`: a reader that finds it finds the others."""
     paid = receipt.build(plan, store, attempt)
-    attempt.put("receipt.json", paid, create_once=False)
+    attempt.put("receipt.json", paid.to_json(), create_once=False)
     if outcome.succeeded:
         document = verdict.build(plan, store, paid)
         attempt.put("verdict.json", document, create_once=False)
@@ -29,7 +29,7 @@ def close(plan: Plan, store: Store, attempt: Attempt, outcome: Outcome) -> None:
 
 def write_receipt(plan: Plan, store: Store, attempt: Attempt) -> None:
     """The receipt of a cancelled attempt: what was spent until it ended."""
-    attempt.put("receipt.json", receipt.build(plan, store, attempt))
+    attempt.put("receipt.json", receipt.build(plan, store, attempt).to_json())
 
 
 def close_failed(attempt: Attempt, failure: Failure) -> None:

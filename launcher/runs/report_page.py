@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from launcher.costs.receipt import Receipt
 from launcher.runs.figures import difference, interval, primary_kind, usd_text
 from launcher.runs.markdown import code_span, escaped, table
 from launcher.runs.verdict import Verdict, read
+from launcher.spec.catalog import HostedPrice
 from launcher.spec.results import Measure, Results, SampleAnswer
 
 
@@ -169,16 +171,15 @@ def _mark(answer: SampleAnswer) -> str:
     return f"wrong ({reason})"
 
 
-def price_lines(receipt: dict[str, Any]) -> list[str]:
+def price_lines(receipt: Receipt) -> list[str]:
     """Every price in the receipt, with its source and date."""
     gpus = [
-        f"{price['device']}: ${price['usd']} per hour, {price['source']}, {price['date']}"
-        for price in receipt["prices"]
+        f"{price.device}: ${price.usd} per hour, {price.source}, {price.date}" for price in receipt.prices
     ]
-    return gpus + [_hosted_price(price) for price in receipt.get("hosted_prices", [])]
+    return gpus + [_hosted_price(price) for price in receipt.hosted_prices]
 
 
-def _hosted_price(price: dict[str, Any]) -> str:
+def _hosted_price(price: HostedPrice) -> str:
     names = {
         "training": "training",
         "tuned_input": "tuned in",
@@ -186,28 +187,32 @@ def _hosted_price(price: dict[str, Any]) -> str:
         "input": "in",
         "output": "out",
     }
-    figures = ", ".join(f"{label} ${price[name]}" for name, label in names.items() if price[name] is not None)
-    return f"{price['model']}: {figures} per million tokens, {price['source']}, {price['date']}"
+    figures = ", ".join(
+        f"{label} ${getattr(price, name)}"
+        for name, label in names.items()
+        if getattr(price, name) is not None
+    )
+    return f"{price.model}: {figures} per million tokens, {price.source}, {price.date}"
 
 
-def _receipt(receipt: dict[str, Any]) -> list[str]:
+def _receipt(receipt: Receipt) -> list[str]:
     rows = [
         [
-            line["stage"],
-            line["device"],
-            "–" if line["seconds"] is None else f"{line['seconds']:.1f}",
-            f"{line['seconds_lost'] + line['seconds_failed']:.1f}",
-            "–" if line["peak_memory_bytes"] is None else f"{line['peak_memory_bytes'] / 2**30:.2f}",
-            usd_text(line["would_have_cost_usd"], rehearsed=True)
-            if line.get("would_have_cost_usd") is not None
-            else usd_text(line["usd"]),
+            line.stage,
+            line.device,
+            "–" if line.seconds is None else f"{line.seconds:.1f}",
+            f"{line.seconds_lost + line.seconds_failed:.1f}",
+            "–" if line.peak_memory_bytes is None else f"{line.peak_memory_bytes / 2**30:.2f}",
+            usd_text(line.would_have_cost_usd, rehearsed=True)
+            if line.would_have_cost_usd is not None
+            else usd_text(line.usd),
         ]
-        for line in receipt["stages"]
+        for line in receipt.stages
     ]
     header = ["stage", "device", "seconds", "seconds lost or failed", "peak memory, GiB", "cost"]
     prices = [f"- {escaped(line)}" for line in price_lines(receipt)]
-    if not receipt["prices"]:
+    if not receipt.prices:
         prices.insert(0, "- This run's devices have no price in the catalogue: its time is not priced.")
-    lost_s = receipt["seconds_lost"] + receipt["seconds_failed"]
-    total = f"{receipt['seconds']:.0f} s productive, {lost_s:.0f} s lost or failed"
+    lost_s = receipt.seconds_lost + receipt.seconds_failed
+    total = f"{receipt.seconds:.0f} s productive, {lost_s:.0f} s lost or failed"
     return ["## Receipt", "", total, "", *table(header, rows), *prices, ""]

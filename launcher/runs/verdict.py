@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from launcher.costs.receipt import Receipt, ReceiptLine
 from launcher.outcome import Failure, Reason
 from launcher.runs.figures import difference, percent, primary_kind
 from launcher.spec.plan import Plan
@@ -39,10 +40,10 @@ class Verdict(Strict):
     results_digest: str
     results: Results
     costs: list[ContenderCost]
-    receipt: dict[str, Any]
+    receipt: Receipt
 
 
-def build(plan: Plan, store: Store, receipt: dict[str, Any]) -> dict[str, Any]:
+def build(plan: Plan, store: Store, receipt: Receipt) -> dict[str, Any]:
     """The verdict of a finished run as JSON. Raises Failure if the report stage has not finished."""
     path = store.open(f"stages/{plan.stage('report').key}").path("results.json")
     try:
@@ -71,17 +72,17 @@ def read(document: dict[str, Any]) -> Verdict:
         ) from None
 
 
-def _cost(plan: Plan, contender: ContenderResult, results: Results, receipt: dict[str, Any]) -> ContenderCost:
+def _cost(plan: Plan, contender: ContenderResult, results: Results, receipt: Receipt) -> ContenderCost:
     rehearsed = contender.rehearsed_by is not None
-    figure = "would_have_cost_usd" if rehearsed else "usd"
 
-    def lines(*kinds: str) -> list[dict[str, Any]]:
+    def lines(*kinds: str) -> list[ReceiptLine]:
         names = {s.name for s in plan.stages if s.kind in kinds and s.contender == contender.name}
-        return [line for line in receipt["stages"] if line["stage"] in names]
+        return [line for line in receipt.stages if line.stage in names]
 
-    def usd(found: list[dict[str, Any]]) -> float | None:
-        priced = [line[figure] for line in found]
-        return None if not priced or None in priced else round(sum(priced), 6)
+    def usd(found: list[ReceiptLine]) -> float | None:
+        figures = [line.would_have_cost_usd if rehearsed else line.usd for line in found]
+        known = [figure for figure in figures if figure is not None]
+        return round(sum(known), 6) if known and len(known) == len(figures) else None
 
     training, answering = lines("train", "tune"), lines("predict")
     answering_usd = usd(answering)
@@ -91,8 +92,8 @@ def _cost(plan: Plan, contender: ContenderResult, results: Results, receipt: dic
     return ContenderCost(
         name=contender.name,
         rehearsed=rehearsed,
-        training_seconds=round(sum(line["seconds"] or 0.0 for line in training), 3) if training else None,
-        answering_seconds=round(sum(line["seconds"] or 0.0 for line in answering), 3),
+        training_seconds=round(sum(line.seconds or 0.0 for line in training), 3) if training else None,
+        answering_seconds=round(sum(line.seconds or 0.0 for line in answering), 3),
         answers=results.data.rows.get("test", 0) * max(1, len(contender.seeds)),
         training_usd=usd(training),
         answering_usd=answering_usd,

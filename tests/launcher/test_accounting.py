@@ -1,4 +1,4 @@
-"""Every second of a machine is accounted for once, as what it went to."""
+"""Machine seconds: each is counted once, as work, overhead, waiting, lost or failed."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ def on_nodes(nodes: int) -> Stage:
     return STAGE.model_copy(update={"resources": STAGE.resources.model_copy(update={"nodes": nodes})})
 
 
-def test_a_pod_that_was_taken_away_is_lost_and_the_rest_is_work_and_overhead() -> None:
+def test_preempted_pod_is_lost_and_the_rest_is_work_and_overhead() -> None:
     found = account(STAGE, [one("succeeded", pod(40, waiting_s=5, lost=True), pod(65, waiting_s=2))], 60.0)
     assert found == Seconds(productive=60, overhead=5, waiting=7, lost=40)
     assert found.paid == 105  # nobody pays for waiting
 
 
-def test_tries_that_were_killed_are_lost_and_those_that_failed_have_failed() -> None:
+def test_killed_tries_are_lost_and_failed_tries_failed() -> None:
     tries = [one("killed", pod(10)), one("internal", pod(20), number=2), one("succeeded", pod(30), number=3)]
     assert account(STAGE, tries, 30.0) == Seconds(productive=30, lost=10, failed=20)
 
 
-def test_without_pods_a_try_held_its_machine_from_start_to_end() -> None:
+def test_try_without_pods_holds_its_machine_from_start_to_end() -> None:
     assert account(STAGE, [one("terminated"), one("succeeded", number=2)], 50.0) == Seconds(50, lost=30)
 
 
-def test_pods_of_several_nodes_run_side_by_side() -> None:
+def test_pods_of_several_nodes_count_once() -> None:
     assert account(on_nodes(2), [one("succeeded", pod(64), pod(64))], 60.0) == Seconds(60, overhead=4)
 
 
-def test_other_stages_and_tries_that_run_are_passed_over() -> None:
+def test_other_stages_and_running_tries_are_ignored() -> None:
     running = Try(STAGE.name, 2, 100.0, None)
     assert account(STAGE, [running, one("killed", pod(9), stage="prepare")], None) == Seconds()

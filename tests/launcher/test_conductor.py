@@ -264,7 +264,7 @@ def test_a_stage_that_died_after_its_commit_is_finished(scene: Scene) -> None:
     assert outcome is not None
     assert outcome.reason.value == "succeeded"
     assert set(scene.tries().values()) == {1}
-    assert receipt.build(scene.plan, scene.store, scene.attempt)["seconds_lost"] == 0
+    assert receipt.build(scene.plan, scene.store, scene.attempt).seconds_lost == 0
 
 
 def test_advice_names_the_run_and_the_stage(scene: Scene) -> None:

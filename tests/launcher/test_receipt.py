@@ -1,7 +1,8 @@
-"""The receipt adds up what was measured: productive, lost and failed seconds, and dollars with their price."""
+"""Receipts: productive, lost and failed seconds, and dollars with their prices."""
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from test_conductor import commit
 from tiny import LORA, UNTUNED, make_plan
 
 from launcher.costs import budget, receipt
+from launcher.costs.receipt import MeasuredIn, Receipt, ReceiptLine
 from launcher.outcome import Reason
 from launcher.spec.plan import Plan
 from launcher.store import DirectoryStore
@@ -38,12 +40,12 @@ def tried(attempt: Attempt, stage: str, number: int, seconds: float, reason: Rea
     attempt.end_try(stage, number, TryEnd(ended_at=100.0 + seconds, reason=reason))
 
 
-def line(document: dict[str, Any], stage: str) -> dict[str, Any]:
-    (found,) = (one for one in document["stages"] if one["stage"] == stage)
-    return dict(found)
+def line(document: Receipt, stage: str) -> ReceiptLine:
+    (found,) = (one for one in document.stages if one.stage == stage)
+    return found
 
 
-def test_seconds_are_productive_lost_or_failed(attempt: Attempt, plan: Plan) -> None:
+def test_seconds_are_split_into_productive_lost_and_failed(attempt: Attempt, plan: Plan) -> None:
     tried(attempt, "prepare", 1, 5, Reason.KILLED)
     tried(attempt, "prepare", 2, 7, Reason.TERMINATED)
     tried(attempt, "prepare", 3, 11, Reason.INTERNAL)
@@ -51,63 +53,61 @@ def test_seconds_are_productive_lost_or_failed(attempt: Attempt, plan: Plan) -> 
     finish(attempt, plan, "prepare", 12.5)
     document = receipt.build(plan, attempt.store, attempt)
     found = line(document, "prepare")
-    assert (found["seconds"], found["seconds_lost"], found["seconds_failed"]) == (12.5, 12, 11)
-    assert (document["seconds"], document["seconds_lost"], document["seconds_failed"]) == (12.5, 12, 11)
+    assert (found.seconds, found.seconds_lost, found.seconds_failed) == (12.5, 12, 11)
+    assert (document.seconds, document.seconds_lost, document.seconds_failed) == (12.5, 12, 11)
 
 
-def test_a_gpu_stage_is_priced_by_gpu_and_hour_waste_included(attempt: Attempt, plan: Plan) -> None:
+def test_gpu_stage_is_priced_per_gpu_hour_including_waste(attempt: Attempt, plan: Plan) -> None:
     tried(attempt, "train-lora-s1", 1, 1800, Reason.KILLED)
     finish(attempt, plan, "train-lora-s1", 3600, peak_memory_bytes=2**30, trained_tokens=10)
     document = receipt.build(plan, attempt.store, attempt)
     found = line(document, "train-lora-s1")
-    assert found["usd"] == pytest.approx(1.5 * 2 * 0.475)
-    assert found["tokens"] == {"trained_tokens": 10}
-    assert document["usd"] == pytest.approx(1.5 * 2 * 0.475)
-    (price,) = document["prices"]
-    assert (price["device"], price["usd"], price["date"]) == ("NVIDIA-A40", 0.475, "2023-08-24")
+    assert found.usd == pytest.approx(1.5 * 2 * 0.475)
+    assert found.tokens == {"trained_tokens": 10}
+    assert document.usd == pytest.approx(1.5 * 2 * 0.475)
+    (price,) = document.prices
+    assert (price.device, price.usd, price.date) == ("NVIDIA-A40", 0.475, date(2023, 8, 24))
 
 
-def test_a_laptops_time_is_not_priced(store: DirectoryStore) -> None:
+def test_cpu_without_a_price_has_no_dollars(store: DirectoryStore) -> None:
     plan = make_plan()
     attempt = Attempt(store, plan.run_id, 1)
     finish(attempt, plan, "prepare", 60)
     document = receipt.build(plan, store, attempt)
-    assert line(document, "prepare")["usd"] is None
-    assert (document["usd"], document["prices"]) == (None, [])
+    assert line(document, "prepare").usd is None
+    assert (document.usd, document.prices) == (None, ())
 
 
-def test_a_laptops_time_is_priced_where_the_request_names_a_price(store: DirectoryStore) -> None:
+def test_cpu_price_of_the_request_is_used(store: DirectoryStore) -> None:
     plan = make_plan()
     attempt = Attempt(store, plan.run_id, 1)
     own = {"device": "cpu", "usd": 3.6, "source": "power and wear", "date": "2026-07-01"}
     attempt.put("request.json", {"gpu_hour_usd": [own]})
     finish(attempt, plan, "prepare", 100)
     document = receipt.build(plan, store, attempt)
-    assert line(document, "prepare")["usd"] == pytest.approx(0.1)
-    assert document["prices"] == [own]
+    assert line(document, "prepare").usd == pytest.approx(0.1)
+    assert document.to_json()["prices"] == [own]
 
 
-def test_what_an_earlier_run_or_attempt_paid_for_is_marked(attempt: Attempt, plan: Plan) -> None:
+def test_stages_of_earlier_runs_and_attempts_are_marked_reused(attempt: Attempt, plan: Plan) -> None:
     finish(attempt, plan, "prepare", 3)
     commit(attempt.store, plan, "fetch-untuned", {"seconds": 5, "run": plan.run_id, "attempt": 1})
     commit(attempt.store, plan, "predict-untuned", {"seconds": 7, "run": "tiny-00000000", "attempt": 2})
     document = receipt.build(plan, attempt.store, attempt)
-    reused = {one["stage"]: one["reused"] for one in document["stages"]}
+    reused = {one.stage: one.reused for one in document.stages}
     assert [stage for stage, value in reused.items() if value] == ["fetch-untuned", "predict-untuned"]
-    assert line(document, "fetch-untuned")["measured_in"] == {"run": plan.run_id, "attempt": 1}
+    assert line(document, "fetch-untuned").measured_in == MeasuredIn(run=plan.run_id, attempt=1)
 
 
-def test_an_unfinished_run_has_a_receipt_too(attempt: Attempt, plan: Plan) -> None:
+def test_unfinished_run_has_a_receipt(attempt: Attempt, plan: Plan) -> None:
     attempt.begin_try("prepare", 1, 100.0)
     document = receipt.build(plan, attempt.store, attempt)
-    assert document["seconds"] == 0
-    assert all(one["seconds"] is None for one in document["stages"])
+    assert document.seconds == 0
+    assert all(one.seconds is None for one in document.stages)
 
 
-def test_a_stage_that_has_committed_and_still_runs_counts_once_against_the_cap(
-    attempt: Attempt, plan: Plan
-) -> None:
-    # Two A40s at $0.475 an hour each: an hour and a half of work, and six minutes of its pod beside that.
+def test_committed_stage_that_still_runs_counts_once_against_the_budget(attempt: Attempt, plan: Plan) -> None:
+    # Two A40s at $0.475 an hour each: 90 minutes of work and 6 minutes of overhead.
     attempt.put("request.json", {"format": 1, "opened_at": 1.0, "budget_usd": 1.53})
     finish(attempt, plan, "train-lora-s1", 5400)
     held_s = {"train-lora-s1": 5400 + 360.0}

@@ -49,13 +49,14 @@ def document(text: str = "SELECT 1", **lines: dict[str, Any]) -> dict[str, Any]:
         "prices": [],
     }
     results = make_results(text)
+    measured = receipt.Receipt.read(paid, "receipt.json")
     made = verdict.Verdict(
         run_id=plan.run_id,
         summary=verdict._summary(results),
         results_digest=results.digest(),
         results=results,
-        costs=[verdict._cost(plan, contender, results, paid) for contender in results.contenders],
-        receipt=paid,
+        costs=[verdict._cost(plan, contender, results, measured) for contender in results.contenders],
+        receipt=measured,
     )
     return made.model_dump(mode="json")
 
@@ -145,7 +146,9 @@ def test_prices_have_source_and_date() -> None:
         "prices": [{"device": "NVIDIA-A40", "usd": 0.475, **told}],
         "hosted_prices": [{**hosted, "output": None, **told}],
     }
-    assert report_page.price_lines(paid) == [
+    assert report_page.price_lines(
+        receipt.Receipt.read({"stages": [], "seconds": 0.0, **paid}, "receipt.json")
+    ) == [
         "NVIDIA-A40: $0.475 per hour, a price list, 2023-08-22",
         "gpt-x: training $8.0, tuned in $12.0 per million tokens, a price list, 2023-08-22",
     ]

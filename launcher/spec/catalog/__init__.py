@@ -68,6 +68,10 @@ class HostedPrice(Strict):
     source: str
     date: date
 
+    def training_usd(self, tokens: float) -> float | None:
+        """Dollars of training on `tokens`; None if training has no price."""
+        return None if self.training is None else tokens / 1e6 * self.training
+
 
 class Rate(Strict):
     """Price of answers in dollars per million tokens, and its source."""
