@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from isolation import isolate
-from launching import Launcher
+from launching import Launcher, processes_naming
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,6 +35,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         groups = [mark.args[0] for mark in item.iter_markers("xdist_group")]
         if groups and not item.nodeid.endswith(f"@{groups[0]}"):
             item._id = type(item._id).parse(f"{item.nodeid}@{groups[0]}")  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_process_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fail if a process that works on the tests' files is still running at the end."""
+    yield
+    basetemp = tmp_path_factory.getbasetemp()
+    deadline = time.monotonic() + 10
+    while left := processes_naming(basetemp):
+        if time.monotonic() > deadline:
+            lines = "\n".join(f"{pid}: {command}" for pid, command in left.items())
+            pytest.fail(f"the tests left processes behind:\n{lines}")
+        time.sleep(0.05)
 
 
 @pytest.fixture(autouse=True)

@@ -80,16 +80,28 @@ class Launcher:
         return [sys.executable, "-m", "launcher", *arguments]
 
     def processes(self) -> dict[int, str]:
-        """Every live process that works for this launcher's store: pid -> command line."""
-        found = {}
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-            except OSError:
-                continue
-            if state != "Z" and any(str(self.store) in word for word in words):
-                found[int(entry.name)] = " ".join(words)
-        return found
+        """Live processes that work on this launcher's store: process id -> command line."""
+        return processes_naming(self.store)
+
+
+def processes_naming(path: Path) -> dict[int, str]:
+    """Live processes, younger than this one, with `path` in their command line: process id -> command line."""
+    found = {}
+    _, own_start = _state_and_start(os.getpid())
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            state, start = _state_and_start(int(entry.name))
+        except OSError:
+            continue
+        if state != "Z" and start > own_start and any(str(path) in word for word in words):
+            found[int(entry.name)] = " ".join(words)
+    return found
+
+
+def _state_and_start(pid: int) -> tuple[str, int]:
+    """A process's state letter and its start in clock ticks since boot."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return fields[0], int(fields[19])
