@@ -118,3 +118,18 @@ def test_a_corrupt_file_is_exit_19_without_a_recomputation(
     code, [check], err = checks(store, run_id, capsys)
     assert (code, check["what"], check["ok"]) == (19, stage.name, False)
     assert "were not recomputed" in err
+
+
+@pytest.mark.parametrize(
+    ("recomputed", "confirmed"),
+    [
+        ({"a": 1, "b": [{"c": 0.5}]}, True),
+        ({"a": 1, "b": [{"c": 0.5, "kind": "share"}], "new": None}, True),
+        ({"a": 1, "b": [{"c": 0.5}, {"c": 0.5}]}, False),
+        ({"a": 1, "b": [{"c": 0.6}]}, False),
+        ({"a": True, "b": [{"c": 0.5}]}, False),
+        ({"b": [{"c": 0.5}]}, False),
+    ],
+)
+def test_keys_that_a_later_version_adds_do_not_contradict_a_run(recomputed: Any, confirmed: bool) -> None:
+    assert verify.contains(recomputed, {"a": 1, "b": [{"c": 0.5}]}) is confirmed
