@@ -1,8 +1,7 @@
-"""What was scored before, kept by content: a second scoring of the same answers is instant.
+"""Scores cached by content: scoring the same answers again takes no time.
 
-One SQLite file in the user's cache directory. A key is the digest of everything that a value
-depends on, so an entry is never wrong, only unused. A cache that cannot be read or written is
-done without: no result depends on it.
+One SQLite file in the user's cache directory. A key is the digest of everything that a value depends on, so
+entries are never stale. Without a usable cache everything is computed; no result depends on it.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-#: Beyond this the file is begun anew.
+#: A larger file is deleted and started again.
 MAX_BYTES = 2 << 30
 _KEYS_PER_QUERY = 500
 
@@ -53,7 +52,7 @@ class Cache:
             self._give_up(error)
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, Any]:
-        """The values at hand, of those asked for."""
+        """The cached values of `keys`; missing keys are left out."""
         wanted = list(dict.fromkeys(keys))
         found: dict[bytes, Any] = {}
         try:
@@ -71,7 +70,7 @@ class Cache:
         return {bytes(name): json.loads(zlib.decompress(value)) for name, value in rows}
 
     def put(self, values: Mapping[bytes, Any]) -> None:
-        """Keep values; those that are there already stay."""
+        """Store values; existing entries are kept."""
         if self._connection is None or not values:
             return
         try:
@@ -101,7 +100,7 @@ def _opened(path: Path) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):
             raise
-        # Not a database: a file that was cut short or overwritten. It holds nothing that cannot be made again.
+        # A file that was truncated or overwritten.
         path.unlink()
         return _connected(path)
 

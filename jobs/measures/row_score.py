@@ -107,6 +107,7 @@ def measure(kind: MeasureKind, name: str, scores: Sequence[RowScore]) -> dict[st
     """Value and 95 % interval of one measure over rows: Wilson's for a share, rows resampled for the others.
 
     `correct` and `of` are what was divided: rows right and rows, the sum of values and rows, part and whole.
+    A share has no `kind`, which is the default in results.
     """
     if kind == "ratio":
         return ratio([score.counts[name] for score in scores])
@@ -118,7 +119,7 @@ def share(verdicts: Sequence[bool | float]) -> dict[str, float | int | str]:
     correct, of = sum(map(int, verdicts)), len(verdicts)
     low, high = wilson(correct, of)
     value = correct / of if of else 0.0
-    return {"value": value, "low": low, "high": high, "correct": correct, "of": of, "kind": "share"}
+    return {"value": value, "low": low, "high": high, "correct": correct, "of": of}
 
 
 def mean(values: Sequence[float]) -> dict[str, float | int | str]:

@@ -52,7 +52,7 @@ def _counts(settings: PrepareSettings, locations: dict[str, str], directory: Pat
 
 def _with_source_paths(failure: Failure, links: str, locations: dict[str, str]) -> Failure:
     """The failure with the user's directory in place of the temporary one of links, which is gone by now."""
-    # The sample lies in no directory of the user's.
+    # Generated rows come from no directory.
     source = next((location.removesuffix(f"/{name}") for name, location in locations.items()), "")
     where = failure.where.replace(links, source) if failure.where.startswith(links) else failure.where
     return Failure(

@@ -159,7 +159,7 @@ def run(context: StageContext) -> None:
 
 
 def _pairs(names: list[str], baseline: str) -> list[tuple[str, str]]:
-    """Who is compared with whom: everybody with the baseline, then the others with each other."""
+    """The pairs to compare: every contender with the baseline, then the others with each other."""
     others = [name for name in names if name != baseline]
     return [*((name, baseline) for name in others), *combinations(others, 2)]
 

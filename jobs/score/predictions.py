@@ -1,6 +1,6 @@
 """A file of answers, matched to the questions: every problem at once, each with its line.
 
-JSONL, one `{"answer": …}` per question. Either no line has an `id`, and the answers stand in the
+JSONL, one `{"answer": …}` per question. Either no line has an `id`, and the answers are in the
 data's order, or every line has one, and the order is free. Other keys are ignored. Bytes that are
 not UTF-8 are replaced: a broken answer is an answer, and costs itself only.
 """
@@ -22,7 +22,7 @@ _MAX_LISTED = 50
 def read_answers(path: Path, ids: Sequence[str]) -> list[str]:
     """The answer to each question of `ids`, in that order.
 
-    Raises Failure(MISSING_INPUT) where the file cannot be read, Failure(BAD_DATA) with all problems.
+    Raises Failure(MISSING_INPUT) if the file cannot be read, Failure(BAD_DATA) with all problems.
     """
     try:
         raw = path.read_bytes()

@@ -42,7 +42,7 @@ def summary_text(summary: dict[str, Any]) -> str:
     lines = [f"{summary['task']}: {summary['rows']} rows, {summary['valid_gold']} with valid gold", ""]
     width = max(map(len, summary["measures"]), default=0)
     for name, measure in summary["measures"].items():
-        if measure["kind"] == "mean":
+        if measure.get("kind") == "mean":
             interval = f"95 % {measure['low']:.4g} to {measure['high']:.4g}"
             lines.append(f"{name:{width}}  {measure['value']:7.4g}  {interval}  (mean of {measure['of']})")
             continue

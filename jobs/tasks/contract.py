@@ -8,8 +8,8 @@ A folder `jobs/tasks/NAME` (or one of the user's own) has:
     scorer.py    `score(rows, answers, context) -> Scored`; optionally `explain`
     README.md    what the task measures and where its data and prompts come from
 
-The modules of a folder import each other relatively (`from .prompt import make_row`), so that the folder
-works under any name. `registry` loads them, each when it is first needed.
+The modules of a user's own folder import each other relatively (`from .prompt import make_row`): the folder has no
+place among the packages. `registry` imports each module when it is first needed.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _no_reader(directory: Path, part: str, problems: Problems) -> list[Row]:
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows come from. `files`: the file of each part (train, validation, test) that the source has."""
+    """A source of rows. `files` names the file of each part (train, validation, test) that it has."""
 
     name: str
     files: Mapping[str, str] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class Source:
 class ScoreContext:
     """What a scorer may use besides rows and answers."""
 
-    #: The directory where paths in rows start.
+    #: The directory that paths in rows are relative to.
     directory: Callable[[], Path]
     settings: Mapping[str, SettingValue] = field(default_factory=dict)
     #: The scorers that the experiment names, for a task that has `scorers`.

@@ -16,7 +16,7 @@ def prompt_text(row: Row, tokenizer: Any, style: Literal["chat", "plain"]) -> st
     """Everything before the answer; the answer follows without a separator, then the end-of-sequence token.
 
     `chat` renders with the template of `tokenizer` (any transformers tokenizer) up to and with the
-    header of the assistant's turn. A template writes its own special tokens (a BOS, say), so tokenize
+    header of the assistant's turn. A template writes its own special tokens (such as a BOS), so tokenize
     the result with `add_special_tokens=False`; `plain` holds none, so tokenize it with the default.
     Raises Failure(BAD_EXPERIMENT) if the model has no chat template.
     """

@@ -1,4 +1,4 @@
-"""Files that users name: found in one of two layouts, read with every problem of every file at once."""
+"""Reads the files of a source, in either of two layouts, and reports the problems of all files together."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from launcher.outcome import Failure, Reason
 from launcher.system.text import first_of
 
-#: Problems shown of one directory; the count of the rest is said.
+#: Problems listed of one directory; the rest are counted.
 PROBLEMS_SHOWN = 50
 
 
 class Problems:
-    """Collects what is wrong, file by file, until `check` raises it all."""
+    """Collects problems of several files; `check` raises them together."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -42,7 +42,7 @@ def locate(source: str, directory: Path, name: str) -> Path | None:
 
 
 def require(source: str, directory: Path, *names: str) -> list[Path]:
-    """Like `locate` for files that must be there; Failure(MISSING_INPUT) names all that are not."""
+    """Like `locate` for several files. Raises Failure(MISSING_INPUT) naming every missing one."""
     found = [(name, locate(source, directory, name)) for name in names]
     missing = [name for name, path in found if path is None]
     if missing:
@@ -59,7 +59,7 @@ def require(source: str, directory: Path, *names: str) -> list[Path]:
 
 
 def read_text(path: Path, problems: Problems) -> str | None:
-    """The file as UTF-8 (a byte order mark is dropped), or None with a problem noted."""
+    """The file as UTF-8 without a byte order mark; None if it cannot be read, which is added to `problems`."""
     try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -107,7 +107,7 @@ HALF_CHARACTER = "holds half of a surrogate pair (\\ud800 to \\udfff alone), whi
 
 
 def is_text(value: Any) -> bool:
-    """Whether a JSON value can be written as UTF-8 again: JSON's escapes allow texts that cannot."""
+    """Whether a JSON value can be written as UTF-8: JSON's escapes allow half surrogate pairs."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except (UnicodeEncodeError, RecursionError):
@@ -116,7 +116,7 @@ def is_text(value: Any) -> bool:
 
 
 def json_lines(path: Path, problems: Problems) -> Iterator[tuple[int, Any]]:
-    """(line number, value) of a JSONL file; blank lines are skipped, lines that are not JSON noted."""
+    """(line number, value) of a JSONL file; blank lines are skipped, lines that are not JSON are problems."""
     text = read_text(path, problems)
     # Not splitlines: a line of JSON may hold U+2028 as it is.
     for number, line in enumerate((text or "").split("\n"), 1):

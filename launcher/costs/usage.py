@@ -20,7 +20,7 @@ _TAKEN_AWAY = (Reason.KILLED, Reason.TERMINATED, Reason.CANCELLED)
 class Seconds:
     """Wall-clock seconds. Only `waiting` costs nothing: no machine was held."""
 
-    #: The stage's own measure of the work that was committed, whoever paid for it.
+    #: The stage's own measure of the committed work, also if another run paid for it.
     productive: float = 0.0
     #: Held beside that by tries that succeeded: the program's start, images that were pulled already.
     overhead: float = 0.0

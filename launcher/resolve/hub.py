@@ -1,4 +1,4 @@
-"""The model hub's API, where it is asked for the one thing a plan needs of it: the commit behind a name."""
+"""The model hub's API: the commit that a name points at."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def commit_of(repository: str, revision: str, kind: str) -> str:
     """The commit that a branch or tag of a hub repository points at now."""
     if _REVISION.fullmatch(revision):
         return revision
-    # Here, because most plans name every commit, and to load HTTP and TLS takes as long as to make a plan.
+    # Imported here: loading HTTP and TLS takes as long as making a plan, and most plans name every commit.
     import http.client
     import urllib.error
     import urllib.request
@@ -35,7 +35,7 @@ def commit_of(repository: str, revision: str, kind: str) -> str:
     try:
         request = urllib.request.Request(f"{endpoint}/api/{kind}/{repository}/revision/{revision}")
         if token := os.environ.get("HF_TOKEN", "").strip():
-            # Not to wherever the hub redirects.
+            # Not sent to a redirect's target.
             request.add_unredirected_header("Authorization", f"Bearer {token}")
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
             answer: Any = json.loads(response.read(1 << 20))

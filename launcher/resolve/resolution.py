@@ -10,7 +10,7 @@ from launcher.spec.experiment import Experiment
 from launcher.spec.lock import Lock
 from launcher.store import digest_file
 
-RELOCK = "write the lock anew: --relock; or keep a second one for this: --lock OTHER.json"
+RELOCK = "write the lock again: --relock; or keep a second one for this: --lock OTHER.json"
 
 
 @dataclass
@@ -46,5 +46,5 @@ def check_locked(found: dict[str, str], locked: dict[str, str], where: str) -> N
             "the files are not those of the lock",
             where=where,
             problems=tuple(changed),
-            next_step="use the files that were locked, or write the lock anew: --relock",
+            next_step="use the files that were locked, or write the lock again: --relock",
         )

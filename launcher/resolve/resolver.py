@@ -1,7 +1,7 @@
-"""Names become digests, before the plan: hub ids to revisions, directories and files to sha256.
+"""Resolves names before the plan: hub ids to revisions, directories and files to sha256.
 
-The only place where making a plan touches the outside: files the user named, and the model
-hub's API where a hub id has no revision yet.
+Making a plan touches the outside only here: files that the user names, and the model hub's API for a hub id
+without a revision.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _task(
 
 
 def read_lock(path: Path) -> Lock:
-    """A lock file. Raises Failure where it cannot be read or is not one."""
+    """A lock file. Raises Failure if it cannot be read or is not a lock."""
     try:
         document = json.loads(path.read_bytes())
         if (
@@ -254,7 +254,7 @@ def _scorer(scorer: str, facts: TaskFacts, resolution: Resolution) -> dict[str, 
                 Reason.MISSING_INPUT,
                 f"no file {path} here and no importable module '{module}'",
                 where=f"scorer '{scorer}'",
-                next_step="run the command where the module's file is",
+                next_step="run the command in the directory of the module's file",
             )
         path = Path(spec.origin)
     return {f"scorers/{module}.py": resolution.digest(path)}

@@ -14,10 +14,10 @@ from launcher.spec.tasks import SettingValue, TaskFacts, TaskName, facts_of
 
 
 class Data(Strict):
-    """Where rows come from and how many are used.
+    """The source of rows, and how many are used.
 
-    A source with no validation part of its own gives up `validation_rows` of its training part.
-    What the verdict is about is always the `test` part.
+    A source without a validation part gives up `validation_rows` of its training part. The verdict is about
+    the `test` part.
     """
 
     source: TaskName = "sample"

@@ -1,7 +1,7 @@
 """What the names of an experiment were resolved to: the plan's only view of the outside world.
 
 `resolve.py` makes a Lock, `launcher plan --lock FILE` writes it, and a locked experiment plans
-offline. Nothing in here depends on where a file lies, only on what it contains.
+offline. It depends on the content of files, not on their paths.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FORMAT = 1
 
 
 class LockedModel(Strict):
-    """One model name, resolved: where it comes from, and the digests of its files if they are pushed."""
+    """One model name, resolved: its source, and the digests of its files if they are pushed."""
 
     source: ModelSource
     files: dict[str, str] = {}
@@ -48,6 +48,6 @@ class Lock(Strict):
             raise Failure(
                 Reason.MISSING_INPUT,
                 f"the lock has no model '{name}'; it has {', '.join(self.models) or 'none'}",
-                next_step="write the lock anew: --relock",
+                next_step="write the lock again: --relock",
             )
         return self.models[name]

@@ -1,4 +1,4 @@
-"""What each kind of stage is told: the typed settings that a plan carries and a stage reads.
+"""The typed settings of each kind of stage, which a plan carries and a stage reads.
 
 Everything in here can change a stage's output, and all of it is hashed into the stage key.
 What cannot (prices, hosts, directories) has no place in these models. `VERSIONS` is raised
@@ -158,7 +158,7 @@ class TuneSettings(Strict):
 class HostedPredictSettings(Strict):
     """Answer every test row through a hosted model. Output as for PredictSettings.
 
-    Roles: `data`, `tuned` where it was tuned, for a rehearsal `model` (the stand-in).
+    Roles: `data`, `tuned` if it was tuned, for a rehearsal `model` (the stand-in).
     """
 
     task: TaskName
@@ -178,7 +178,7 @@ class ScoreSettings(TaskSettings):
 
 
 class ReportContender(Strict):
-    """One line of the report: a contender and the stages that speak for it (names are roles of the stage)."""
+    """One line of the report: a contender and its stages (their names are roles of the report stage)."""
 
     name: str
     kind: Literal["lora", "prompted", "hosted"]

@@ -87,7 +87,7 @@ def test_a_schema_that_never_ends_costs_one_row() -> None:
 
 
 @pytest.mark.shared
-def test_the_studys_known_faults_come_out(shared_data: Path) -> None:
+def test_the_studys_known_faults_are_found(shared_data: Path) -> None:
     train = read_part("sql", "spider-create-context", shared_data, "train")
     test = read_part("sql", "spider-create-context", shared_data, "test")
     found = leakage(Parts(train, [], test))["test in train"]
@@ -97,7 +97,7 @@ def test_the_studys_known_faults_come_out(shared_data: Path) -> None:
 
 
 @pytest.mark.shared
-def test_viggos_known_leakage_comes_out(shared_data: Path) -> None:
+def test_viggos_known_leakage_is_found(shared_data: Path) -> None:
     parts = Parts(
         read_part("viggo", "viggo", shared_data, "train"),
         read_part("viggo", "viggo", shared_data, "validation"),

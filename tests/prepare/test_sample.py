@@ -105,7 +105,7 @@ def test_no_question_has_two_golds(made: tuple[Path, dict[str, list[Row]]]) -> N
     assert len({(row.fields["db_id"], row.gold) for row in rows}) == len(rows)
 
 
-def test_every_kind_of_question_comes_up(made: tuple[Path, dict[str, list[Row]]]) -> None:
+def test_every_kind_of_question_occurs(made: tuple[Path, dict[str, list[Row]]]) -> None:
     order = kind_schedule()
     assert set(order) == set(KINDS)
     assert len(made[1]["test"]) > len(order)
@@ -120,12 +120,12 @@ def test_prompts_and_answers_are_short(made: tuple[Path, dict[str, list[Row]]]) 
 
 
 @pytest.mark.parametrize("seed", [0, 3])
-def test_as_many_rows_as_promised_can_be_made(seed: int) -> None:
+def test_the_sample_has_as_many_rows_as_documented(seed: int) -> None:
     assert len(generate("validation", MOST_ROWS["validation"], seed, None)) == MOST_ROWS["validation"]
     assert len(generate("test", MOST_ROWS["test"], seed, None)) == MOST_ROWS["test"]
 
 
-def test_asking_for_more_than_there_is_says_how_many_there_are(tmp_path: Path) -> None:
+def test_more_rows_than_the_sample_has_is_an_error_with_the_limit(tmp_path: Path) -> None:
     data = Data(source="sample", train_rows=MOST_ROWS["train"] + 1, test_rows=MOST_ROWS["test"] + 1)
     with pytest.raises(Failure) as caught:
         collect("sql", data, tmp_path, lambda _done, _total: None)

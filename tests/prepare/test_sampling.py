@@ -88,14 +88,14 @@ def gather(directory: Path, **data: object) -> Parts:
     return collect(task, settings, directory, lambda _done, _total: None)
 
 
-def test_the_whole_training_part_stays_as_it_is_without_validation(tmp_path: Path) -> None:
+def test_without_validation_the_training_part_is_unchanged(tmp_path: Path) -> None:
     data_sets.write_spider_create_context(tmp_path)
     parts = gather(tmp_path, source="spider-create-context")
     assert (len(parts.train), len(parts.validation), len(parts.test)) == (12, 0, 4)
     assert ids(parts.train) == sorted(ids(parts.train))
 
 
-def test_validation_is_set_aside_where_the_source_has_none(tmp_path: Path) -> None:
+def test_validation_is_carved_from_training_if_the_source_has_none(tmp_path: Path) -> None:
     data_sets.write_spider_create_context(tmp_path)
     parts = gather(tmp_path, source="spider-create-context", validation_rows=3)
     assert len(parts.validation) == 3
@@ -104,7 +104,7 @@ def test_validation_is_set_aside_where_the_source_has_none(tmp_path: Path) -> No
     assert "3 training rows were set aside" in parts.notes[0]
 
 
-def test_a_validation_part_of_the_sources_own_is_used(tmp_path: Path) -> None:
+def test_the_sources_validation_part_is_used(tmp_path: Path) -> None:
     data_sets.write_viggo(tmp_path)
     parts = gather(tmp_path, source="viggo", train_rows=5, validation_rows=2, test_rows=3)
     assert (len(parts.train), len(parts.validation), len(parts.test)) == (5, 2, 3)

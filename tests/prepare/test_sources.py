@@ -25,7 +25,7 @@ LAYOUTS = pytest.mark.parametrize("below", ["", "NAME"], ids=["direct", "parent"
         ("chat", "chat", data_sets.write_chat),
     ],
 )
-def test_both_layouts_are_detected_and_read_alike(
+def test_both_layouts_are_detected_and_read_equally(
     tmp_path: Path, below: str, task: str, source: str, write
 ) -> None:  # type: ignore[no-untyped-def]
     write(tmp_path / below.replace("NAME", source))
@@ -45,20 +45,20 @@ def test_databases_are_named_relative_to_the_directory(tmp_path: Path, below: st
 
 
 @pytest.mark.parametrize("name", ["validation", "val", "dev", "test"])
-def test_the_studys_validation_file_goes_by_every_name(tmp_path: Path, name: str) -> None:
+def test_the_studys_validation_file_has_every_part_name(tmp_path: Path, name: str) -> None:
     data_sets.write_spider_create_context(tmp_path)
     rows = read_part("sql", "spider-create-context", tmp_path, name)
     assert [row.id for row in rows] == [f"validation-{n:05}" for n in range(1, 5)]
 
 
 @pytest.mark.parametrize("name", ["dev", "validation", "test"])
-def test_spiders_dev_part_goes_by_every_name(tmp_path: Path, name: str) -> None:
+def test_spiders_dev_part_has_every_part_name(tmp_path: Path, name: str) -> None:
     data_sets.write_spider(tmp_path, dev=True)
     assert read_part("sql", "spider", tmp_path, name)[0].id == "dev-00001"
 
 
 @pytest.mark.parametrize("name", ["validation", "val", "dev"])
-def test_viggos_validation_goes_by_every_name(tmp_path: Path, name: str) -> None:
+def test_viggos_validation_part_has_every_part_name(tmp_path: Path, name: str) -> None:
     data_sets.write_viggo(tmp_path)
     rows = read_part("viggo", "viggo", tmp_path, name)
     assert len(rows) == 5
@@ -81,7 +81,7 @@ def test_spiders_schema_builds_a_database_with_types_and_keys() -> None:
 @pytest.mark.parametrize(
     ("name", "quoted"), [("a", "a"), ("a b", '"a b"'), ("Order", '"Order"'), ('"', '""""'), ("1a", '"1a"')]
 )
-def test_names_are_quoted_only_where_they_must_be(name: str, quoted: str) -> None:
+def test_names_are_quoted_only_if_needed(name: str, quoted: str) -> None:
     assert quote(name) == quoted
 
 
@@ -94,7 +94,7 @@ def test_a_database_id_cannot_leave_its_folder(tmp_path: Path) -> None:
     assert any("cannot be a file name" in problem for problem in caught.value.problems)
 
 
-def test_a_chat_row_keeps_its_id_and_what_else_the_user_wrote(tmp_path: Path) -> None:
+def test_a_chat_row_keeps_its_id_and_extra_keys(tmp_path: Path) -> None:
     data_sets.write_chat(tmp_path)
     line = data_sets.chat_line("Q?", "A", id="mine-7", difficulty=3)
     (tmp_path / "test.jsonl").write_text(line + "\n\n")
@@ -102,14 +102,14 @@ def test_a_chat_row_keeps_its_id_and_what_else_the_user_wrote(tmp_path: Path) ->
     assert (row.id, row.fields) == ("mine-7", {"difficulty": 3, "task": "chat"})
 
 
-def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path: Path) -> None:
+def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> None:
     data_sets.write_chat(tmp_path)
     line = data_sets.chat_line("Q\u2028?", "A")
     (tmp_path / "test.jsonl").write_bytes(b"\xef\xbb\xbf" + line.encode() + b"\r\n")
     assert read_part("chat", "chat", tmp_path, "test")[0].messages[0]["content"] == "Q\u2028?"
 
 
-def test_two_sources_in_one_directory_have_to_be_told_apart(tmp_path: Path) -> None:
+def test_two_sources_in_one_directory_need_a_source_name(tmp_path: Path) -> None:
     data_sets.write_spider(tmp_path / "spider")
     data_sets.write_spider_create_context(tmp_path / "spider-create-context")
     with pytest.raises(Failure) as caught:
@@ -120,7 +120,7 @@ def test_two_sources_in_one_directory_have_to_be_told_apart(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("task", ["sql", "viggo", "chat"])
-def test_a_directory_without_data_names_what_would_be_read(tmp_path: Path, task: str) -> None:
+def test_a_directory_without_data_is_an_error_with_the_expected_files(tmp_path: Path, task: str) -> None:
     with pytest.raises(Failure) as caught:
         detect(task, tmp_path)
     assert caught.value.reason is Reason.MISSING_INPUT

@@ -1,4 +1,4 @@
-"""The stage prepare, from a plan: committed outputs that say where they came from, the same bytes every time."""
+"""The stage prepare, from a plan: committed outputs, equal on every run."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def store(tmp_path: Path) -> DirectoryStore:
     return DirectoryStore(tmp_path / "store")
 
 
-def test_the_sample_leaves_parts_uploads_databases_and_a_card(
+def test_prepare_writes_parts_uploads_databases_and_a_card(
     store: DirectoryStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, artifact = prepare(store, "sql", {}, source="sample", train_rows=24, validation_rows=4, test_rows=8)
@@ -94,7 +94,7 @@ def test_the_same_settings_give_the_same_files_in_another_store(tmp_path: Path) 
     assert manifests[0] == manifests[1]
 
 
-def test_spiders_databases_come_along(store: DirectoryStore, tmp_path: Path) -> None:
+def test_spiders_databases_are_copied(store: DirectoryStore, tmp_path: Path) -> None:
     inputs = below(data_sets.write_spider(tmp_path / "data"))
     _, artifact = prepare(store, "sql", inputs, source="spider", validation_rows=3)
     assert artifact is not None

@@ -1,11 +1,11 @@
-"""Whom a verdict compares."""
+"""Which contenders a report compares."""
 
 from __future__ import annotations
 
 from jobs.report.stage import _pairs
 
 
-def test_everybody_is_compared_with_the_baseline_first_and_then_with_each_other() -> None:
+def test_contenders_are_compared_with_the_baseline_first_and_then_with_each_other() -> None:
     assert _pairs(["untuned", "lora", "hosted"], "untuned") == [
         ("lora", "untuned"),
         ("hosted", "untuned"),
@@ -13,5 +13,5 @@ def test_everybody_is_compared_with_the_baseline_first_and_then_with_each_other(
     ]
 
 
-def test_one_contender_is_compared_with_nobody() -> None:
+def test_a_single_contender_has_no_comparison() -> None:
     assert _pairs(["lora"], "lora") == []

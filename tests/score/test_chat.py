@@ -1,4 +1,4 @@
-"""The scorers of a task of one's own."""
+"""The scorers of conversations."""
 
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def scoring(names: list[str], module: Path = Path()) -> ScoreContext:
     return ScoreContext(directory=Path, scorers=tuple(names), find_module=lambda _module: module)
 
 
-def test_a_function_of_the_users_is_used(tmp_path: Path) -> None:
+def test_a_users_function_is_a_scorer(tmp_path: Path) -> None:
     # A file in the store has no suffix.
     (tmp_path / "0123abcd").write_text(
         "def near(answer, gold, row):\n    return answer.startswith(gold[0]) and row['hint'] == 's'\n"
@@ -91,7 +91,7 @@ def test_an_unknown_scorer_is_usage() -> None:
     assert failure.value.reason is Reason.USAGE
 
 
-def test_a_wrong_answer_names_the_scorers_that_say_so() -> None:
+def test_a_wrong_answer_names_the_scorers_it_fails() -> None:
     (one,) = score(rows(), ["no"], scoring(["exact", "choice"])).rows
     assert one.reason == "wrong by exact, choice"
 

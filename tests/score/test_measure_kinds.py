@@ -30,7 +30,7 @@ def test_a_measure_has_the_value_and_interval_of_its_kind() -> None:
         measure("mean", "level", ROWS),
         measure("ratio", "parts", ROWS),
     )
-    assert (share["value"], share["correct"], share["of"], share["kind"]) == (0.25, 1, 4, "share")
+    assert (share["value"], share["correct"], share["of"], share.get("kind")) == (0.25, 1, 4, None)
     assert (mean["value"], mean["correct"], mean["of"], mean["kind"]) == (0.4375, 1.75, 4, "mean")
     assert (ratio["value"], ratio["correct"], ratio["of"], ratio["kind"]) == (4 / 12, 4, 12, "ratio")
     for one in (share, mean, ratio):
@@ -39,7 +39,7 @@ def test_a_measure_has_the_value_and_interval_of_its_kind() -> None:
 
 def test_a_summary_without_kinds_reads_scores_as_shares_and_counts_as_ratios() -> None:
     found = summarise("t", "right", ROWS)
-    assert {name: one["kind"] for name, one in found["measures"].items()} == {
+    assert {name: one.get("kind", "share") for name, one in found["measures"].items()} == {
         "right": "share",
         "level": "share",
         "parts": "ratio",

@@ -1,8 +1,8 @@
-"""Scorers for a task of one's own: exact, choice, number, json, or a function from a file of the user's.
+"""Scorers of conversations: exact, choice, number, json, or a function in a file of the user's.
 
 A user's function is `def score(answer: str, gold: str, row: dict) -> bool` in a module named in the
-experiment as `module:function`; the file is an input of the stage. It runs in this process with
-this process's rights: it is the user's own code, like the experiment itself.
+experiment as `module:function`; the file is an input of the stage. It runs in this process, with
+its rights.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def exact(answer: str, gold: str, _row: dict[str, Any]) -> bool:
 def choice(answer: str, gold: str, _row: dict[str, Any]) -> bool:
     """The same choice: a letter ("B", "(B)", "B. because …", "the answer is B"), else the same words.
 
-    Case, outer white space and a final full stop do not count. Where the gold is no single letter,
+    Case, outer white space and a final full stop do not count. If the gold is not a single letter,
     the first line of the answer must be the gold's words.
     """
     wanted = _plain(gold)
@@ -50,7 +50,7 @@ def choice(answer: str, gold: str, _row: dict[str, Any]) -> bool:
     if letter is None:
         return wanted in (_plain(answer), _plain(answer.strip().split("\n", 1)[0]))
     alone, said = _CHOICE_ALONE.match(answer), _CHOICE_SAID.search(answer)
-    # "A good answer is B" starts with an article, not with a choice: what is said so counts more.
+    # "A good answer is B" starts with an article, so an announced choice wins over a leading letter.
     found = said or alone
     return found is not None and found[1].lower() == letter[1]
 
@@ -64,7 +64,7 @@ def number(answer: str, gold: str, _row: dict[str, Any]) -> bool:
 
 
 def json_equal(answer: str, gold: str, _row: dict[str, Any]) -> bool:
-    """The same JSON value; order of keys and spacing are free, a fenced block around it may stand."""
+    """The same JSON value; order of keys and spacing are free, and so is a fenced block around it."""
     wanted, found = _json(gold), _json(answer)
     return wanted is not None and found is not None and _same_json(wanted[0], found[0])
 
@@ -106,7 +106,7 @@ def _score_row(row: Row, answer: str, chosen: Mapping[str, Scorer]) -> RowScore:
         try:
             scores[name] = bool(scorer(answer, row.gold, dict(row.fields)))
         except Exception as error:
-            # The user's code may raise anything; which row and what are all that helps.
+            # The user's code may raise anything.
             what = f"{type(error).__name__}: {error}"
             raise Failure(
                 Reason.BAD_DATA, f"the scorer failed: {what}", where=f"{name}, row {row.id}"

@@ -1,8 +1,8 @@
 """Source `chat`: a user's own train.jsonl, validation.jsonl and test.jsonl of chat rows.
 
 A row is `{"messages": [{"role": …, "content": …}, …]}`, optionally with an `id`; other keys are
-kept for scorers of the user's own. The checks are those a fine-tuning server would make after the
-upload (see docs/data.md), made before anything is spent.
+kept for scorers of the user's own. Rows are checked as a fine-tuning service checks an upload
+(docs/data.md).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from jobs.tasks.rows import Row
 
 NAME = "chat"
 FILES = {"train": "train.jsonl", "validation": "validation.jsonl", "test": "test.jsonl"}
-#: What `make_row` and other sources say about a row; a user's keys may not pretend to be these.
+#: Keys that `make_row` and other sources set; a user's row must not have them.
 _RESERVED = ("task", "database")
 
 
 def read(directory: Path, part: str, problems: Problems) -> list[Row]:
-    """Rows in the file's order; without an `id` of its own a row is `<part>-00001` by its count."""
+    """Rows in the file's order; a row without an `id` is called `<part>-00001` by its position."""
     path = require(NAME, directory, FILES[part])[0]
     rows: list[Row] = []
     ids: dict[str, int] = {}
@@ -48,7 +48,7 @@ def read(directory: Path, part: str, problems: Problems) -> list[Row]:
 
 
 def _row_problems(value: Any) -> list[str]:
-    """Everything wrong with one row, each with its path inside the row."""
+    """The problems of one row, each with its path inside the row."""
     if not isinstance(value, dict):
         return ["not an object with messages"]
     wrong = []
@@ -68,7 +68,7 @@ def _row_problems(value: Any) -> list[str]:
     elif roles[-1] != "assistant":
         wrong.append("messages: the last one must be the assistant's, it is the answer")
     elif len(messages) < 2:
-        wrong.append("messages: nothing stands before the answer")
+        wrong.append("messages: nothing comes before the answer")
     if "system" in roles[1:]:
         wrong.append("messages: a system message must be the first")
     return wrong

@@ -1,7 +1,7 @@
-"""Known kinds of fault in text-to-SQL data, looked for in the rows at hand. Nothing is assumed from a name.
+"""Counts known kinds of fault in the rows of text-to-SQL data.
 
-Schemas and golds come from outside: they are compiled in an empty database in memory, where an
-authorizer refuses everything that could reach further, and never run on rows.
+Schemas and gold queries are untrusted: they are compiled in an empty database in memory, under an authorizer
+that refuses access to anything else, and never run on rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NAME = re.compile(r"[A-Za-z_]\w*")
 
 
 def find(part: str, rows: Sequence[Row], directory: Path) -> list[Fault]:
-    """Faults of one part's SQL rows as {"part", "what", "rows", "of"}; none that touches no row."""
+    """Faults of one part's rows as {"part", "what", "rows", "of"}; only those found in a row."""
     broken, narrow = compile_golds(rows)
     databases = Counter(row.fields["database"] for row in rows)
     missing = databases.pop(None, 0)
@@ -60,7 +60,7 @@ def compile_golds(rows: Sequence[Row]) -> tuple[int, int]:
 
 
 def _build(connection: sqlite3.Connection, schema: str) -> set[str] | None:
-    """Create the tables; the names of their columns in lower case, or None where that fails."""
+    """Create the tables; the names of their columns in lower case, or None if that fails."""
     steps = iter(range(_STEPS_ALLOWED // 1000))
     connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
     connection.set_authorizer(_authorize)

@@ -23,7 +23,7 @@ from jobs.tasks.sql.execution.worker_pool import LostJob, WorkerPool
 from launcher.outcome import Failure, Reason
 
 SEED = 0
-#: Less than a gold query may use: nobody's answer needs as much, and a thousand bombs are a thousand waits. The steps
+#: Less than a gold query may use: no answer needs as much, and every runaway query costs the wait. The steps
 #: decide, the same on any machine; the seconds are for functions that take long in one step.
 ANSWER_LIMITS = QueryLimits(steps=40_000_000, cpu_s=8.0)
 #: Of a gold query that itself needs more than most (see prepare.py), what an answer that does the same may use.
@@ -66,13 +66,13 @@ def score(
 ) -> SqlScores:
     """A verdict per row, in order. The verdicts depend neither on `workers` nor on the cache.
 
-    `directory` is where the rows' database paths start, `limits` what an answer may use on each
-    database where the gold is not heavy. Raises Failure(BAD_DATA) for a row without what scoring needs.
+    Database paths in rows are relative to `directory`; `limits` bound an answer on each database unless the gold
+    is heavy. Raises Failure(BAD_DATA) for rows that lack what scoring needs.
     """
-    told = progress or (lambda _done, _of: None)
+    report = progress or (lambda _done, _of: None)
     extracted = [extract_sql(answer[:MAX_ANSWER_CHARACTERS]) for answer in answers]
     with WorkerPool(workers) as pool:
-        scorer = _Scorer(pool, cache or Cache(None), told, 2 * len(rows))
+        scorer = _Scorer(pool, cache or Cache(None), report, 2 * len(rows))
         jobs = gold_jobs(rows, directory)
         golds = scorer.golds(jobs)
         asked = [
@@ -81,7 +81,7 @@ def score(
             if gold["valid"] and extracted[index] and len(answers[index]) <= MAX_ANSWER_CHARACTERS
         ]
         verdicts = dict(zip(asked, scorer.verdicts(asked, golds, extracted, jobs, limits), strict=True))
-    told(2 * len(rows), 2 * len(rows))
+    report(2 * len(rows), 2 * len(rows))
     scores = [
         _row_score(row, answer, query, gold, verdicts.get(index))
         for index, (row, answer, query, gold) in enumerate(zip(rows, answers, extracted, golds, strict=True))
@@ -90,7 +90,7 @@ def score(
 
 
 def explain(row: Row, answer: str, directory: Path, cache: Cache) -> dict[str, Any]:
-    """One answer's verdict with its proof: {"score", "proof": see explain.py, or None where nothing ran}."""
+    """One answer's verdict with its proof: {"score", "proof": see explain.py, or None if nothing ran}."""
     found = score([row], [answer], directory, workers=1, cache=cache)
     (one,), (gold,) = found.rows, found.golds
     proof = None
@@ -103,15 +103,15 @@ def explain(row: Row, answer: str, directory: Path, cache: Cache) -> dict[str, A
 
 
 def ready_golds(jobs: Sequence[dict[str, Any]], pool: WorkerPool, cache: Cache) -> list[dict[str, Any]]:
-    """The entry of every gold query (see prepare.py), from the cache where it is there."""
+    """The entry of every gold query (see prepare.py), from the cache if it is there."""
     return _Scorer(pool, cache, lambda _done, _of: None, len(jobs)).golds(jobs)
 
 
 class _Scorer:
     """Jobs through the cache and the pool."""
 
-    def __init__(self, pool: WorkerPool, cache: Cache, told: Progress, total: int) -> None:
-        self._pool, self._cache, self._told, self._total = pool, cache, told, total
+    def __init__(self, pool: WorkerPool, cache: Cache, report: Progress, total: int) -> None:
+        self._pool, self._cache, self._report, self._total = pool, cache, report, total
         self._done = 0
 
     def golds(self, jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -156,19 +156,19 @@ class _Scorer:
         for start in range(0, len(names), _JOBS_PER_COMMIT):
             part = names[start : start + _JOBS_PER_COMMIT]
 
-            def told(finished: int, at: int = start) -> None:
-                self._told(before + share * (at + finished) // len(names), self._total)
+            def report(finished: int, at: int = start) -> None:
+                self._report(before + share * (at + finished) // len(names), self._total)
 
             options = {} if batch is None else {"batch": batch}
             results = dict(
-                zip(part, self._pool.map([missing[name] for name in part], told, **options), strict=True)
+                zip(part, self._pool.map([missing[name] for name in part], report, **options), strict=True)
             )
             self._cache.put(
                 {name: result for name, result in results.items() if not isinstance(result, LostJob)}
             )
             known |= results
         self._done += share
-        self._told(self._done, self._total)
+        self._report(self._done, self._total)
         return [known[name] for name in keys]
 
 
@@ -197,7 +197,7 @@ def judge_job(
 ) -> dict[str, Any]:
     """The sandbox job that judges one answer; of the gold's entry it carries what judging needs.
 
-    `limits` are what the answer may use, or more where the gold itself is heavy.
+    `limits` are what the answer may use, or more if the gold itself is heavy.
     """
     needed = {name: gold[name] for name in _JUDGED_BY}
     if gold["heavy"]:
@@ -246,7 +246,7 @@ def gold_jobs(rows: Iterable[Row], directory: Path) -> list[dict[str, Any]]:
 
 
 def _database(row: Row, directory: Path) -> Path | None:
-    """The absolute path of a row's database, or None where it has none inside the data's directory."""
+    """The absolute path of a row's database, or None if it has none inside the data's directory."""
     if not row.fields.get("database"):
         return None
     root = directory.resolve()

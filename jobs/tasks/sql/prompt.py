@@ -39,7 +39,7 @@ def make_row(
 
 
 def plain_prompt(row: Row) -> str:
-    """The study's completion prompt for open models; the answer follows at once."""
+    """The study's completion prompt for open models; the answer follows directly."""
     question, context = row.fields["question"], row.fields["context"]
     return (
         f"{INTRODUCTION}\n\n{INSTRUCTION}\n\n"

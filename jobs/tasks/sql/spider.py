@@ -1,8 +1,7 @@
 """Source `spider`: Spider's questions with the whole schema of their database, and the databases themselves.
 
-Layout: `tables.json`, `train_spider.json`, `dev.json` where it is at hand, `database/ID/ID.sqlite`.
-The context shows every table with types and keys, which is harder and more honest than a context
-cut to what the gold query needs.
+Layout: `tables.json`, `train_spider.json`, optionally `dev.json`, `database/ID/ID.sqlite`.
+The context shows every table with types and keys, not only those that the gold query needs.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ ALSO_READABLE = {"dev": DEV, "validation": DEV}
 _TYPES = {"text": "TEXT", "number": "NUMERIC", "time": "TEXT", "boolean": "BOOLEAN", "others": "TEXT"}
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _DATABASE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
-#: SQL words that cannot stand as a name without quotes in SQLite.
+#: SQL words that SQLite takes as a name only in quotes.
 _RESERVED = frozenset(
     re.findall(
         r"\w+",
@@ -100,7 +99,7 @@ def create_table_text(schema: dict[str, Any]) -> str:
     """One CREATE TABLE statement a line for a schema of tables.json, with types, primary and foreign keys.
 
     A key over several columns is a nested list in `primary_keys`. Raises KeyError, IndexError,
-    TypeError or ValueError where the value is not such a schema.
+    TypeError or ValueError if the value is not such a schema.
     """
     tables: list[str] = schema["table_names_original"]
     columns: list[tuple[int, str]] = [(table, name) for table, name in schema["column_names_original"]]
@@ -110,7 +109,7 @@ def create_table_text(schema: dict[str, Any]) -> str:
     statements = []
     for table, table_name in enumerate(tables):
         if table_name.lower().startswith("sqlite_"):
-            continue  # SQLite's own book-keeping (sqlite_sequence), which nobody may create
+            continue  # SQLite's internal tables (sqlite_sequence) cannot be created
         own = [index for index, (owner, _) in enumerate(columns) if owner == table]
         keys = list(dict.fromkeys(index for key in primary for index in key if columns[index][0] == table))
         parts = []
@@ -129,7 +128,7 @@ def create_table_text(schema: dict[str, Any]) -> str:
 
 
 def quote(name: str) -> str:
-    """A name as SQLite takes it, quoted only where it must be."""
+    """A name as SQLite takes it, quoted if needed."""
     if _PLAIN_NAME.match(name) and name.lower() not in _RESERVED:
         return name
     escaped = name.replace('"', '""')

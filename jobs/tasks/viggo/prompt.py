@@ -50,5 +50,5 @@ def make_row(row_id: str, *, target: str, meaning: str) -> Row:
 
 
 def plain_prompt(row: Row) -> str:
-    """The study's completion prompt for open models; the answer follows at once."""
+    """The study's completion prompt for open models; the answer follows directly."""
     return f"{INSTRUCTION}\n\n### Target sentence:\n{row.fields['target']}\n\n### Meaning representation:\n"

@@ -1,8 +1,7 @@
-"""ViGGO: a meaning representation against the gold's: exact, canonical, and attribute by attribute.
+"""Compares meaning representations: exactly, canonically, and attribute by attribute.
 
-`function(attribute[value, value], attribute[value])`. Values may hold commas and parentheses of
-their own ("M (for Mature)"), brackets never do. Canonical match leaves free: the order of
-attributes, the order of values inside an attribute, and spacing. Case, spelling and repeated
+`function(attribute[value, value], attribute[value])`. Values may contain parentheses ("M (for Mature)")
+but no brackets. Canonical match ignores the order of attributes, the order of values inside an attribute, and spacing. Case, spelling and repeated
 values count.
 """
 
@@ -18,7 +17,7 @@ from jobs.tasks.contract import ScoreContext, Scored
 from jobs.tasks.rows import Row
 from jobs.tasks.viggo.prompt import ATTRIBUTES, FUNCTIONS
 
-#: No meaning representation comes near; longer answers are not parsed.
+#: Longer answers are not parsed; no meaning representation is nearly as long.
 _MAX_CHARACTERS = 10_000
 _CALL = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*\((.*)\)\s*\Z", re.DOTALL)
 _ATTRIBUTE = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*\[([^\[\]]*)\]\s*", re.DOTALL)
@@ -46,7 +45,7 @@ class Meaning:
 
 
 def parse(text: str) -> Meaning | None:
-    """The representation that `text` is, whole; None where it is none."""
+    """The representation that the whole of `text` is; None if it is none."""
     call = _CALL.match(text) if len(text) <= _MAX_CHARACTERS else None
     if call is None:
         return None
@@ -124,7 +123,7 @@ def _scores(exact: bool, gold: Meaning | None, given: Meaning | None) -> dict[st
 
 
 def differences(gold: Meaning, given: Meaning | None) -> str:
-    """What is wrong with an answer, by attribute: expected and given."""
+    """The differences of an answer from the gold, by attribute: expected and given."""
     if given is None:
         return "does not parse"
     problems = []

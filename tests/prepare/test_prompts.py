@@ -48,7 +48,7 @@ def test_plain_style_survives_the_file_format() -> None:
     assert prompt_text(again, None, "plain") == prompt_text(ROW, None, "plain")
 
 
-def test_a_model_without_chat_template_is_told_what_to_do() -> None:
+def test_a_model_without_chat_template_is_an_error_with_a_next_step() -> None:
     with pytest.raises(Failure) as caught:
         prompt_text(ROW, FakeTokenizer(chat_template=None), "chat")
     assert caught.value.reason is Reason.BAD_EXPERIMENT

@@ -55,7 +55,7 @@ from jobs.tasks.viggo import prompt as viggo
         ),
     ],
 )
-def test_upload_is_the_studys_file(
+def test_the_upload_equals_the_studys_file(
     shared_data: Path, task: str, source: str, part: str, size_bytes: int, digest: str, file: str | None
 ) -> None:
     made = upload_bytes(read_part(task, source, shared_data, part))
@@ -82,7 +82,7 @@ def test_upload_escapes_what_is_not_ascii_and_keeps_row_order() -> None:
     assert [json.loads(line)["messages"][0]["content"] for line in lines] == ["é 0", "é 1", "é 2"]
 
 
-def test_plain_prompts_are_the_studys() -> None:
+def test_plain_prompts_equal_the_studys() -> None:
     row = sql.make_row(
         "a", question="Q?", gold="SELECT 1", context="CREATE TABLE t (a INT)", schema="s", db_id="d"
     )

@@ -24,7 +24,7 @@ def problems_of(directory: Path, source: str, **data: Any) -> tuple[str, ...]:
     return caught.value.problems
 
 
-def test_every_chat_check_names_file_line_and_place(tmp_path: Path) -> None:
+def test_chat_problems_name_file_line_and_key(tmp_path: Path) -> None:
     user, answer = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
     rows: list[Any] = [
         "not an object",
@@ -158,7 +158,7 @@ def test_thousands_of_problems_are_cut_with_their_count(tmp_path: Path) -> None:
     assert caught.value.problems[-1] == "… and 2950 more"
 
 
-def test_half_a_character_is_a_problem_where_it_stands(tmp_path: Path) -> None:
+def test_half_a_surrogate_pair_is_a_problem_with_its_line(tmp_path: Path) -> None:
     data_sets.write_chat(tmp_path)
     (tmp_path / "test.jsonl").write_text(data_sets.chat_line("\ud800", "A") + "\n")
     (problem,) = problems_of(tmp_path, "chat")

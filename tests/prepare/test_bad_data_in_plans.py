@@ -47,7 +47,7 @@ def write_chat(directory: Path, bad: str) -> Path:
     [(5, "mr,ref", "data.train_rows: 24 asked for, the part has 5"), (30, "a,b", "viggo-train.csv:1:")],
     ids=["too few rows", "broken CSV"],
 )
-def test_data_that_will_not_do_is_refused_before_there_is_a_run(
+def test_plan_and_submit_refuse_bad_data(
     launcher: Launcher, tmp_path: Path, verb: tuple[str, ...], rows: int, header: str, word: str
 ) -> None:
     directory = write_viggo(tmp_path / "mine", rows, header=header)
@@ -68,14 +68,14 @@ def test_a_malformed_row_is_named_with_its_line(launcher: Launcher, tmp_path: Pa
     assert "train.jsonl:2" in done.stderr
 
 
-def test_good_data_is_counted(launcher: Launcher, tmp_path: Path) -> None:
+def test_plan_counts_tokens_of_good_data(launcher: Launcher, tmp_path: Path) -> None:
     directory = write_viggo(tmp_path / "mine", 30)
     done = launcher("plan", "viggo", "--profile", "smoke", "--data", str(directory))
     assert done.returncode == 0, done.stderr
     assert "data viggo: 24 training rows" in done.stdout
 
 
-def test_data_that_lies_elsewhere_is_not_judged(tmp_path: Path) -> None:
+def test_data_on_another_machine_is_not_counted(tmp_path: Path) -> None:
     """With a lock alone the files are in the store, or on another machine."""
     directory = write_viggo(tmp_path / "mine", 5)
     wanted = load("viggo", profile="smoke")
