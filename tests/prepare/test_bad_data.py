@@ -63,7 +63,7 @@ def test_chat_problems_name_file_line_and_key(tmp_path: Path) -> None:
         "train.jsonl:9: messages[1].content: empty",
         "train.jsonl:10: messages: no message from the assistant",
         "train.jsonl:11: messages: the last one must be the assistant's, it is the answer",
-        "train.jsonl:12: messages: nothing stands before the answer",
+        "train.jsonl:12: messages: nothing comes before the answer",
         "train.jsonl:13: messages[1].weight: no such key",
         "train.jsonl:14: messages: a system message must be the first",
         "train.jsonl:15: id: must be text or a whole number",

@@ -1,8 +1,8 @@
 """Compares meaning representations: exactly, canonically, and attribute by attribute.
 
 `function(attribute[value, value], attribute[value])`. Values may contain parentheses ("M (for Mature)")
-but no brackets. Canonical match ignores the order of attributes, the order of values inside an attribute, and spacing. Case, spelling and repeated
-values count.
+but no brackets. Canonical match ignores the order of attributes, the order of values inside an attribute,
+and spacing. Case, spelling and repeated values count.
 """
 
 from __future__ import annotations
