@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
+from launcher.cli import errors
 from launcher.cli.output import duration, emit
 from launcher.costs.receipt import Receipt
-from launcher.outcome import DISPOSITIONS, Failure, Reason
+from launcher.outcome import Failure, Reason
 from launcher.runs.report_page import price_lines
 from launcher.store.records import Outcome
 from launcher.store.runs import Attempt
@@ -18,8 +19,7 @@ from launcher.system.text import printable
 def print_outcome(attempt: Attempt, outcome: Outcome, output: str) -> int:
     """Print the outcome of a closed attempt; the exit code for it."""
     if not outcome.succeeded:
-        click.echo(f"error: {attempt.run_id} {_failure_text(attempt, outcome)}", err=True)
-        return DISPOSITIONS[outcome.reason].exit_code
+        return errors.report(_failure(attempt.run_id, outcome), "submit")
     verdict = attempt.get("verdict.json")
     if output == "text":
         _print_verdict(attempt, verdict)
@@ -30,20 +30,26 @@ def print_outcome(attempt: Attempt, outcome: Outcome, output: str) -> int:
     return 0
 
 
-def _failure_text(attempt: Attempt, outcome: Outcome) -> str:
+def _failure(run_id: str, outcome: Outcome) -> Failure:
+    """The failure of a run: the one of its first failed stage, the stages blocked by it and the next commands."""
     failure = outcome.failure or Failure(outcome.reason, outcome.reason.value)
-    lines = [f"{outcome.reason.value}: {failure.text().partition(chr(10) + 'next:')[0]}"]
+    place = f"{failure.where}: " if failure.where else ""
     blocked = [name for name, end in outcome.stages.items() if end.state == "blocked"]
-    if blocked:
-        lines.append(f"  stages blocked by it: {', '.join(blocked)}")
-    if failure.reason is Reason.CANCELLED:
-        lines.append(f"next: launcher retry {attempt.run_id}")
-    else:
-        lines.append(f"next: {printable(failure.next_step)}")
-        lines.append(
-            f"      launcher why {attempt.run_id}; launcher retry {attempt.run_id} once it is corrected"
+    problems = (
+        (*failure.problems, f"stages blocked by it: {', '.join(blocked)}") if blocked else failure.problems
+    )
+    next_step = f"launcher retry {run_id}"
+    if failure.reason is not Reason.CANCELLED:
+        next_step = (
+            f"{printable(failure.next_step)}\n"
+            f"      launcher why {run_id}; launcher retry {run_id} once it is corrected"
         )
-    return "\n".join(lines)
+    return Failure(
+        outcome.reason,
+        f"{run_id} {outcome.reason.value}: {place}{failure.what}",
+        problems=problems,
+        next_step=next_step,
+    )
 
 
 def _print_verdict(attempt: Attempt, verdict: dict[str, Any]) -> None:

@@ -21,8 +21,8 @@ def refused(tmp_path: Path, model: str, recipe: str) -> Failure:
 def test_every_invalid_field_is_listed(tmp_path: Path) -> None:
     recipe = '{"learning_rte": 1, "threads": 0, "lora": {"rank": 4}}'
     failure = refused(tmp_path, "x=absent", recipe)
-    told = [problem for problem in failure.problems if problem.startswith("--recipe: ")]
-    assert sorted(told) == [
+    found = [problem for problem in failure.problems if problem.startswith("--recipe: ")]
+    assert sorted(found) == [
         "--recipe: learning_rte: no such key",
         "--recipe: lora.rank: no such key",
         "--recipe: threads: Input should be greater than or equal to 1 (got 0)",
