@@ -27,6 +27,17 @@ from .processes import wait_for
 from .studies import RUN_LIMIT_S, SMOKE, ClusterUser, MakeUser
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order for several workers: the longest run first, small tests while it loads the images, then the other runs."""
+
+    def order(item: pytest.Item) -> int:
+        if "two_nodes" in item.name:
+            return 0
+        return 2 if "make_user" in getattr(item, "fixturenames", ()) else 1
+
+    items.sort(key=order)
+
+
 @dataclass(frozen=True)
 class Cluster:
     """A Kubernetes to test with."""
