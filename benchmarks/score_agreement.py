@@ -20,7 +20,7 @@ from jobs.tasks.rows import Row
 from jobs.tasks.sql.execution import syntax
 from jobs.tasks.sql.execution.mutants import generate_mutants
 from jobs.tasks.sql.execution.schema import SchemaError, from_text
-from jobs.tasks.sql.judging import score, workers_here
+from jobs.tasks.sql.judging import default_workers, score
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     asked = [replace(row, id=f"{row.id}/{number}") for number, (row, _, _) in enumerate(altered)]
     cache = Cache(default_path())
     found = score(
-        asked, [text for _, _, text in altered], options.data, workers=workers_here(), cache=cache
+        asked, [text for _, _, text in altered], options.data, workers=default_workers(), cache=cache
     ).rows
     cache.close()
     table: dict[str, Counter[tuple[bool, bool]]] = defaultdict(Counter)

@@ -18,7 +18,7 @@ from jobs.measures.cache import Cache, default_path
 from jobs.measures.row_score import RowScore, summarise
 from jobs.tasks.registry import question_of
 from jobs.tasks.rows import Row
-from jobs.tasks.sql.judging import score, workers_here
+from jobs.tasks.sql.judging import default_workers, score
 from jobs.tasks.viggo import scorer
 
 _FIRST_TABLE = re.compile(r"CREATE TABLE\s+(\"[^\"]+\"|\S+)", re.IGNORECASE)
@@ -54,7 +54,7 @@ def _sql(name: str, rows: Sequence[Row], train: Sequence[Row], data: Path) -> No
         answers["nearest training question"] = _nearest(rows, train)
     cache = Cache(default_path())
     for kind, given in answers.items():
-        found = score(rows, given, data, workers=workers_here(), cache=cache).rows
+        found = score(rows, given, data, workers=default_workers(), cache=cache).rows
         _show(f"  {kind}", found, ("exact", "strict", "official"))
     cache.close()
 

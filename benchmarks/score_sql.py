@@ -21,17 +21,18 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import apsw
 
 from jobs.data.sources import read_part
 from jobs.measures.cache import Cache, default_path
 from jobs.tasks.rows import Row
-from jobs.tasks.sql.execution import engine
+from jobs.tasks.sql.execution import connections
+from jobs.tasks.sql.execution.records import GoldEntry, JudgeJob, PrepareJob
 from jobs.tasks.sql.execution.worker_pool import LostJob, WorkerPool
-from jobs.tasks.sql.judging import gold_jobs, gold_key, judge_job, ready_golds, score
+from jobs.tasks.sql.judging import judge_job, prepare_golds, prepare_jobs, prepare_key, score
 
 #: Gold queries made ready without the cache, to say what the first scoring costs.
 COLD_ROWS = 200
@@ -50,24 +51,27 @@ def main() -> None:
     )
     options = parser.parse_args()
     rows = read_part("sql", "spider", options.data, options.split)[: options.rows]
-    prepared = gold_jobs(rows, options.data)
+    prepared = prepare_jobs(rows, options.data)
     _measure_cold(prepared)
     cache = Cache(default_path())
     with WorkerPool(2) as pool:
-        golds = ready_golds(prepared, pool, cache)
+        golds = prepare_golds(prepared, pool, cache)
     cache.close()
     jobs = [
-        {**judge_job(gold, gold["sql"], job["database"]), "normalise": False, "official": False}
+        replace(judge_job(gold, gold.sql, job.database), normalise=False, official=False)
         for gold, job in zip(golds, prepared, strict=True)
-        if gold["valid"]
+        if gold.reference
     ]
-    databases = sum(job["gold"]["real"] + len(job["gold"]["images"]) for job in jobs)
+    databases = sum(job.reference.real + len(job.reference.images) for job in jobs)
     print(f"{len(jobs)} answers, {databases / len(jobs):.2f} databases each")
     for workers in (1, 2):
         _measure(f"strict, {workers} worker(s)", jobs, workers, options.repeat)
-    for name in ("official", "normalise"):
-        _measure(f"strict + {name}, 2 workers", [{**job, name: True} for job in jobs], 2, options.repeat)
-    real = [{**job, "gold": {**job["gold"], "images": []}} for job in jobs if job["gold"]["real"]]
+    official = [replace(job, official=True) for job in jobs]
+    _measure("strict + official, 2 workers", official, 2, options.repeat)
+    _measure(
+        "strict + normalise, 2 workers", [replace(job, normalise=True) for job in jobs], 2, options.repeat
+    )
+    real = [replace(job, reference=replace(job.reference, images=())) for job in jobs if job.reference.real]
     _show("a plain loop, real databases alone", len(real), options.repeat, lambda: _plain_loop(real))
     by_database: dict[str, float] = defaultdict(float)
     _show(
@@ -81,7 +85,7 @@ def main() -> None:
     slow = {path for path, seconds in by_database.items() if seconds > SLOW_SHARE * sum(by_database.values())}
     print(f"left out below: {', '.join(sorted(Path(path).stem for path in slow)) or 'nothing'}")
     for name, some in (("strict", jobs), ("strict, real databases alone", real)):
-        rest = [job for job in some if job["database"] not in slow]
+        rest = [job for job in some if job.database not in slow]
         _measure(f"{name}, without these, 2 workers", rest, 2, options.repeat)
     for part in PARTS:
         _measure(
@@ -96,7 +100,7 @@ def main() -> None:
     print(f"peak memory of this process {_peak_mib(resource.RUSAGE_SELF):.0f} MiB")
 
 
-def _measure_cold(jobs: Sequence[dict[str, Any]]) -> None:
+def _measure_cold(jobs: Sequence[PrepareJob]) -> None:
     sample = jobs[:: max(1, len(jobs) // COLD_ROWS)][:COLD_ROWS]
     with WorkerPool(2) as pool:
         started = time.perf_counter()
@@ -107,7 +111,7 @@ def _measure_cold(jobs: Sequence[dict[str, Any]]) -> None:
     )
 
 
-def _measure(name: str, jobs: Sequence[dict[str, Any]], workers: int, repeat: int) -> None:
+def _measure(name: str, jobs: Sequence[JudgeJob], workers: int, repeat: int) -> None:
     with WorkerPool(workers) as pool:
         pool.map(jobs[:200])  # workers started, their modules loaded
         _show(name, len(jobs), repeat, lambda: _timed(pool, jobs))
@@ -121,46 +125,46 @@ def _show(name: str, answers: int, repeat: int, timed: Callable[[], float]) -> N
     )
 
 
-def _timed(pool: WorkerPool, jobs: Sequence[dict[str, Any]]) -> float:
+def _timed(pool: WorkerPool, jobs: Sequence[JudgeJob]) -> float:
     started = time.perf_counter()
     results = pool.map(jobs)
     seconds = time.perf_counter() - started
-    wrong = [result for result in results if isinstance(result, LostJob) or not result["strict"]]
+    wrong = [result for result in results if isinstance(result, LostJob) or not result.strict]
     if wrong:
         raise SystemExit(f"{len(wrong)} gold answers were not right: {wrong[0]}")
     return seconds
 
 
-def _plain_loop(jobs: Sequence[dict[str, Any]]) -> float:
+def _plain_loop(jobs: Sequence[JudgeJob]) -> float:
     """Seconds of judging as evaluators do: Python's own sqlite3, each database opened once, bags compared."""
     opened: dict[str, sqlite3.Connection] = {}
     started = time.perf_counter()
     for job in jobs:
-        path = job["database"]
+        path = job.database or ""
         if path not in opened:
             opened[path] = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
             opened[path].text_factory = lambda data: data.decode("utf-8", "ignore")
         gold, answer = (
-            Counter(opened[path].execute(sql).fetchall()) for sql in (job["gold"]["sql"], job["answer"])
+            Counter(opened[path].execute(sql).fetchall()) for sql in (job.reference.sql, job.answer)
         )
         if gold != answer:
-            raise SystemExit(f"a gold answer was not right: {job['answer']}")
+            raise SystemExit(f"a gold answer was not right: {job.answer}")
     seconds = time.perf_counter() - started
     for connection in opened.values():
         connection.close()
     return seconds
 
 
-def _sqlite_itself(jobs: Sequence[dict[str, Any]], by_database: dict[str, float]) -> float:
+def _sqlite_itself(jobs: Sequence[JudgeJob], by_database: dict[str, float]) -> float:
     """Seconds in which apsw alone returns every answer's rows, in one process; added up by database too."""
     opened: dict[str, apsw.Connection] = {}
     began = time.perf_counter()
     for job in jobs:
-        started, path = time.perf_counter(), job["database"]
+        started, path = time.perf_counter(), job.database or ""
         if path not in opened:
-            opened[path] = engine.unguarded_file(Path(path))
+            opened[path] = connections.unguarded_file(Path(path))
         with suppress(UnicodeDecodeError):
-            opened[path].execute(job["answer"]).fetchall()
+            opened[path].execute(job.answer).fetchall()
         by_database[path] += time.perf_counter() - started
     seconds = time.perf_counter() - began
     for connection in opened.values():
@@ -169,12 +173,12 @@ def _sqlite_itself(jobs: Sequence[dict[str, Any]], by_database: dict[str, float]
 
 
 def _whole_scoring(
-    rows: Sequence[Row], data: Path, prepared: Sequence[dict[str, Any]], golds: Sequence[dict[str, Any]]
+    rows: Sequence[Row], data: Path, prepared: Sequence[PrepareJob], golds: Sequence[GoldEntry]
 ) -> float:
     """Seconds of `launcher score` without its start: gold queries ready, no answer known."""
     with tempfile.TemporaryDirectory() as directory:
         cache = Cache(Path(directory) / "cache.sqlite")
-        cache.put({gold_key(job): gold for job, gold in zip(prepared, golds, strict=True)})
+        cache.put({prepare_key(job): gold.to_json() for job, gold in zip(prepared, golds, strict=True)})
         started = time.perf_counter()
         score(rows, [row.gold for row in rows], data, workers=2, cache=cache)
         seconds = time.perf_counter() - started

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import apsw
 
+from jobs.tasks.sql.execution.records import GoldEntry, PrepareJob, Verdict
 from jobs.tasks.sql.execution.schema import statements
 from jobs.tasks.sql.execution.worker_pool import WorkerPool
 from jobs.tasks.sql.judging import judge_job
@@ -21,19 +21,18 @@ def real_database(path: Path, script: str) -> str:
     return str(path)
 
 
-def prepared(gold: str, schema: str, database: str | None = None) -> dict[str, Any]:
+def prepared(gold: str, schema: str, database: str | None = None) -> GoldEntry:
     """The gold query's entry."""
-    job = {"task": "prepare", "cpu_s": 300, "seed": 0, "sql": gold, "database": database}
     with WorkerPool(1) as pool:
-        (entry,) = pool.map([{**job, "schema": schema, "context": schema}])
-    assert isinstance(entry, dict), entry
+        (entry,) = pool.map([PrepareJob(gold, database, schema, schema, seed=0)])
+    assert isinstance(entry, GoldEntry), entry
     return entry
 
 
-def judged(entry: dict[str, Any], answer: str, database: str | None = None) -> dict[str, Any]:
+def judged(entry: GoldEntry, answer: str, database: str | None = None) -> Verdict:
     """The verdict on one answer."""
-    assert entry["valid"], entry["problem"]
+    assert entry.reference, entry.problem
     with WorkerPool(1) as pool:
         (verdict,) = pool.map([judge_job(entry, answer, database)])
-    assert isinstance(verdict, dict), verdict
+    assert isinstance(verdict, Verdict), verdict
     return verdict

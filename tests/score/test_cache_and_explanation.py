@@ -42,15 +42,15 @@ def test_a_second_scoring_starts_no_worker(
 
 
 def test_a_changed_database_is_scored_anew(sql_data: SqlData, tmp_path: Path) -> None:
-    from jobs.tasks.sql.judging import gold_jobs, gold_key
+    from jobs.tasks.sql.judging import prepare_jobs, prepare_key
 
-    before = gold_key(gold_jobs(sql_data.rows, sql_data.directory)[0])
+    before = prepare_key(prepare_jobs(sql_data.rows, sql_data.directory)[0])
     other = tmp_path / "other"
     sql_data.directory.rename(other)
     content = bytearray((other / "database" / "music" / "music.sqlite").read_bytes())
     content[-1] ^= 1
     (other / "database" / "music" / "music.sqlite").write_bytes(content)
-    assert gold_key(gold_jobs(sql_data.rows, other)[0]) != before
+    assert prepare_key(prepare_jobs(sql_data.rows, other)[0]) != before
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a database", b"SQLite format 3\0" + b"x" * 5000])

@@ -8,10 +8,11 @@ import pytest
 from small_sql_data import SqlData
 
 from jobs.measures.row_score import RowScore
-from jobs.tasks.sql.execution import engine, gold_results
-from jobs.tasks.sql.execution.engine import QueryLimits
+from jobs.tasks.sql.execution import connections, gold_results
+from jobs.tasks.sql.execution.gold_plan import plan_gold
 from jobs.tasks.sql.execution.nondeterminism import resolved_variants
-from jobs.tasks.sql.execution.syntax import gold_plan, parse
+from jobs.tasks.sql.execution.query_runner import QueryLimits
+from jobs.tasks.sql.execution.syntax import parse
 from jobs.tasks.sql.judging import score
 
 LIMITS = QueryLimits()
@@ -104,12 +105,12 @@ def test_a_gold_without_chance_is_not_flagged(
     ],
 )
 def test_a_generated_database_is_stable_where_all_choices_are_one(sql: str, ties: bool, stable: bool) -> None:
-    plan = gold_plan(sql, parse(sql))
-    with closing(engine.unguarded_image()) as connection:
+    plan = plan_gold(sql, parse(sql))
+    with closing(connections.unguarded_image()) as connection:
         connection.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b INTEGER, c TEXT)")
         connection.execute("INSERT INTO t VALUES (1, 5, 'x'), (2, ?, NULL), (3, 7, 'x')", (5 if ties else 6,))
         image = connection.serialize("main")
-    with closing(engine.open_image(image)) as connection:
+    with closing(connections.open_image(image)) as connection:
         expected = gold_results.allowed_results(connection, plan, LIMITS)
     assert gold_results.is_deterministic(image, plan, expected, LIMITS) is stable
 

@@ -2,10 +2,11 @@
 
 from contextlib import closing
 
-from jobs.tasks.sql.execution import engine
+from jobs.tasks.sql.execution import connections
+from jobs.tasks.sql.execution.connections import open_image
 from jobs.tasks.sql.execution.database_selection import MIN_KEPT, select_databases
-from jobs.tasks.sql.execution.engine import QueryLimits, open_image, run
-from jobs.tasks.sql.execution.syntax import GoldPlan
+from jobs.tasks.sql.execution.gold_plan import GoldPlan
+from jobs.tasks.sql.execution.query_runner import QueryLimits, run_query
 
 PLAIN = "('x'), ('y'), ('z')"
 #: By number of the candidate; all others are plain.
@@ -13,7 +14,7 @@ SPECIAL = {12: "('x'), (NULL), ('z')", 14: "('x'), ('X'), ('z')", 16: "('x'), ('
 
 
 def build(number: int, fill_all: bool) -> bytes:
-    with closing(engine.unguarded_image()) as connection:
+    with closing(connections.unguarded_image()) as connection:
         connection.execute("CREATE TABLE t (a TEXT); CREATE TABLE other (n INTEGER)")
         connection.execute(f"INSERT INTO t VALUES {SPECIAL.get(number, PLAIN)}")
         if fill_all:
@@ -23,6 +24,9 @@ def build(number: int, fill_all: bool) -> bytes:
 
 def test_those_with_nulls_ties_and_other_spellings_are_kept_with_all_tables_filled() -> None:
     found = select_databases(GoldPlan("SELECT a FROM t", "bag"), [], None, build, [], {"t"})
-    kept = [run(open_image(image), "SELECT n FROM other", QueryLimits()).rows[0][0] for image in found.images]
+    kept = [
+        run_query(open_image(image), "SELECT n FROM other", QueryLimits()).rows[0][0]
+        for image in found.images
+    ]
     assert set(SPECIAL) <= set(kept)
     assert len(kept) == len(set(kept)) == MIN_KEPT

@@ -6,9 +6,9 @@ import apsw
 import pytest
 from small_sql_data import QUESTIONS, SqlData
 
-from jobs.tasks.sql.execution import engine, gold_results
-from jobs.tasks.sql.execution.engine import QueryError, QueryLimits
-from jobs.tasks.sql.execution.syntax import GoldPlan
+from jobs.tasks.sql.execution import connections, gold_results
+from jobs.tasks.sql.execution.gold_plan import GoldPlan
+from jobs.tasks.sql.execution.query_runner import QueryError, QueryLimits, column_names, run_query
 
 LIMITS = QueryLimits()
 #: Two texts that are no UTF-8, with a number and a blob beside them.
@@ -18,11 +18,11 @@ UNDECODABLE = (
 
 
 def empty() -> apsw.Connection:
-    return engine.open_image(database("CREATE TABLE t (a)"))
+    return connections.open_image(database("CREATE TABLE t (a)"))
 
 
 def database(*statements: str) -> bytes:
-    connection = engine.unguarded_image()
+    connection = connections.unguarded_image()
     for statement in statements:
         connection.execute(statement)
     return connection.serialize("main")
@@ -33,7 +33,7 @@ def database(*statements: str) -> bytes:
 )
 def test_one_statement_alone_is_run(sql: str) -> None:
     with pytest.raises(QueryError) as caught:
-        engine.run(empty(), sql, LIMITS)
+        run_query(empty(), sql, LIMITS)
     assert caught.value.kind == "several statements"
 
 
@@ -41,23 +41,23 @@ def test_one_statement_alone_is_run(sql: str) -> None:
     "sql", ["SELECT 1;", "SELECT 1 ; -- that is all", "SELECT 1 /* or */;;\n /* not */ ;"]
 )
 def test_blanks_and_comments_behind_a_statement_are_free(sql: str) -> None:
-    assert engine.run(empty(), sql, LIMITS).rows == [(1,)]
+    assert run_query(empty(), sql, LIMITS).rows == [(1,)]
 
 
 @pytest.mark.parametrize(("sql", "rows"), [("SELECT a, a FROM t", []), ("SELECT 1, 2 WHERE 0", [])])
 def test_a_result_without_rows_has_its_width(sql: str, rows: list[object]) -> None:
-    found = engine.run(empty(), sql, LIMITS)
+    found = run_query(empty(), sql, LIMITS)
     assert (found.width, found.rows) == (2, rows)
 
 
 def test_text_that_is_not_utf8_is_kept_in_its_row_and_order() -> None:
-    found = engine.run(empty(), UNDECODABLE + ";", LIMITS)
+    found = run_query(empty(), UNDECODABLE + ";", LIMITS)
     assert found.rows == [("\udcffA", 2, b"\xffA"), ("z", 1, None)]
     assert found.undecodable
 
 
 def test_text_that_is_not_utf8_loses_its_bad_bytes_where_the_official_comparison_asks() -> None:
-    found = engine.run(empty(), UNDECODABLE, LIMITS, drop_undecodable=True)
+    found = run_query(empty(), UNDECODABLE, LIMITS, drop_undecodable=True)
     assert found.rows == [("A", 2, b"\xffA"), ("z", 1, None)]
 
 
@@ -66,15 +66,15 @@ def test_a_query_on_text_that_is_not_utf8_keeps_its_limits() -> None:
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT CAST(x'ff' AS TEXT), i FROM n"
     )
     with pytest.raises(QueryError) as caught:
-        engine.run(empty(), many, QueryLimits(steps=1_000_000))
+        run_query(empty(), many, QueryLimits(steps=1_000_000))
     assert caught.value.kind == "too slow"
 
 
 def test_a_database_put_in_anothers_place_leaves_nothing_of_it_and_the_walls_standing() -> None:
-    connection = engine.open_image(database("CREATE TABLE old (a)", "INSERT INTO old VALUES (1)"))
-    assert engine.run(connection, "SELECT a FROM old", LIMITS).rows == [(1,)]
-    engine.replace_image(connection, database("CREATE TABLE new (a)", "INSERT INTO new VALUES (2)"))
-    assert engine.run(connection, "SELECT a FROM new", LIMITS).rows == [(2,)]
+    connection = connections.open_image(database("CREATE TABLE old (a)", "INSERT INTO old VALUES (1)"))
+    assert run_query(connection, "SELECT a FROM old", LIMITS).rows == [(1,)]
+    connections.replace_image(connection, database("CREATE TABLE new (a)", "INSERT INTO new VALUES (2)"))
+    assert run_query(connection, "SELECT a FROM new", LIMITS).rows == [(2,)]
     for sql, kind in (
         ("SELECT a FROM old", "unknown table"),
         ("ATTACH ':memory:' AS other", "refused"),
@@ -83,7 +83,7 @@ def test_a_database_put_in_anothers_place_leaves_nothing_of_it_and_the_walls_sta
         ("SELECT zeroblob(200000)", "too large"),
     ):
         with pytest.raises(QueryError) as caught:
-            engine.run(connection, sql, LIMITS)
+            run_query(connection, sql, LIMITS)
         assert caught.value.kind == kind, sql
 
 
@@ -91,17 +91,17 @@ def test_columns_are_named_without_running_the_query() -> None:
     endless = (
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT count(*) AS many, max(i) FROM n"
     )
-    assert engine.column_names(empty(), endless) == ["many", "max(i)"]
+    assert column_names(empty(), endless) == ["many", "max(i)"]
     with pytest.raises(QueryError):
-        engine.column_names(empty(), "SELECT nothing FROM nowhere")
+        column_names(empty(), "SELECT nothing FROM nowhere")
 
 
 def test_a_file_is_opened_read_only(sql_data: SqlData) -> None:
     before = sql_data.database.read_bytes()
-    connection = engine.open_file(sql_data.database)
-    assert engine.run(connection, QUESTIONS[0][1], LIMITS).rows == [(5,)]
+    connection = connections.open_file(sql_data.database)
+    assert run_query(connection, QUESTIONS[0][1], LIMITS).rows == [(5,)]
     with pytest.raises(QueryError) as caught:
-        engine.run(connection, "DELETE FROM singer", LIMITS)
+        run_query(connection, "DELETE FROM singer", LIMITS)
     assert caught.value.kind == "refused"
     assert sql_data.database.read_bytes() == before
     assert [path.name for path in sql_data.database.parent.iterdir()] == [sql_data.database.name]

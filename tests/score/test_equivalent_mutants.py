@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 from one_sql_case import judged, prepared, real_database
 
-from jobs.tasks.sql.execution import compare, engine
+from jobs.tasks.sql.execution import compare, connections
 from jobs.tasks.sql.execution.database_generator import generate_database
-from jobs.tasks.sql.execution.engine import QueryLimits
 from jobs.tasks.sql.execution.equivalent_mutants import equivalence_rule
+from jobs.tasks.sql.execution.gold_plan import plan_gold
 from jobs.tasks.sql.execution.gold_results import allowed_results
 from jobs.tasks.sql.execution.mutants import Mutant, generate_mutants
 from jobs.tasks.sql.execution.query_constraints import constraints_of
+from jobs.tasks.sql.execution.query_runner import QueryLimits, run_query
 from jobs.tasks.sql.execution.schema import from_text
-from jobs.tasks.sql.execution.syntax import gold_plan, parse
+from jobs.tasks.sql.execution.syntax import parse
 
 SCHEMA = (
     "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT, age INTEGER, boss_id INTEGER REFERENCES t(id));"
@@ -153,15 +154,15 @@ def databases(gold: str) -> Iterator[bytes]:
         image = generate_database(
             TABLES, frozenset({"t", "u", "v"}), constraints_of(tree, TABLES), 7, variant
         )
-        with closing(engine.unguarded_image(image)) as connection:
+        with closing(connections.unguarded_image(image)) as connection:
             connection.execute("DELETE FROM u WHERE t_id IS NULL OR t_id NOT IN (SELECT id FROM t)")
             yield connection.serialize("main")
 
 
 def told_apart(gold: str, mutant: str, image: bytes) -> bool:
-    with closing(engine.open_image(image)) as connection:
-        expected = allowed_results(connection, gold_plan(gold, parse(gold), TABLES), LIMITS)
-        return not compare.same([expected], [engine.run(connection, mutant, LIMITS)])
+    with closing(connections.open_image(image)) as connection:
+        expected = allowed_results(connection, plan_gold(gold, parse(gold), TABLES), LIMITS)
+        return not compare.same([expected], [run_query(connection, mutant, LIMITS)])
 
 
 @pytest.mark.parametrize(("gold", "change", "expected"), EQUIVALENT)
@@ -214,7 +215,8 @@ def test_what_the_real_database_cannot_tell_is_told_by_a_generated_one(
 ) -> None:
     real = real_database(tmp_path / "real.sqlite", f"{SCHEMA};{BLIND}")
     entry = prepared(gold, SCHEMA, real)
-    assert entry["real"]
+    assert entry.reference is not None
+    assert entry.reference.real
     verdict = judged(entry, answer, real)
-    assert not verdict["strict"]
-    assert "(on database: generated" in verdict["reason"]
+    assert not verdict.strict
+    assert "(on database: generated" in (verdict.reason or "")

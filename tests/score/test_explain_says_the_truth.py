@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from small_sql_data import SqlData
 
-from jobs.tasks.sql.execution import engine, explain, syntax, worker
-from jobs.tasks.sql.execution.engine import QueryLimits
+from jobs.tasks.sql.execution import connections, explain, syntax, worker
+from jobs.tasks.sql.execution.gold_plan import plan_gold
+from jobs.tasks.sql.execution.query_runner import QueryLimits
 from jobs.tasks.sql.execution.worker_pool import LostJob, WorkerPool
 from launcher.cli.main import main
 
@@ -18,18 +20,19 @@ SINGER = "CREATE TABLE singer (id INTEGER PRIMARY KEY, name TEXT, country TEXT);
 ROWS = SINGER + "INSERT INTO singer VALUES (1, 'Ann', 'Chad'), (2, 'Bob', 'France'), (3, 'Eve', 'France');"
 
 
-def proof(gold: str, answer: str, script: str = ROWS) -> dict[str, Any]:
+def proof(gold: str, answer: str, script: str = ROWS) -> Any:
     """The proof on one database, as a worker makes it."""
-    with closing(engine.unguarded_image()) as connection:
+    with closing(connections.unguarded_image()) as connection:
         connection.execute(script)
         image = connection.serialize("main")
-    plan = syntax.gold_plan(gold, syntax.parse(gold))
+    plan = plan_gold(gold, syntax.parse(gold))
 
     def read_schema() -> Any:
-        return explain.schema_of(lambda: engine.unguarded_image(image))
+        return explain.read_schema(lambda: connections.unguarded_image(image))
 
-    with closing(engine.open_image(image)) as connection:
-        return explain.explain(plan, answer, [("real", connection, read_schema)])
+    with closing(connections.open_image(image)) as connection:
+        database = explain.Database("real", connection, read_schema)
+        return explain.explain(plan, answer, [database]).to_json()
 
 
 def test_text_that_is_not_utf8_is_kept_while_rows_are_taken_away() -> None:
@@ -56,7 +59,7 @@ def test_what_cannot_be_copied_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(explain._Rows, "image", fail)
     found = proof("SELECT name FROM singer", "SELECT id FROM singer")
     assert (found["shrunk"], found["tables"][0]["of"]) == (False, 3)
-    assert found["note"].startswith("not made smaller: ")
+    assert found["note"].startswith("not reduced: ")
 
 
 CHANCE = "SELECT name, count(*) FROM singer"
@@ -67,13 +70,15 @@ def test_a_gold_result_that_is_chance_is_called_so(order: str) -> None:
     found = proof(
         CHANCE, f"SELECT (SELECT name FROM singer ORDER BY id {order} LIMIT 1), count(*) FROM singer"
     )
-    assert found["note"] == "the gold's own result is chance here; either is right"
+    assert found["note"] == "the gold query is nondeterministic here; either result is right"
     assert (found["shrunk"], found["tables"][0]["of"]) == (False, 3)
 
 
 def test_an_answer_that_is_none_of_the_results_by_chance_is_called_so() -> None:
     found = proof(CHANCE, "SELECT 'Zoe', count(*) FROM singer")
-    assert found["note"] == "the gold's own result is chance here; the answer is none of those it can be"
+    assert (
+        found["note"] == "the gold query is nondeterministic here, and the answer returns none of its results"
+    )
 
 
 def test_rows_are_not_taken_away_until_the_gold_is_chance() -> None:
@@ -101,31 +106,46 @@ def test_the_terminal_says_that_the_gold_is_chance(
     assert main(["score", *arguments, "--explain", "1"]) == 0
     shown = capsys.readouterr().out
     assert "strict yes" in shown
-    assert "the gold's own result is chance here; either is right" in shown
+    assert "the gold query is nondeterministic here; either result is right" in shown
     assert "as small as it will go" not in shown
+
+
+@dataclass(frozen=True)
+class BrokenJob:
+    """A job without what its task needs."""
+
+    task: str
+    database: None = None
+
+    def to_json(self) -> dict[str, object]:
+        return {"task": self.task, "cpu_s": 5}
+
+    def read_result(self, value: Any) -> Any:
+        return value
 
 
 def test_a_proof_that_fails_says_how_and_its_process_lives() -> None:
     with WorkerPool(1) as pool:
-        pool.map([{"task": "explain", "cpu_s": 5}])
+        pool.map([BrokenJob("explain")])
         (before,) = pool.pids()
-        (found,) = pool.map([{"task": "explain", "cpu_s": 5}])
-        assert found == {"error": "KeyError: 'gold'"}
+        (found,) = pool.map([BrokenJob("explain")])
+        assert found == {"error": "KeyError: 'reference'"}
         assert pool.pids() == [before]
 
 
 def test_a_verdict_that_fails_is_lost_and_never_kept() -> None:
     with WorkerPool(1) as pool:
-        (found,) = pool.map([{"task": "judge", "cpu_s": 5}])
+        (found,) = pool.map([BrokenJob("judge")])
     assert isinstance(found, LostJob)
 
 
 def test_the_message_of_a_failed_proof_is_one_short_line() -> None:
-    def fail(_job: dict[str, Any]) -> Any:
+    def fail(_job: object) -> object:
         raise ValueError("a\nb\x1b[2J\ud800" + "c" * 1000)
 
-    told = worker.answered(fail, {"task": "explain"})["error"]
-    assert told.startswith("ValueError: a b")
-    assert told.isprintable()
-    assert len(told) <= 300
-    told.encode()
+    result: Any = worker.result_of(fail, {"task": "explain"})
+    error = result["error"]
+    assert error.startswith("ValueError: a b")
+    assert error.isprintable()
+    assert len(error) <= 300
+    error.encode()

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from one_sql_case import judged, prepared, real_database
 
-from jobs.tasks.sql.execution import syntax
-from jobs.tasks.sql.execution.engine import QueryLimits
+from jobs.tasks.sql.execution import gold_plan
+from jobs.tasks.sql.execution.gold_plan import GoldPlan
 from jobs.tasks.sql.execution.prepare_gold import prepare_gold
-from jobs.tasks.sql.execution.syntax import GoldPlan
+from jobs.tasks.sql.execution.query_runner import QueryLimits
+from jobs.tasks.sql.execution.records import PrepareJob, Verdict
 from jobs.tasks.sql.execution.worker_pool import WorkerPool
 from jobs.tasks.sql.judging import judge_job
 
@@ -28,20 +29,20 @@ ROWS = ";".join(f"INSERT INTO t VALUES ({n}, '2014-01-{n % 27 + 1:02}', {n % 7})
 )
 def test_a_gold_that_sqlglot_writes_otherwise_is_right(gold: str, kind: str) -> None:
     entry = prepared(gold.format(kind), SCHEMA)
-    assert judged(entry, gold.format(kind))["strict"]
-    assert not judged(entry, "SELECT id FROM t ORDER BY id")["strict"]
+    assert judged(entry, gold.format(kind)).strict
+    assert not judged(entry, "SELECT id FROM t ORDER BY id").strict
 
 
 @pytest.mark.parametrize("broken", ["SELECT no_such_column FROM t", "SELECT id + 1, id FROM t ORDER BY id"])
 def test_where_the_plan_is_not_the_gold_its_own_order_counts(
     broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(syntax, "gold_plan", lambda *_: GoldPlan(broken, "choice", 1, (-1,)))
+    monkeypatch.setattr(gold_plan, "plan_gold", lambda *_: GoldPlan(broken, "choice", 1, (-1,)))
     gold = "SELECT id FROM t ORDER BY id"
-    entry = prepare_gold({"sql": gold, "database": None, "schema": SCHEMA, "context": SCHEMA, "seed": 0})
-    assert entry["valid"], entry["problem"]
-    assert entry["plan"]["mode"] == "exact"
-    assert judged(entry, gold)["strict"]
+    entry = prepare_gold(PrepareJob(gold, None, SCHEMA, SCHEMA, seed=0))
+    assert entry.reference, entry.problem
+    assert entry.reference.plan.mode == "exact"
+    assert judged(entry, gold).strict
 
 
 COUNTING = (
@@ -51,8 +52,8 @@ COUNTING = (
 
 def test_a_gold_without_a_database_says_why() -> None:
     entry = prepared(COUNTING, SCHEMA)
-    assert not entry["valid"]
-    assert entry["problem"] == "on generated databases: too slow: stopped at its limit of steps"
+    assert entry.reference is None
+    assert entry.problem == "on generated databases: too slow: stopped at its limit of steps"
 
 
 HEAVY = "SELECT max(a.age + b.age * c.age - d.age) FROM t AS a, t AS b, t AS c, t AS d WHERE d.id < 8"
@@ -62,20 +63,21 @@ FEW = QueryLimits(steps=1_000_000)
 def test_an_answer_to_a_heavy_gold_may_take_as_long(tmp_path: Path) -> None:
     real = real_database(tmp_path / "real.sqlite", f"{SCHEMA};{ROWS}")
     entry = prepared(HEAVY, SCHEMA, real)
-    assert entry["heavy"]
+    assert entry.heavy
     answers = [HEAVY, HEAVY.replace("b.age * c.age", "c.age * b.age"), HEAVY.replace("d.age", "d.id")]
     with WorkerPool(1) as pool:
         verdicts = pool.map([judge_job(entry, answer, real, FEW) for answer in answers])
-    assert [verdict["strict"] for verdict in verdicts] == [True, True, False]  # type: ignore[index]
+    assert [isinstance(verdict, Verdict) and verdict.strict for verdict in verdicts] == [True, True, False]
 
 
 def test_an_answer_to_another_gold_may_not(tmp_path: Path) -> None:
     real = real_database(tmp_path / "real.sqlite", f"{SCHEMA};{ROWS}")
     entry = prepared("SELECT 42 FROM t WHERE id = 1", SCHEMA, real)
-    assert not entry["heavy"]
+    assert not entry.heavy
     with WorkerPool(1) as pool:
         (verdict,) = pool.map([judge_job(entry, HEAVY, real, FEW)])
-    assert verdict["reason"].startswith("too slow")  # type: ignore[index]
+    assert isinstance(verdict, Verdict)
+    assert (verdict.reason or "").startswith("too slow")
 
 
 @pytest.mark.parametrize(("more", "right"), [("INSERT INTO t VALUES (90, 'x', 99)", True), ("", False)])
@@ -85,4 +87,4 @@ def test_ties_that_the_real_database_has_not_make_no_difference(
     real = real_database(tmp_path / "real.sqlite", f"{SCHEMA};{ROWS};{more}")
     entry = prepared("SELECT day FROM t ORDER BY age DESC LIMIT 1", SCHEMA, real)
     verdict = judged(entry, "SELECT day FROM t WHERE age = (SELECT max(age) FROM t)", real)
-    assert verdict["strict"] is right
+    assert verdict.strict is right

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,11 @@ from hostile_answers import HOSTILE
 from small_sql_data import QUESTIONS, SqlData
 
 from jobs.measures.cache import Cache
-from jobs.tasks.sql.execution.engine import QueryLimits
+from jobs.tasks.sql.execution.query_runner import QueryLimits
+from jobs.tasks.sql.execution.records import ExplainJob, GoldEntry, JudgeJob, Verdict
 from jobs.tasks.sql.execution.worker import MEMORY_BYTES
 from jobs.tasks.sql.execution.worker_pool import LostJob, WorkerPool
-from jobs.tasks.sql.judging import explain, gold_jobs, judge_job, score
+from jobs.tasks.sql.judging import explain, judge_job, prepare_jobs, score
 
 #: What an answer may use here: a twentieth of the usual, or the suite would take the time it bounds.
 LIMITS = QueryLimits(steps=500_000, cpu_s=0.1, rows=20_000, content_bytes=4 << 20)
@@ -147,13 +149,14 @@ UNSTOPPABLE = (
 )
 
 
-def spinning(sql_data: SqlData, cpu_s: float) -> tuple[dict[str, object], dict[str, object]]:
+def spinning(sql_data: SqlData, cpu_s: float) -> tuple[JudgeJob, JudgeJob]:
     """A job that SQLite's own limits do not stop, and an ordinary one."""
     with WorkerPool(1) as pool:
-        (job,) = gold_jobs([sql_data.rows[0]], sql_data.directory)
+        (job,) = prepare_jobs([sql_data.rows[0]], sql_data.directory)
         (gold,) = pool.map([job])
-    bomb = judge_job(gold, UNSTOPPABLE, job["database"], QueryLimits(cpu_s=cpu_s))
-    return bomb, judge_job(gold, QUESTIONS[0][1], job["database"])
+    assert isinstance(gold, GoldEntry)
+    bomb = judge_job(gold, UNSTOPPABLE, job.database, QueryLimits(cpu_s=cpu_s))
+    return bomb, judge_job(gold, QUESTIONS[0][1], job.database)
 
 
 def test_a_process_that_does_not_stop_is_killed_and_its_neighbours_are_judged(sql_data: SqlData) -> None:
@@ -161,8 +164,8 @@ def test_a_process_that_does_not_stop_is_killed_and_its_neighbours_are_judged(sq
     with WorkerPool(2) as pool:
         results = pool.map([ordinary, bomb, ordinary, ordinary], batch=4)
     assert [isinstance(result, LostJob) for result in results] == [False, True, False, False]
-    assert results[1].reason == "too slow: killed at the CPU limit"
-    assert all(result["strict"] for result in results if not isinstance(result, LostJob))
+    assert results[1] == LostJob("too slow: killed at the CPU limit")
+    assert all(result.strict for result in results if isinstance(result, Verdict))
 
 
 def test_a_process_that_sleeps_is_killed_too(sql_data: SqlData) -> None:
@@ -170,17 +173,21 @@ def test_a_process_that_sleeps_is_killed_too(sql_data: SqlData) -> None:
     with WorkerPool(1, wall_s=15.0) as pool:  # starting one counts too, on a busy machine
         results = pool.map([bomb, ordinary])
     assert results[0] == LostJob("too slow: killed at the time limit")
-    assert results[1]["strict"]
+    assert isinstance(results[1], Verdict)
+    assert results[1].strict
 
 
 def test_jobs_and_results_that_fill_the_pipes_are_exchanged(sql_data: SqlData) -> None:
-    (job,) = gold_jobs([sql_data.rows[0]], sql_data.directory)
+    (job,) = prepare_jobs([sql_data.rows[0]], sql_data.directory)
     with WorkerPool(1) as pool:
         (gold,) = pool.map([job])
         # Batches of 500 kilobytes one way and of 100 the other, where a pipe holds 64.
         columns = ", ".join(f'{number} AS "{"n" * 50}{number}"' for number in range(30))
-        wanted = {**judge_job(gold, f"SELECT {columns}", job["database"]), "task": "explain"}
-        results = pool.map([{**wanted, "not read": str(n) * 5_000} for n in range(160)], batch=40)
+        assert isinstance(gold, GoldEntry)
+        assert gold.reference is not None
+        wanted = ExplainJob(gold.reference, f"SELECT {columns}", job.database, LIMITS)
+        jobs = [replace(wanted, answer=wanted.answer + " " * 5_000) for _ in range(160)]
+        results = pool.map(jobs, batch=40)
     assert len(results) == 160
     assert all(result == results[0] for result in results)
     assert len(str(results[0])) > 2_000
@@ -191,7 +198,7 @@ def test_a_worker_has_no_environment_writes_no_file_and_dies_with_its_parent(
 ) -> None:
     monkeypatch.setenv("A_SECRET", "hush")
     with WorkerPool(1) as pool:
-        pool.map(gold_jobs([sql_data.rows[0]], sql_data.directory))
+        pool.map(prepare_jobs([sql_data.rows[0]], sql_data.directory))
         pid = pool.pids()[0]
         proc = Path(f"/proc/{pid}")
         assert b"hush" not in (proc / "environ").read_bytes()
@@ -205,7 +212,8 @@ def test_a_worker_has_no_environment_writes_no_file_and_dies_with_its_parent(
 def test_workers_die_with_a_killed_parent(wait_until) -> None:  # type: ignore[no-untyped-def]
     program = (
         "import time\nfrom jobs.tasks.sql.execution.worker_pool import WorkerPool\n"
-        "job = dict(task='prepare', cpu_s=9, sql='SELECT 1', database=None, schema='', context='', seed=0)\n"
+        "from jobs.tasks.sql.execution.records import PrepareJob\n"
+        "job = PrepareJob('SELECT 1', None, '', '', seed=0)\n"
         "pool = WorkerPool(1)\npool.map([job])\nprint(pool.pids()[0], flush=True)\ntime.sleep(60)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)

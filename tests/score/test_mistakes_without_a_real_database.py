@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 from small_sql_data import SqlData
 
+from jobs.tasks.sql.execution.connections import open_image
 from jobs.tasks.sql.execution.database_generator import SHAPES, generate_database
 from jobs.tasks.sql.execution.database_selection import MIN_KEPT
-from jobs.tasks.sql.execution.engine import QueryLimits, open_image, run
 from jobs.tasks.sql.execution.query_constraints import QueryConstraints
+from jobs.tasks.sql.execution.query_runner import QueryLimits, run_query
 from jobs.tasks.sql.execution.schema import Schema, from_text
 from jobs.tasks.sql.judging import SqlScores, score
 
@@ -70,14 +71,16 @@ def test_they_are_wrong_and_gold_is_right(sql_data: SqlData, cases: list[tuple[s
 def test_more_databases_are_kept_than_mutants_need_and_beside_a_real_one_none(sql_data: SqlData) -> None:
     gold = "SELECT name FROM singer WHERE age > 20"
     (entry,) = scored(sql_data, [(gold, gold)]).golds
-    assert len(entry["images"]) >= MIN_KEPT >= 4
+    assert entry.reference is not None
+    assert len(entry.reference.images) >= MIN_KEPT >= 4
     (beside,) = score(sql_data.rows[:1], ["SELECT 1"], sql_data.directory, workers=1).golds
-    assert beside["real"]
-    assert len(beside["images"]) < MIN_KEPT
+    assert beside.reference is not None
+    assert beside.reference.real
+    assert len(beside.reference.images) < MIN_KEPT
 
 
 def rows_of(image: bytes, table: str) -> list[tuple[object, ...]]:
-    return list(run(open_image(image), f"SELECT * FROM {table}", QueryLimits()).rows)
+    return list(run_query(open_image(image), f"SELECT * FROM {table}", QueryLimits()).rows)
 
 
 def images(schema: Schema, used: str, *, fill_all: bool) -> list[bytes]:

@@ -6,6 +6,7 @@ from jobs.tasks.sql.execution.equivalent_mutants import equivalence_rule
 from jobs.tasks.sql.execution.kill_rate import kill_rate
 from jobs.tasks.sql.execution.mutants import MUTANT_KINDS, generate_mutants
 from jobs.tasks.sql.execution.prepare_gold import prepare_gold
+from jobs.tasks.sql.execution.records import GoldEntry, PrepareJob
 from jobs.tasks.sql.execution.schema import from_text
 from jobs.tasks.sql.execution.syntax import parse
 
@@ -27,8 +28,8 @@ GOLDS = [
 ]  # fmt: skip
 
 
-def made(gold: str) -> dict[str, object]:
-    return prepare_gold({"sql": gold, "database": None, "schema": SCHEMA, "context": SCHEMA, "seed": 0})
+def made(gold: str, schema: str = SCHEMA) -> GoldEntry:
+    return prepare_gold(PrepareJob(gold, None, schema, schema, seed=0))
 
 
 def test_there_are_mutants_of_every_kind() -> None:
@@ -50,9 +51,10 @@ def test_mutants_differ_from_the_query_and_from_each_other(gold: str) -> None:
 @pytest.mark.parametrize("gold", GOLDS)
 def test_the_chosen_databases_kill_all_but_the_equivalent(gold: str) -> None:
     entry = made(gold)
-    missed = [(change, sql) for _, change, sql, rule in entry["survivors"] if rule is None]  # type: ignore[attr-defined]
+    missed = [(mutant.change, mutant.sql) for mutant in entry.survivors if mutant.rule is None]
     assert len(missed) <= 1, missed
-    assert 1 <= len(entry["images"]) <= 8  # type: ignore[arg-type]
+    assert entry.reference is not None
+    assert 1 <= len(entry.reference.images) <= 8
 
 
 def test_the_same_query_gives_the_same_databases() -> None:
@@ -97,26 +99,25 @@ def test_equivalent_mutants_have_a_rule(gold: str, change: str, expected: str | 
 
 def test_the_kill_rate_counts_each_query_once() -> None:
     entry = made(GOLDS[0])
-    once, twice = kill_rate([entry]), kill_rate([entry, entry])  # type: ignore[list-item]
+    once, twice = kill_rate([entry]), kill_rate([entry, entry])
     assert once == twice
-    assert once["rate"] == 1 - once["missed"] / (once["mutants"] - once["equivalent"])
-    assert once["rate"] > 0.9
+    total = once.total
+    assert total.rate == 1 - total.missed / (total.mutants - total.equivalent)
+    assert total.rate > 0.9
 
 
 def test_the_same_query_on_two_schemas_counts_twice() -> None:
     wide = made("SELECT name FROM singer WHERE id > 3")
     schema = "CREATE TABLE singer (id INTEGER PRIMARY KEY, name TEXT)"
-    narrow = prepare_gold(
-        {"sql": wide["sql"], "database": None, "schema": schema, "context": schema, "seed": 0}
-    )
-    one, other = kill_rate([wide])["mutants"], kill_rate([narrow])["mutants"]  # type: ignore[list-item]
+    narrow = made(wide.sql, schema)
+    one, other = kill_rate([wide]).total.mutants, kill_rate([narrow]).total.mutants
     assert one != other
     for entries in ([wide, narrow], [narrow, wide, narrow]):
-        assert kill_rate(entries)["mutants"] == one + other  # type: ignore[arg-type]
+        assert kill_rate(entries).total.mutants == one + other
 
 
 def test_a_query_whose_result_is_chance_is_not_held_against_an_answer() -> None:
     # A LIMIT in a subquery picks one of several equal: databases on which it matters are not used.
     common = "SELECT country FROM singer GROUP BY country ORDER BY count(*) DESC LIMIT 1"
     gold = f"SELECT name FROM singer WHERE country = ({common})"
-    assert made(gold)["valid"]
+    assert made(gold).reference is not None

@@ -21,7 +21,7 @@ def test_gold_is_right_on_the_studys_rows_and_mutants_are_not(shared_data: Path)
     valid = [row for row in found.rows if row.valid_gold]
     assert len(valid) >= 0.85 * len(rows)
     assert all(all(row.scores.values()) and row.reason is None for row in valid)
-    assert kill_rate(found.golds)["rate"] > 0.98
+    assert kill_rate(found.golds).total.rate > 0.98
 
 
 def test_gold_is_right_on_spiders_real_databases(shared_data: Path) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from one_sql_case import judged, prepared, real_database
 
-from jobs.tasks.sql.execution import compare, engine
-from jobs.tasks.sql.execution.engine import QueryLimits
+from jobs.tasks.sql.execution import compare, connections
+from jobs.tasks.sql.execution.gold_plan import plan_gold
 from jobs.tasks.sql.execution.gold_results import allowed_results
+from jobs.tasks.sql.execution.query_runner import QueryLimits, run_query
 from jobs.tasks.sql.execution.schema import from_text
-from jobs.tasks.sql.execution.syntax import gold_plan, parse
+from jobs.tasks.sql.execution.syntax import parse
 
 SCHEMA = (
     "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT, age INTEGER, w REAL);"
@@ -65,17 +66,17 @@ GOLDS: list[tuple[str, tuple[int, ...] | None]] = [
 
 @pytest.mark.parametrize(("gold", "keys"), GOLDS)
 def test_the_sort_keys_are_those_of_sqlite(gold: str, keys: tuple[int, ...] | None) -> None:
-    plan = gold_plan(gold, parse(gold), TABLES)
+    plan = plan_gold(gold, parse(gold), TABLES)
     assert (plan.keys if plan.mode == "choice" else None) == keys
-    with closing(engine.unguarded_image()) as connection:
+    with closing(connections.unguarded_image()) as connection:
         connection.execute(f"{SCHEMA};{ROWS}")
         expected = allowed_results(connection, plan, QueryLimits())
-        assert compare.as_is(expected, engine.run(connection, gold, QueryLimits()))
+        assert compare.as_is(expected, run_query(connection, gold, QueryLimits()))
 
 
 def test_where_it_is_not_known_what_is_a_column_the_golds_own_order_counts() -> None:
     gold = "SELECT name, age * 2 AS d FROM t ORDER BY d + 0"
-    assert gold_plan(gold, parse(gold)).mode == "exact"
+    assert plan_gold(gold, parse(gold)).mode == "exact"
 
 
 D, CUT = (
@@ -101,12 +102,12 @@ D, CUT = (
 def test_answers_are_held_to_that_order(gold: str, answer: str, right: bool, tmp_path: Path) -> None:
     database = real_database(tmp_path / "real.sqlite", f"{SCHEMA};{ROWS}")
     entry = prepared(gold, SCHEMA, database)
-    assert judged(entry, gold, database)["strict"]
-    assert judged(entry, answer, database)["strict"] is right
+    assert judged(entry, gold, database).strict
+    assert judged(entry, answer, database).strict is right
 
 
 def test_an_alias_inside_a_sort_key_needs_no_real_database() -> None:
     entry = prepared(D, SCHEMA)
-    assert judged(entry, D)["strict"]
-    assert judged(entry, "SELECT name, age + age FROM t ORDER BY age, name")["strict"]
-    assert not judged(entry, "SELECT name, age + age FROM t ORDER BY -age")["strict"]
+    assert judged(entry, D).strict
+    assert judged(entry, "SELECT name, age + age FROM t ORDER BY age, name").strict
+    assert not judged(entry, "SELECT name, age + age FROM t ORDER BY -age").strict

@@ -1,4 +1,4 @@
-"""Text-to-SQL rows and answers to verdicts: extraction here, everything that runs or parses in the sandbox."""
+"""Score text-to-SQL answers. Queries are extracted here; all parsing and execution runs in sandbox workers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache as cached
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import apsw
 import sqlglot
@@ -17,40 +17,45 @@ import sqlglot
 from jobs.measures.cache import Cache, key
 from jobs.measures.row_score import RowScore
 from jobs.tasks.rows import Row
-from jobs.tasks.sql.execution.engine import QueryLimits
 from jobs.tasks.sql.execution.extract import MAX_ANSWER_CHARACTERS, extract_sql
+from jobs.tasks.sql.execution.query_runner import QueryLimits
+from jobs.tasks.sql.execution.records import (
+    ExplainJob,
+    GoldEntry,
+    Job,
+    JsonObject,
+    JudgeJob,
+    PrepareJob,
+    Verdict,
+)
 from jobs.tasks.sql.execution.worker_pool import LostJob, WorkerPool
 from launcher.outcome import Failure, Reason
 
 SEED = 0
-#: Less than a gold query may use: no answer needs as much, and every runaway query costs the wait. The steps
-#: decide, the same on any machine; the seconds are for functions that take long in one step.
+#: Per database. Less than for gold queries, because a thousand endless answers would take a thousand times as
+#: long. The steps, equal on every machine, are reached first; the seconds bound expensive functions.
 ANSWER_LIMITS = QueryLimits(steps=40_000_000, cpu_s=8.0)
-#: Of a gold query that itself needs more than most (see prepare.py), what an answer that does the same may use.
+#: At least this much for answers to a heavy gold query (see GoldEntry).
 HEAVY_LIMITS = QueryLimits()
-#: CPU seconds after which the kernel ends a worker: for judging (an answer has less, see judge.py), and for making
-#: a gold query ready.
-_JUDGE_CPU_S = 60
-_GOLD_CPU_S = 300
 MEASURES = ("exact", "exact_normalised", "strict", "official")
-#: Judged together and then kept: what is lost when the process is killed.
+#: Results are cached after so many jobs: at most these are lost if the process is killed.
 _JOBS_PER_COMMIT = 512
-_GOLD_BATCH_JOBS = 2
-_JUDGED_BY = ("sql", "plan", "real", "expected", "images", "columns", "normalised")
+_PREPARE_BATCH_JOBS = 2
 
 Progress = Callable[[int, int], None]
+R = TypeVar("R", bound=GoldEntry | Verdict)
 
 
 @dataclass(frozen=True)
 class SqlScores:
-    """A verdict per row, and each row's gold entry (see prepare.py) for the kill rate."""
+    """A score and a gold entry per row, in the rows' order."""
 
     rows: list[RowScore]
-    golds: list[dict[str, Any]]
+    golds: list[GoldEntry]
 
 
-def workers_here() -> int:
-    """Workers to use on this machine: one per processor this process may use, at most 16."""
+def default_workers() -> int:
+    """One worker per processor that this process may use, at most 16."""
     return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
@@ -64,23 +69,24 @@ def score(
     progress: Progress | None = None,
     limits: QueryLimits = ANSWER_LIMITS,
 ) -> SqlScores:
-    """A verdict per row, in order. The verdicts depend neither on `workers` nor on the cache.
+    """Score answers to rows. Verdicts depend neither on `workers` nor on the cache.
 
-    Database paths in rows are relative to `directory`; `limits` bound an answer on each database unless the gold
-    is heavy. Raises Failure(BAD_DATA) for rows that lack what scoring needs.
+    `directory` is the root of the rows' database paths. `limits` bound an answer on each database, unless its
+    gold query is heavy. `progress(done, total)` counts two steps per row.
+    Raises Failure(BAD_DATA) if rows lack what scoring needs.
     """
     report = progress or (lambda _done, _of: None)
     extracted = [extract_sql(answer[:MAX_ANSWER_CHARACTERS]) for answer in answers]
+    jobs = prepare_jobs(rows, directory)
     with WorkerPool(workers) as pool:
-        scorer = _Scorer(pool, cache or Cache(None), report, 2 * len(rows))
-        jobs = gold_jobs(rows, directory)
-        golds = scorer.golds(jobs)
-        asked = [
+        runner = _JobRunner(pool, cache or Cache(None), report, 2 * len(rows))
+        golds = runner.prepare(jobs)
+        judged = [
             index
             for index, gold in enumerate(golds)
-            if gold["valid"] and extracted[index] and len(answers[index]) <= MAX_ANSWER_CHARACTERS
+            if gold.reference and extracted[index] and len(answers[index]) <= MAX_ANSWER_CHARACTERS
         ]
-        verdicts = dict(zip(asked, scorer.verdicts(asked, golds, extracted, jobs, limits), strict=True))
+        verdicts = dict(zip(judged, runner.judge(judged, golds, extracted, jobs, limits), strict=True))
     report(2 * len(rows), 2 * len(rows))
     scores = [
         _row_score(row, answer, query, gold, verdicts.get(index))
@@ -90,91 +96,99 @@ def score(
 
 
 def explain(row: Row, answer: str, directory: Path, cache: Cache) -> dict[str, Any]:
-    """One answer's verdict with its proof: {"score", "proof": see explain.py, or None if nothing ran}."""
+    """{"score": the score of one answer, "proof": the JSON of explain.Explanation or explain.Failed}.
+
+    The proof is None if nothing ran.
+    """
     found = score([row], [answer], directory, workers=1, cache=cache)
     (one,), (gold,) = found.rows, found.golds
-    proof = None
-    if gold["valid"] and one.answer:
-        (job,) = gold_jobs([row], directory)
+    proof: JsonObject | None = None
+    if gold.reference and one.answer:
+        (job,) = prepare_jobs([row], directory)
         with WorkerPool(1) as pool:
-            (result,) = pool.map([{**judge_job(gold, one.answer, job["database"]), "task": "explain"}])
+            (result,) = pool.map([ExplainJob(gold.reference, one.answer, job.database, ANSWER_LIMITS)])
         proof = {"error": result.reason} if isinstance(result, LostJob) else result
     return {"score": one.to_json(), "proof": proof}
 
 
-def ready_golds(jobs: Sequence[dict[str, Any]], pool: WorkerPool, cache: Cache) -> list[dict[str, Any]]:
-    """The entry of every gold query (see prepare.py), from the cache if it is there."""
-    return _Scorer(pool, cache, lambda _done, _of: None, len(jobs)).golds(jobs)
+def prepare_golds(jobs: Sequence[PrepareJob], pool: WorkerPool, cache: Cache) -> list[GoldEntry]:
+    """The entry of each gold query, from the cache if it is there."""
+    return _JobRunner(pool, cache, lambda _done, _of: None, len(jobs)).prepare(jobs)
 
 
-class _Scorer:
-    """Jobs through the cache and the pool."""
+class _JobRunner:
+    """Runs jobs whose results are not in the cache, and caches them. `report(done, total)` shows progress."""
 
     def __init__(self, pool: WorkerPool, cache: Cache, report: Progress, total: int) -> None:
         self._pool, self._cache, self._report, self._total = pool, cache, report, total
         self._done = 0
 
-    def golds(self, jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The entry of every gold query; the same query on the same database is made ready once."""
-        keys = [gold_key(job) for job in jobs]
-        entries = self._ask(keys, jobs, len(jobs), _GOLD_BATCH_JOBS)
+    def prepare(self, jobs: Sequence[PrepareJob]) -> list[GoldEntry]:
+        """The entry of each gold query; equal jobs run once."""
+        entries = self._run([prepare_key(job) for job in jobs], jobs, len(jobs), _PREPARE_BATCH_JOBS)
         return [
-            {"sql": job["sql"], "valid": False, "problem": entry.reason}
-            if isinstance(entry, LostJob)
-            else entry
+            GoldEntry(job.sql, problem=entry.reason) if isinstance(entry, LostJob) else entry
             for job, entry in zip(jobs, entries, strict=True)
         ]
 
-    def verdicts(
+    def judge(
         self,
-        asked: Sequence[int],
-        golds: Sequence[dict[str, Any]],
+        indices: Sequence[int],
+        golds: Sequence[GoldEntry],
         queries: Sequence[str],
-        jobs: Sequence[dict[str, Any]],
+        jobs: Sequence[PrepareJob],
         limits: QueryLimits,
-    ) -> list[Any]:
-        """The verdict on each asked row's query, or LostJob."""
-        keys = [
-            key(code_digest(), "answer", gold_key(jobs[i]).hex(), queries[i], asdict(limits)) for i in asked
-        ]
-        return self._ask(
-            keys,
-            [judge_job(golds[i], queries[i], jobs[i]["database"], limits) for i in asked],
+    ) -> list[Verdict | LostJob]:
+        """The verdict on the query of each of these rows."""
+        allowance = limits.to_json()
+        return self._run(
+            [
+                key(code_digest(), "answer", prepare_key(jobs[i]).hex(), queries[i], allowance)
+                for i in indices
+            ],
+            [judge_job(golds[i], queries[i], jobs[i].database, limits) for i in indices],
             len(jobs),
             None,
         )
 
-    def _ask(
-        self, keys: Sequence[bytes], jobs: Sequence[dict[str, Any]], share: int, batch: int | None
-    ) -> list[Any]:
-        """A result per job: from the cache, or from the pool and then kept. LostJob jobs are not kept."""
-        known: dict[bytes, Any] = self._cache.get(keys)
-        missing = {name: job for name, job in zip(keys, jobs, strict=True) if name not in known}
-        # Questions of one database one after another, however the data is shuffled: workers keep few of them open.
-        names = sorted(missing, key=lambda name: missing[name]["database"] or "")
+    def _run(
+        self, keys: Sequence[bytes], jobs: Sequence[Job[R]], steps: int, batch: int | None
+    ) -> list[R | LostJob]:
+        """A result per job; jobs with equal keys run once. `steps` is the share of these jobs in the progress."""
+        by_key = dict(zip(keys, jobs, strict=True))
+        known: dict[bytes, R | LostJob] = {
+            name: by_key[name].read_result(value) for name, value in self._cache.get(keys).items()
+        }
+        # Sorted by database, so that a worker opens few of them.
+        missing = sorted(
+            (name for name in by_key if name not in known), key=lambda name: by_key[name].database or ""
+        )
         before = self._done
-        for start in range(0, len(names), _JOBS_PER_COMMIT):
-            part = names[start : start + _JOBS_PER_COMMIT]
+        for start in range(0, len(missing), _JOBS_PER_COMMIT):
+            part = missing[start : start + _JOBS_PER_COMMIT]
 
             def report(finished: int, at: int = start) -> None:
-                self._report(before + share * (at + finished) // len(names), self._total)
+                self._report(before + steps * (at + finished) // len(missing), self._total)
 
             options = {} if batch is None else {"batch": batch}
-            results = dict(
-                zip(part, self._pool.map([missing[name] for name in part], report, **options), strict=True)
-            )
+            found = self._pool.map([by_key[name] for name in part], report, **options)
+            results = dict(zip(part, found, strict=True))
             self._cache.put(
-                {name: result for name, result in results.items() if not isinstance(result, LostJob)}
+                {
+                    name: result.to_json()
+                    for name, result in results.items()
+                    if not isinstance(result, LostJob)
+                }
             )
             known |= results
-        self._done += share
+        self._done += steps
         self._report(self._done, self._total)
         return [known[name] for name in keys]
 
 
 @cached
 def code_digest() -> str:
-    """Digest of what turns a job into a result: this package, its parser, SQLite and Python."""
+    """Digest of all that turns a job into a result: this package, sqlglot, SQLite and Python."""
     sha = hashlib.sha256(f"{sqlglot.__version__} {apsw.sqlite_lib_version()} {sys.version_info[:2]}".encode())
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         sha.update(path.read_bytes())
@@ -186,35 +200,26 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def gold_key(job: dict[str, Any]) -> bytes:
-    """The key of a gold query's entry: everything the entry depends on, the database by its content."""
-    database = None if job["database"] is None else _digest(Path(job["database"]))
-    return key(code_digest(), "gold", {**job, "database": database})
+def prepare_key(job: PrepareJob) -> bytes:
+    """The cache key of a gold entry: the job, with the database's content in place of its path."""
+    database = None if job.database is None else _digest(Path(job.database))
+    return key(code_digest(), "gold", replace(job, database=database).to_json())
 
 
 def judge_job(
-    gold: dict[str, Any], query: str, database: str | None, limits: QueryLimits = ANSWER_LIMITS
-) -> dict[str, Any]:
-    """The sandbox job that judges one answer; of the gold's entry it carries what judging needs.
-
-    `limits` are what the answer may use, or more if the gold itself is heavy.
-    """
-    needed = {name: gold[name] for name in _JUDGED_BY}
-    if gold["heavy"]:
+    gold: GoldEntry, query: str, database: str | None, limits: QueryLimits = ANSWER_LIMITS
+) -> JudgeJob:
+    """The job that judges one answer. Raises ValueError if the gold query runs on no database."""
+    if gold.reference is None:
+        raise ValueError(f"no database to judge on: {gold.problem}")
+    if gold.heavy:
         steps, cpu_s = max(limits.steps, HEAVY_LIMITS.steps), max(limits.cpu_s, HEAVY_LIMITS.cpu_s)
         limits = replace(limits, steps=steps, cpu_s=cpu_s)
-    return {
-        "task": "judge",
-        "cpu_s": _JUDGE_CPU_S,
-        "gold": needed,
-        "answer": query,
-        "database": database,
-        "limits": asdict(limits),
-    }
+    return JudgeJob(gold.reference, query, database, limits)
 
 
-def gold_jobs(rows: Iterable[Row], directory: Path) -> list[dict[str, Any]]:
-    """The sandbox job that makes each row's gold query ready. Raises Failure(BAD_DATA) with all problems."""
+def prepare_jobs(rows: Iterable[Row], directory: Path) -> list[PrepareJob]:
+    """The job that prepares each row's gold query. Raises Failure(BAD_DATA) with all problems."""
     problems = []
     jobs = []
     for row in rows:
@@ -228,15 +233,13 @@ def gold_jobs(rows: Iterable[Row], directory: Path) -> list[dict[str, Any]]:
                 f"row {row.id}: the database '{fields['database']}' is not in the data's directory"
             )
         jobs.append(
-            {
-                "task": "prepare",
-                "cpu_s": _GOLD_CPU_S,
-                "sql": row.gold,
-                "database": None if path is None else str(path),
-                "schema": fields.get("schema") or fields["context"],
-                "context": fields.get("context") or fields["schema"],
-                "seed": SEED,
-            }
+            PrepareJob(
+                row.gold,
+                None if path is None else str(path),
+                fields.get("schema") or fields["context"],
+                fields.get("context") or fields["schema"],
+                SEED,
+            )
         )
     if problems:
         raise Failure(
@@ -246,7 +249,7 @@ def gold_jobs(rows: Iterable[Row], directory: Path) -> list[dict[str, Any]]:
 
 
 def _database(row: Row, directory: Path) -> Path | None:
-    """The absolute path of a row's database, or None if it has none inside the data's directory."""
+    """The absolute path of a row's database; None if it has none inside `directory`."""
     if not row.fields.get("database"):
         return None
     root = directory.resolve()
@@ -254,24 +257,31 @@ def _database(row: Row, directory: Path) -> Path | None:
     return path if path.is_relative_to(root) and path.is_file() else None
 
 
-def _row_score(row: Row, answer: str, query: str, gold: dict[str, Any], verdict: Any) -> RowScore:
+def _row_score(
+    row: Row, answer: str, query: str, gold: GoldEntry, verdict: Verdict | LostJob | None
+) -> RowScore:
     scores = dict.fromkeys(MEASURES, False) | {"exact": answer.strip() == row.gold.strip()}
     flags: dict[str, bool] = {}
     notes: dict[str, str] = {}
     reason = None
-    if not gold["valid"]:
-        reason = f"the gold query does not run: {gold['problem']}"
+    if gold.reference is None:
+        reason = f"the gold query does not run: {gold.problem}"
     elif len(answer) > MAX_ANSWER_CHARACTERS:
         reason = f"too large: the answer has more than {MAX_ANSWER_CHARACTERS} characters"
-    elif not query:
+    elif verdict is None:
         reason = "empty: the answer holds no query"
     elif isinstance(verdict, LostJob):
         reason = verdict.reason
     else:
-        scores |= {name: verdict[name] for name in MEASURES if name != "exact"}
-        flags = {"both_empty": verdict["both_empty"], "ambiguous_gold": gold["ambiguous"]}
-        reason = verdict["reason"]
-        if verdict["disagreement"] is not None:
-            notes["strict_and_official"] = verdict["disagreement"]
-    groups = {"hardness": gold.get("hardness", "unknown"), "database": str(row.fields.get("db_id") or "")}
-    return RowScore(row.id, query, row.gold, gold["valid"], scores, reason, groups, flags, notes=notes)
+        scores |= {
+            "exact_normalised": bool(verdict.exact_normalised),
+            "strict": verdict.strict,
+            "official": bool(verdict.official),
+        }
+        flags = {"both_empty": verdict.both_empty, "ambiguous_gold": gold.ambiguous}
+        reason = verdict.reason
+        if verdict.disagreement is not None:
+            notes["strict_and_official"] = verdict.disagreement
+    groups = {"hardness": gold.hardness, "database": str(row.fields.get("db_id") or "")}
+    valid = gold.reference is not None
+    return RowScore(row.id, query, row.gold, valid, scores, reason, groups, flags, notes=notes)

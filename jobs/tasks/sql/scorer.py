@@ -20,13 +20,13 @@ def score(rows: Sequence[Row], answers: Sequence[str], context: ScoreContext) ->
             rows,
             answers,
             context.directory(),
-            workers=context.workers or judging.workers_here(),
+            workers=context.workers or judging.default_workers(),
             cache=cache,
             progress=context.progress,
         )
     finally:
         cache.close()
-    return Scored(found.rows, {"mutants": kill_rate.kill_rate(found.golds)})
+    return Scored(found.rows, {"mutants": kill_rate.kill_rate(found.golds).to_json()})
 
 
 def explain(row: Row, answer: str, context: ScoreContext) -> dict[str, Any]:

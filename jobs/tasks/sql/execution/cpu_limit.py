@@ -1,4 +1,4 @@
-"""CPU time limits inside a sandbox worker: a hard one kept by the kernel and a soft one for Python code."""
+"""CPU time limits of a sandbox worker: a hard one enforced by the kernel, a soft one for Python code."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-def allow_cpu(seconds: int) -> None:
-    """Let this process use that much more CPU from now on; the kernel kills it at the end of that."""
-    global _allowed_until_s
+def set_cpu_limit(seconds: int) -> None:
+    """Set RLIMIT_CPU to `seconds` of CPU time from now; past it the kernel kills this process with SIGXCPU."""
+    global _limit_s
     soft = int(time.process_time()) + 1 + seconds
-    if soft != _allowed_until_s:
+    if soft != _limit_s:
         resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-        _allowed_until_s = soft
+        _limit_s = soft
 
 
-_allowed_until_s = 0
+_limit_s = 0
 
 
-class OutOfCpu(BaseException):
-    """The code inside `within_cpu` has used up its time. No Exception: a parser that tries things would catch it."""
+class CpuLimitReached(BaseException):
+    """Raised inside `limit_cpu`. Not an Exception: a parser that backtracks would catch it."""
 
 
 @contextmanager
-def within_cpu(seconds: float) -> Iterator[None]:
-    """Raise OutOfCpu in the code within when it has used so much CPU. Python alone is interrupted, C code is not."""
+def limit_cpu(seconds: float) -> Iterator[None]:
+    """Raise CpuLimitReached in the body after `seconds` of CPU time. Interrupts Python code, not C code."""
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        raise OutOfCpu
+        raise CpuLimitReached
 
     before = signal.signal(signal.SIGPROF, stop)
     signal.setitimer(signal.ITIMER_PROF, seconds)

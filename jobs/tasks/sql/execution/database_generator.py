@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 
-from jobs.tasks.sql.execution import column_values, engine
+from jobs.tasks.sql.execution import column_values, connections
 from jobs.tasks.sql.execution.compare import Value
 from jobs.tasks.sql.execution.query_constraints import ColumnKey, QueryConstraints
 from jobs.tasks.sql.execution.schema import (
@@ -78,7 +78,7 @@ def generate_database(
         everything = {table.name.lower() for table in schema.tables}
         others = [table for table in _parents_first(schema, everything) if table.name.lower() not in read]
         filled += [(table, filler.few_rows(table, read)) for table in others]
-    connection = engine.unguarded_image(_without_rows(schema))
+    connection = connections.unguarded_image(empty_database(schema))
     try:
         connection.execute("BEGIN")
         for table, rows in filled:
@@ -91,9 +91,9 @@ def generate_database(
 
 
 @lru_cache(maxsize=8)
-def _without_rows(schema: Schema) -> bytes:
+def empty_database(schema: Schema) -> bytes:
     """The file image of the empty database; most of the time of making a candidate would go into its DDL."""
-    connection = engine.unguarded_image()
+    connection = connections.unguarded_image()
     try:
         connection.execute("PRAGMA page_size=1024")
         for table in schema.tables:

@@ -17,13 +17,13 @@ from itertools import count
 
 import apsw
 
-from jobs.tasks.sql.execution import compare, engine
+from jobs.tasks.sql.execution import compare, connections
 from jobs.tasks.sql.execution.compare import Expected
 from jobs.tasks.sql.execution.database_traits import Traits, database_traits
-from jobs.tasks.sql.execution.engine import QueryError, QueryLimits
+from jobs.tasks.sql.execution.gold_plan import GoldPlan
 from jobs.tasks.sql.execution.gold_results import allowed_results, alternative_results, is_deterministic
 from jobs.tasks.sql.execution.mutants import Mutant
-from jobs.tasks.sql.execution.syntax import GoldPlan
+from jobs.tasks.sql.execution.query_runner import QueryError, QueryLimits, run_query
 
 #: Candidates made for a query; beyond them, the runs for survivors ends when this many in a row kill nothing.
 CANDIDATES = 20
@@ -124,7 +124,7 @@ class _MutantRuns:
 
     def consider(self, number: int, image: bytes, asked: set[int]) -> None:
         """Try a candidate; one on which the gold query's own result is a matter of chance is put aside."""
-        with closing(engine.open_image(image)) as connection:
+        with closing(connections.open_image(image)) as connection:
             try:
                 expected = allowed_results(connection, self._plan, MUTANT_LIMITS)
                 if not is_deterministic(image, self._plan, expected, MUTANT_LIMITS):
@@ -142,7 +142,7 @@ class _MutantRuns:
         killed: set[int] = set()
         for index in sorted((self.alive if asked is None else asked) - self.broken):
             try:
-                given = engine.run(connection, self._mutants[index].sql, MUTANT_LIMITS)
+                given = run_query(connection, self._mutants[index].sql, MUTANT_LIMITS)
             except QueryError as error:
                 # Too slow or too large where the gold is not: not the same. Anything else: no query.
                 (killed if error.kind in ("too slow", "too large") else self.broken).add(index)

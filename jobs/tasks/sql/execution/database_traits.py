@@ -6,9 +6,9 @@ from collections.abc import Set
 from contextlib import closing
 from dataclasses import dataclass
 
-from jobs.tasks.sql.execution import engine
+from jobs.tasks.sql.execution import connections
 from jobs.tasks.sql.execution.compare import Expected
-from jobs.tasks.sql.execution.engine import QueryLimits
+from jobs.tasks.sql.execution.query_runner import QueryLimits, run_query
 from jobs.tasks.sql.execution.schema import quoted
 
 _LIMITS = QueryLimits()
@@ -26,10 +26,10 @@ class Traits:
 
 def database_traits(image: bytes, tables: Set[str], expected: Expected) -> Traits:
     """The traits of a generated database in these tables (lower-case names), and of what the gold allows on it."""
-    with closing(engine.open_image(image)) as connection:
-        names = engine.run(connection, "SELECT name FROM sqlite_schema WHERE type = 'table'", _LIMITS)
+    with closing(connections.open_image(image)) as connection:
+        names = run_query(connection, "SELECT name FROM sqlite_schema WHERE type = 'table'", _LIMITS)
         contents = [
-            engine.run(connection, f"SELECT * FROM {quoted(str(name))}", _LIMITS)
+            run_query(connection, f"SELECT * FROM {quoted(str(name))}", _LIMITS)
             for (name,) in names.rows
             if str(name).lower() in tables
         ]

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import apsw
 
-from jobs.tasks.sql.execution import compare, engine, official_spider_eval
+from jobs.tasks.sql.execution import compare, official_spider_eval
 from jobs.tasks.sql.execution.compare import Table
-from jobs.tasks.sql.execution.engine import QueryError, QueryLimits
-from jobs.tasks.sql.execution.syntax import GoldPlan
+from jobs.tasks.sql.execution.gold_plan import GoldPlan
+from jobs.tasks.sql.execution.query_runner import QueryError, QueryLimits, run_query
 
 GENERATED = "a generated database tells them apart, the real one does not"
 DISTINCT = "official ignores DISTINCT"
@@ -88,6 +88,6 @@ def _too_strict(gold: Table, answer: Table, plan: GoldPlan, ordered: bool) -> st
 
 def _table(connection: apsw.Connection, sql: str, limits: QueryLimits) -> Table | None:
     try:
-        return engine.run(connection, sql, limits, drop_undecodable=True)
+        return run_query(connection, sql, limits, drop_undecodable=True)
     except QueryError:
         return None

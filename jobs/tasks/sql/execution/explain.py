@@ -1,6 +1,6 @@
-"""Proof of a verdict: a database made as small as it will go, and what gold and answer return on it.
+"""Explain a verdict: a database reduced to few rows, and what gold and answer return on it.
 
-Whatever of it cannot be had is left out and named: a proof is for a person, who has the verdict already.
+If a part cannot be computed, the explanation says so and has the rest.
 """
 
 from __future__ import annotations
@@ -9,35 +9,87 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import apsw
 
-from jobs.tasks.sql.execution import compare, engine, gold_results, schema, syntax
+from jobs.tasks.sql.execution import compare, connections, gold_results, schema, syntax
 from jobs.tasks.sql.execution.compare import Expected, Row
-from jobs.tasks.sql.execution.engine import QueryError, QueryLimits
+from jobs.tasks.sql.execution.gold_plan import GoldPlan
+from jobs.tasks.sql.execution.query_runner import QueryError, QueryLimits, column_names, run_query
 from jobs.tasks.sql.execution.schema import Schema, create_table, quoted
-from jobs.tasks.sql.execution.syntax import GoldPlan
 
-#: A database as it is gets what an answer may use; of those made smaller there are many.
+#: On a database as it is; reduced ones are many and get less.
 _LIMITS = QueryLimits(steps=40_000_000, cpu_s=4.0, rows=50_000, content_bytes=16 << 20)
-_SHRINKING_LIMITS = QueryLimits(steps=5_000_000, cpu_s=1.0, rows=50_000, content_bytes=16 << 20)
-#: Bigger databases are shown as they are: copying them to take rows away would take longer than anybody waits.
-_MAX_SHRUNK_ROWS = 3_000
+_REDUCTION_LIMITS = QueryLimits(steps=5_000_000, cpu_s=1.0, rows=50_000, content_bytes=16 << 20)
+#: Databases with more rows are not reduced: copying them for each trial takes too long.
+_MAX_REDUCED_ROWS = 3_000
 _MAX_TRIALS = 1_500
-_SHRINKING_S = 5.0
-#: Rows shown of any table.
+_REDUCTION_S = 5.0
+#: Rows shown of each table.
 SHOWN_ROWS = 20
-#: What a database, a text or a query out of the ordinary can raise here.
-_ODDITIES = (QueryError, UnicodeError, apsw.Error)
+#: What unusual databases, texts and queries raise here.
+_EXPECTED_ERRORS = (QueryError, UnicodeError, apsw.Error)
 
-#: Name, connection, and how to ask for the schema.
-Database = tuple[str, apsw.Connection, Callable[[], Schema]]
+
+class Database(NamedTuple):
+    """A database to explain on; `read_schema` opens a connection of its own."""
+
+    name: str
+    connection: apsw.Connection
+    read_schema: Callable[[], Schema]
+
+
+@dataclass(frozen=True)
+class ShownTable:
+    """A table or result: at most SHOWN_ROWS of `of` rows, values as JSON has them."""
+
+    columns: list[str]
+    rows: list[list[compare.Value]]
+    of: int
+
+    def to_json(self) -> dict[str, object]:
+        return {"columns": self.columns, "rows": self.rows, "of": self.of}
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A query, or a whole explanation, that failed."""
+
+    error: str
+
+    def to_json(self) -> dict[str, object]:
+        return {"error": self.error}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What gold and answer return on one database, and its tables that they read, by name.
+
+    `note` is None, or says why the database is not reduced or why both results may be right.
+    """
+
+    database: str
+    reduced: bool
+    note: str | None
+    tables: list[tuple[str, ShownTable | Failed]]
+    gold: ShownTable | Failed
+    answer: ShownTable | Failed
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "database": self.database,
+            "shrunk": self.reduced,
+            "note": self.note,
+            "tables": [{"name": name, **table.to_json()} for name, table in self.tables],
+            "gold": self.gold.to_json(),
+            "answer": self.answer.to_json(),
+        }
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of the tables in play; what is shrunk."""
+    """The rows of the tables that gold and answer read."""
 
     schema: Schema
     rows: tuple[tuple[str, Row], ...]  # (table, row)
@@ -46,7 +98,7 @@ class _Rows:
         return _Rows(self.schema, self.rows[:start] + self.rows[stop:])
 
     def image(self) -> bytes:
-        with closing(engine.unguarded_image()) as connection:
+        with closing(connections.unguarded_image()) as connection:
             connection.execute("BEGIN")
             for table in self.schema.tables:
                 connection.execute(create_table(table))
@@ -58,7 +110,7 @@ class _Rows:
 
 
 def _bound(value: compare.Value) -> tuple[str, compare.Value]:
-    """The placeholder and the value to bind; text that is not UTF-8 (see engine.run) goes in as its bytes."""
+    """The placeholder and the value to bind; text that is not UTF-8 (see run_query) is bound as bytes."""
     if isinstance(value, str) and not value.isascii():
         encoded = value.encode("utf-8", "surrogateescape")
         if encoded.decode("utf-8", "replace") != value:
@@ -68,55 +120,51 @@ def _bound(value: compare.Value) -> tuple[str, compare.Value]:
 
 @dataclass(frozen=True)
 class _Finding:
-    """What one database says of gold and answer."""
+    """How gold and answer compare on one database; `answered`: the answer's query runs."""
 
     differ: bool = False
     answered: bool = False
-    #: Whether chance has a part in the gold's own result.
-    chance: bool = False
+    nondeterministic_gold: bool = False
     problem: str | None = None
 
     @property
-    def tells(self) -> bool:
-        return self.differ and not self.chance
+    def distinguishes(self) -> bool:
+        return self.differ and not self.nondeterministic_gold
 
     def note(self) -> str | None:
-        """What must be said, or the tables shown would mislead."""
-        if self.chance and self.differ:
-            return "the gold's own result is chance here; the answer is none of those it can be"
-        if self.chance:
-            return "the gold's own result is chance here; either is right"
+        """What the reader must know to read the tables right."""
+        if self.nondeterministic_gold and self.differ:
+            return "the gold query is nondeterministic here, and the answer returns none of its results"
+        if self.nondeterministic_gold:
+            return "the gold query is nondeterministic here; either result is right"
         return self.problem
 
 
-def explain(plan: GoldPlan, answer: str, databases: Sequence[Database]) -> dict[str, Any]:
-    """{"database", "shrunk", "note", "tables": [...], "gold": table, "answer": table}, a table perhaps {"error"}.
+def explain(plan: GoldPlan, answer: str, databases: Sequence[Database]) -> Explanation:
+    """Explain on the first database that distinguishes gold and answer, generated ones first: they are small.
 
-    The first database that tells the two apart, generated ones first because they are small; where
-    none does, the first on which that is chance or cannot be known; else the first. A table is
-    {"columns", "rows", "of"}, values as JSON has them. "note" is None, or says why the database is
-    not made smaller, or why gold and answer may differ on it.
+    If none does, on the first on which the gold's result is nondeterministic or unknown, else on the first.
     """
-    ordered = sorted(databases, key=lambda database: database[0] == "real")
-    (name, connection, read_schema), finding = _chosen(ordered, plan, answer)
+    ordered = sorted(databases, key=lambda database: database.name == "real")
+    (name, connection, read_schema), finding = _choose(ordered, plan, answer)
     found = read_schema()
     used = syntax.tables_used(syntax.parse(plan.sql)) | syntax.tables_used(syntax.parse_answer(answer))
     note = finding.note()
-    if finding.tells and finding.answered:
+    if finding.distinguishes and finding.answered:
         try:
-            image = _shrunk(_content(connection, found, used), plan, answer).image()
-            with closing(engine.open_image(image)) as small:
+            image = _reduce(_content(connection, found, used), plan, answer).image()
+            with closing(connections.open_image(image)) as small:
                 return _shown(name, True, None, small, found, used, plan, answer)
-        except _ODDITIES as error:
-            note = f"not made smaller: {error.text() if isinstance(error, QueryError) else error}"
+        except _EXPECTED_ERRORS as error:
+            note = f"not reduced: {error.text() if isinstance(error, QueryError) else error}"
     return _shown(name, False, note, connection, found, used, plan, answer)
 
 
-def _chosen(databases: Sequence[Database], plan: GoldPlan, answer: str) -> tuple[Database, _Finding]:
+def _choose(databases: Sequence[Database], plan: GoldPlan, answer: str) -> tuple[Database, _Finding]:
     seen = []
     for database in databases:
-        finding = _finding(database[1], plan, answer, _LIMITS)
-        if finding.tells:
+        finding = _finding(database.connection, plan, answer, _LIMITS)
+        if finding.distinguishes:
             return database, finding
         seen.append((database, finding))
     return next((pair for pair in seen if pair[1].note()), seen[0])
@@ -126,39 +174,39 @@ def _finding(connection: apsw.Connection, plan: GoldPlan, answer: str, limits: Q
     try:
         choices = _choices(connection, plan, limits)
     except QueryError as error:
-        return _Finding(problem=f"whether they differ here is not known: the gold query is {error.text()}")
-    chance = len(choices) > 1
+        return _Finding(problem=f"the results cannot be compared here: the gold query is {error.text()}")
+    nondeterministic = len(choices) > 1
     try:
-        given = engine.run(connection, answer, limits)
+        given = run_query(connection, answer, limits)
     except QueryError:
-        return _Finding(differ=True, chance=chance)
+        return _Finding(differ=True, nondeterministic_gold=nondeterministic)
     differ = not any(compare.same([choice], [given]) for choice in choices)
-    return _Finding(differ, answered=True, chance=chance)
+    return _Finding(differ, answered=True, nondeterministic_gold=nondeterministic)
 
 
 def _choices(connection: apsw.Connection, plan: GoldPlan, limits: QueryLimits) -> list[Expected]:
-    """What the gold query allows; several where chance has a part in it. Raises QueryError."""
-    forwards = gold_results.allowed_results(connection, plan, limits)
-    with _backwards(connection):
-        backwards = gold_results.allowed_results(connection, plan, limits)
+    """The results that the gold query allows; several if it is nondeterministic. Raises QueryError."""
+    forward = gold_results.allowed_results(connection, plan, limits)
+    with _reversed_order(connection):
+        backward = gold_results.allowed_results(connection, plan, limits)
     others = gold_results.alternative_results(connection, plan, limits)
-    if not others and gold_results.same_results(forwards, backwards):
-        return [forwards]
-    return [forwards, backwards, *others]
+    if not others and gold_results.same_results(forward, backward):
+        return [forward]
+    return [forward, backward, *others]
 
 
 @contextmanager
-def _backwards(connection: apsw.Connection) -> Iterator[None]:
-    """Rows whose order no query fixes come the other way round."""
-    _reverse(connection, "ON")
+def _reversed_order(connection: apsw.Connection) -> Iterator[None]:
+    """Set PRAGMA reverse_unordered_selects inside the block."""
+    _set_reverse(connection, "ON")
     try:
         yield
     finally:
-        _reverse(connection, "OFF")
+        _set_reverse(connection, "OFF")
 
 
-def _reverse(connection: apsw.Connection, switch: str) -> None:
-    # The authorizer lets no PRAGMA pass; this one is ours.
+def _set_reverse(connection: apsw.Connection, switch: str) -> None:
+    # The authorizer denies every PRAGMA.
     authorizer, connection.authorizer = connection.authorizer, None
     try:
         connection.execute(f"PRAGMA reverse_unordered_selects={switch}")
@@ -167,38 +215,39 @@ def _reverse(connection: apsw.Connection, switch: str) -> None:
 
 
 def _content(connection: apsw.Connection, found: Schema, used: frozenset[str]) -> _Rows:
-    """The rows to take away from. Raises QueryError, for too many of them as well."""
+    """The rows of the tables `used`. Raises QueryError, also if there are more than _MAX_REDUCED_ROWS."""
     rows: list[tuple[str, Row]] = []
     tables = [table for table in found.tables if table.name.lower() in used]
     for table in tables:
-        content = engine.run(connection, f"SELECT * FROM {quoted(table.name)}", _LIMITS)
+        content = run_query(connection, f"SELECT * FROM {quoted(table.name)}", _LIMITS)
         rows += [(table.name, row) for row in content.rows]
-    if len(rows) > _MAX_SHRUNK_ROWS:
-        raise QueryError("too large", f"more than {_MAX_SHRUNK_ROWS} rows")
+    if len(rows) > _MAX_REDUCED_ROWS:
+        raise QueryError("too large", f"more than {_MAX_REDUCED_ROWS} rows")
     return _Rows(Schema(tuple(tables)), tuple(rows))
 
 
-def _shrunk(content: _Rows, plan: GoldPlan, answer: str) -> _Rows:
-    """Fewer rows that still tell gold and answer apart: halves first, single rows last.
+def _reduce(content: _Rows, plan: GoldPlan, answer: str) -> _Rows:
+    """Fewer rows that still distinguish gold and answer, by delta debugging: halves first, single rows last.
 
-    Raises QueryError where a copy of them all does not.
+    Raises QueryError if a copy of all rows does not distinguish them.
     """
-    deadline = time.monotonic() + _SHRINKING_S
-    if not _tells(content, plan, answer):
+    deadline_s = time.monotonic() + _REDUCTION_S
+    if not _distinguish(content, plan, answer):
         raise QueryError(
-            "does not tell", "gold and answer do not differ on a copy of these tables, or not in time"
+            "does not tell",
+            "gold and answer do not differ on a copy of these tables, or a query reached a limit",
         )
     for trial, (start, stop) in _cuts(content):
         smaller = content.without(start, stop)
-        if trial > _MAX_TRIALS or time.monotonic() > deadline:
+        if trial > _MAX_TRIALS or time.monotonic() > deadline_s:
             break
-        if _tells(smaller, plan, answer):
+        if _distinguish(smaller, plan, answer):
             content = smaller
     return content
 
 
 def _cuts(content: _Rows) -> Iterator[tuple[int, tuple[int, int]]]:
-    """Slices to try without, from behind, so that those yet to come stay where they are."""
+    """(trial number, slice to remove), from the end so that later slices keep their positions."""
     trial, size = 0, max(1, len(content.rows) // 2)
     while True:
         for stop in range(len(content.rows), 0, -size):
@@ -209,57 +258,57 @@ def _cuts(content: _Rows) -> Iterator[tuple[int, tuple[int, int]]]:
         size //= 2
 
 
-def _tells(content: _Rows, plan: GoldPlan, answer: str) -> bool:
+def _distinguish(content: _Rows, plan: GoldPlan, answer: str) -> bool:
     try:
-        with closing(engine.open_image(content.image())) as connection:
-            finding = _finding(connection, plan, answer, _SHRINKING_LIMITS)
-    except _ODDITIES:
+        with closing(connections.open_image(content.image())) as connection:
+            finding = _finding(connection, plan, answer, _REDUCTION_LIMITS)
+    except _EXPECTED_ERRORS:
         return False
-    return finding.tells and finding.answered
+    return finding.distinguishes and finding.answered
 
 
 def _shown(
     name: str,
-    shrunk: bool,
+    reduced: bool,
     note: str | None,
     connection: apsw.Connection,
     found: Schema,
     used: frozenset[str],
     plan: GoldPlan,
     answer: str,
-) -> dict[str, Any]:
-    return {
-        "database": name,
-        "shrunk": shrunk,
-        "note": note,
-        "tables": [
-            {"name": table.name, **_result(connection, f"SELECT * FROM {quoted(table.name)}")}
+) -> Explanation:
+    return Explanation(
+        name,
+        reduced,
+        note,
+        [
+            (table.name, _result(connection, f"SELECT * FROM {quoted(table.name)}"))
             for table in found.tables
             if table.name.lower() in used
         ],
-        "gold": _result(connection, plan.sql, plan),
-        "answer": _result(connection, answer),
-    }
+        _result(connection, plan.sql, plan),
+        _result(connection, answer),
+    )
 
 
-def _result(connection: apsw.Connection, sql: str, plan: GoldPlan | None = None) -> dict[str, Any]:
+def _result(connection: apsw.Connection, sql: str, plan: GoldPlan | None = None) -> ShownTable | Failed:
     try:
-        table = engine.run(connection, sql, _LIMITS)
-        names = engine.column_names(connection, sql)
+        table = run_query(connection, sql, _LIMITS)
+        names = column_names(connection, sql)
     except QueryError as error:
-        return {"error": error.text()}
+        return Failed(error.text())
     width = table.width - (plan.appended if plan is not None else 0)
     rows = [row[:width] for row in table.rows]
     if plan is not None and plan.mode == "choice":
         rows = rows[plan.offset : None if plan.limit is None else plan.offset + plan.limit]
-    return {
-        "columns": [name[:60] for name in names[:width]],
-        "rows": [[_plain(value) for value in row] for row in rows[:SHOWN_ROWS]],
-        "of": len(rows),
-    }
+    return ShownTable(
+        [name[:60] for name in names[:width]],
+        [[_json_value(value) for value in row] for row in rows[:SHOWN_ROWS]],
+        len(rows),
+    )
 
 
-def _plain(value: compare.Value) -> Any:
+def _json_value(value: compare.Value) -> compare.Value:
     if isinstance(value, bytes):
         return f"x'{value[:40].hex()}'"
     if isinstance(value, str):
@@ -267,7 +316,7 @@ def _plain(value: compare.Value) -> Any:
     return value
 
 
-def schema_of(connect: Callable[[], apsw.Connection]) -> Schema:
-    """The schema of a database, through a connection that may ask for it."""
+def read_schema(connect: Callable[[], apsw.Connection]) -> Schema:
+    """The schema of a database, read through an unguarded connection."""
     with closing(connect()) as connection:
         return schema.read(connection)

@@ -10,10 +10,10 @@ from typing import Any
 
 import apsw
 
-from jobs.tasks.sql.execution import compare, engine, nondeterminism
+from jobs.tasks.sql.execution import compare, connections, nondeterminism
 from jobs.tasks.sql.execution.compare import Expected, Row, Segment, Table, Value
-from jobs.tasks.sql.execution.engine import QueryError, QueryLimits
-from jobs.tasks.sql.execution.syntax import GoldPlan
+from jobs.tasks.sql.execution.gold_plan import GoldPlan
+from jobs.tasks.sql.execution.query_runner import QueryError, QueryLimits, run_query
 
 #: Values of a result that are kept with the gold query; of a bigger one its digest is.
 _MAX_KEPT_VALUES = 1_000
@@ -21,7 +21,7 @@ _MAX_KEPT_VALUES = 1_000
 
 def allowed_results(connection: apsw.Connection, plan: GoldPlan, limits: QueryLimits) -> Expected:
     """Every result that the gold query allows on this database. Raises QueryError."""
-    table = engine.run(connection, plan.sql, limits)
+    table = run_query(connection, plan.sql, limits)
     if plan.mode == "bag":
         return compare.unordered(table)
     if plan.mode == "exact":
@@ -39,7 +39,7 @@ def is_deterministic(image: bytes, plan: GoldPlan, expected: Expected, limits: Q
     answer can be held against such a result. Seen by letting SQLite visit rows the other way
     round, and by `alternative_results`. Raises QueryError.
     """
-    with closing(engine.open_image(image, reverse=True)) as connection:
+    with closing(connections.open_image(image, reverse=True)) as connection:
         return same_results(expected, allowed_results(connection, plan, limits)) and not alternative_results(
             connection, plan, limits
         )

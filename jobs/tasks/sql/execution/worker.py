@@ -1,13 +1,11 @@
-"""The outer wall: a process with an empty environment, hard limits and no life of its own.
+"""The outer sandbox: a worker process with an empty environment and limits enforced by the kernel.
 
-It reads batches of jobs from stdin, each a list in `marshal`'s format behind its length (quicker than
-JSON, and the parent is trusted), and answers each job with one JSON line on stdout. Whatever a job
-does to this process (CPU limit, memory limit, crash) ends the process, and costs that job only: the
-parent (pool.py) starts another and goes on behind it.
+It reads batches of jobs from stdin, each a length and a list in `marshal` format (faster than JSON; the parent
+is trusted), and writes one JSON line per job to stdout. A job that reaches a limit or crashes the process is
+lost; the parent (worker_pool.py) starts another process for the jobs after it.
 
-The kernel keeps the limits, so that they hold where the parent is stopped or gone:
-CPU seconds per job (SIGXCPU), address space, file size 0, no core, few descriptors, and death
-with the parent.
+The limits hold even if the parent is stopped or dead: CPU seconds per job (SIGXCPU), address space, file size
+0, no core file, few descriptors, death with the parent.
 """
 
 from __future__ import annotations
@@ -21,16 +19,16 @@ import signal
 import struct
 import sys
 from collections.abc import Callable
-from typing import Any
 
-from jobs.tasks.sql.execution.cpu_limit import allow_cpu
+from jobs.tasks.sql.execution.cpu_limit import set_cpu_limit
+from jobs.tasks.sql.execution.records import JsonObject
 from launcher.system.processes import die_with_parent
 from launcher.system.text import printable
 
-#: What a process may hold. A job says itself how much CPU it may use before the kernel ends the process.
+#: Address space of a worker. The CPU limit comes with each job.
 MEMORY_BYTES = 1 << 30
 _DESCRIPTORS = 64
-#: Bytes of a batch, before it.
+#: Header of a batch: its length in bytes.
 LENGTH = struct.Struct("=Q")
 OUT_OF_MEMORY_EXIT = 9
 _MAX_ERROR_CHARACTERS = 300
@@ -38,7 +36,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 
 
 def enter_sandbox(parent: int, memory_bytes: int) -> None:
-    """Give up everything a job does not need. Cannot be undone."""
+    """Drop the environment and set the limits, irreversibly. Raises OSError if the kernel refuses."""
     die_with_parent(parent)
     if sys.platform.startswith("linux"):
         libc = ctypes.CDLL(None, use_errno=True)
@@ -55,26 +53,25 @@ def enter_sandbox(parent: int, memory_bytes: int) -> None:
         (resource.RLIMIT_AS, memory_bytes),
     ):
         resource.setrlimit(kind, (value, value))
-    # A terminal's Ctrl-C is for the parent, which ends its workers itself.
+    # Ctrl-C in a terminal also reaches workers; the parent kills them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def serve(handle: Callable[[dict[str, Any]], Any]) -> None:
-    """Answer batches until stdin ends. A job's own error is an answer; any other ends the process: see `answered`."""
+def serve(handle: Callable[[JsonObject], object]) -> None:
+    """Run batches of jobs until stdin ends; for exceptions see `result_of`."""
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     while header := source.read(LENGTH.size):
         for job in marshal.loads(source.read(*LENGTH.unpack(header))):
-            allow_cpu(job["cpu_s"])
-            answer = json.dumps({"value": answered(handle, job)})
-            sink.write(answer.encode() + b"\n")
+            set_cpu_limit(job["cpu_s"])
+            line = json.dumps({"value": result_of(handle, job)})
+            sink.write(line.encode() + b"\n")
             sink.flush()
 
 
-def answered(handle: Callable[[dict[str, Any]], Any], job: dict[str, Any]) -> Any:
-    """What `handle` says, or {"error": one short line} where a proof fails.
+def result_of(handle: Callable[[JsonObject], object], job: JsonObject) -> object:
+    """The result of a job as JSON; {"error": one short line} if an explanation fails.
 
-    A proof is for a person, who can do something with the error. A verdict is kept, so that one that
-    fails must not look like one: its process ends.
+    Any other exception is raised and ends the process: the job is lost, and no wrong verdict is cached.
     """
     try:
         return handle(job)
@@ -88,12 +85,12 @@ def answered(handle: Callable[[dict[str, Any]], Any], job: dict[str, Any]) -> An
 
 
 def main(parent: int, memory_bytes: int) -> None:
-    """What the parent starts. Imports come first: afterwards few descriptors are left."""
+    """The entry point of a worker. Modules are imported before the descriptor limit is set."""
     from jobs.tasks.sql.execution.judge import handle_job
 
     enter_sandbox(parent, memory_bytes)
     try:
         serve(handle_job)
     except (MemoryError, RecursionError):
-        # State after either is not to be trusted; a fresh process is cheap.
+        # The interpreter may be in an inconsistent state; a new process is cheap.
         os._exit(OUT_OF_MEMORY_EXIT)

@@ -1,8 +1,7 @@
-"""The parent's side of the sandbox: a few workers, batches of jobs, one lost worker costs one job.
+"""A pool of sandboxed worker processes. A worker that dies costs one job; the others in its batch run again.
 
-Jobs are pure functions of their content, so the results are the same however many workers there
-are and however often one of them dies. One thread does it all: a worker dies with the thread that
-started it (see worker.py).
+Jobs are pure functions, so results depend neither on the number of workers nor on their deaths. The pool
+uses one thread: a worker dies with the thread that started it (see worker.py).
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from jobs.tasks.sql.execution import worker
+from jobs.tasks.sql.execution.records import Job
 
-#: Jobs handed to a worker at once: enough that it seldom waits, few enough that all workers end together.
+#: Jobs sent to a worker at once: enough that it seldom waits, few enough that all workers finish together.
 _BATCH_JOBS = 32
-#: Results are collected for so long: being woken for each of them costs the parent, and thus the workers, more
-#: than most queries do.
+#: Seconds to wait for more results before reading: a wakeup for each result would cost more CPU than most queries.
 _GATHER_S = 0.002
 _READ_BYTES = 1 << 16
-#: A result longer than this is not one of ours.
+#: A worker that writes more without a newline is killed.
 _MAX_RESULT_BYTES = 64 << 20
 _START = (
     "import sys; sys.path[:] = {path!r}; "
@@ -38,16 +37,16 @@ _START = (
 
 @dataclass(frozen=True)
 class LostJob:
-    """What a job gets whose worker died or was killed."""
+    """Instead of the result of a job whose worker died; `reason` says why."""
 
     reason: str
 
 
-Result = Any | LostJob
+R = TypeVar("R")
 
 
 class _Worker:
-    """One sandboxed process and the indices of the jobs it still owes."""
+    """A sandboxed process, and the indices of the jobs sent to it that have no result yet."""
 
     def __init__(self, memory_bytes: int) -> None:
         start = _START.format(path=sys.path, parent=os.getpid(), memory=memory_bytes)
@@ -66,8 +65,8 @@ class _Worker:
         os.set_blocking(self._in.fileno(), False)
         self._buffer = bytearray()
         self.unsent = bytearray()
-        self.owed: deque[int] = deque()
-        self.last_sign = time.monotonic()
+        self.pending: deque[int] = deque()
+        self.last_output_s = time.monotonic()
 
     def fileno(self) -> int:
         return self._out.fileno()
@@ -75,35 +74,35 @@ class _Worker:
     def input_fileno(self) -> int:
         return self._in.fileno()
 
-    def send(self, indices: Sequence[int], jobs: Sequence[Any]) -> None:
-        """Hand over a batch, as much of it as the pipe takes; the rest goes by `send_rest`."""
-        if not self.owed:
-            self.last_sign = time.monotonic()
-        self.owed.extend(indices)
-        batch = marshal.dumps([jobs[index] for index in indices])
+    def send(self, indices: Sequence[int], jobs: Sequence[Job[Any]]) -> None:
+        """Send a batch: now what the pipe takes, the rest by `send_rest`."""
+        if not self.pending:
+            self.last_output_s = time.monotonic()
+        self.pending.extend(indices)
+        batch = marshal.dumps([jobs[index].to_json() for index in indices])
         self.unsent += worker.LENGTH.pack(len(batch)) + batch
         self.send_rest()
 
     def send_rest(self) -> None:
-        """Go on handing over. Never waits: a worker may be waiting itself, for its results to be read."""
+        """Send more of the batch without blocking: the worker may be blocked until its results are read."""
         try:
             del self.unsent[: self._in.write(self.unsent) or 0]
         except BrokenPipeError:
-            self.unsent.clear()  # the process is gone: reading from it says so
+            self.unsent.clear()  # the process is gone; `receive` reports it
 
     def receive(self) -> list[Any] | None:
-        """What has arrived since, a value per finished job; None where the process is gone."""
+        """The results that arrived since the last call, as JSON values; None if the process is gone."""
         data = os.read(self.fileno(), _READ_BYTES)
         if not data or len(self._buffer) > _MAX_RESULT_BYTES:
             return None
-        self.last_sign = time.monotonic()
+        self.last_output_s = time.monotonic()
         self._buffer += data
         *lines, rest = self._buffer.split(b"\n")
         self._buffer = rest
         return [json.loads(line)["value"] for line in lines]
 
     def end(self) -> int:
-        """Kill it, wait for it, and say how it ended (subprocess's convention)."""
+        """Kill the process and wait for it. Returns its exit code as subprocess gives it."""
         self.process.kill()
         code = self.process.wait()
         self._in.close()
@@ -112,11 +111,11 @@ class _Worker:
 
 
 class WorkerPool:
-    """Sandboxed workers; a context manager that leaves none behind.
+    """Sandboxed workers, started on demand; a context manager that kills them on exit.
 
-    A job is a JSON object with its "task" and "cpu_s", the CPU seconds after which the kernel ends
-    its process. `wall_s` without a sign from a worker ends it too: far above any `cpu_s`, for a
-    machine may be busy; it is for jobs that sleep.
+    A worker is killed by the kernel past its job's CPU limit, and by the pool after `wall_s` seconds without
+    output: this is for jobs that sleep, and far above any CPU limit because the machine may be busy.
+    Raises ValueError if `workers` is less than 1.
     """
 
     def __init__(
@@ -127,7 +126,7 @@ class WorkerPool:
         memory_bytes: int = worker.MEMORY_BYTES,
     ) -> None:
         if workers < 1:
-            raise ValueError("a pool needs a worker")
+            raise ValueError(f"workers must be at least 1, not {workers}")
         self.workers = workers
         self._wall_s, self._memory_bytes = wall_s, memory_bytes
         self._alive: list[_Worker] = []
@@ -140,25 +139,25 @@ class WorkerPool:
             self._alive.pop().end()
 
     def pids(self) -> list[int]:
-        """The process ids of the workers there are now."""
+        """The process ids of the live workers."""
         return [process.process.pid for process in self._alive]
 
     def map(
-        self, jobs: Sequence[Any], done: Callable[[int], None] | None = None, *, batch: int = _BATCH_JOBS
-    ) -> list[Result]:
-        """A result per job, in order. `done` is told now and then how many jobs are finished."""
-        results: list[Result] = [None] * len(jobs)
+        self, jobs: Sequence[Job[R]], done: Callable[[int], None] | None = None, *, batch: int = _BATCH_JOBS
+    ) -> list[R | LostJob]:
+        """A result per job, in order. `done` is called repeatedly with the number of finished jobs."""
+        results: list[R | LostJob] = [LostJob("")] * len(jobs)
         size = max(1, min(batch, -(-len(jobs) // (4 * self.workers))))
         waiting = deque(range(start, min(start + size, len(jobs))) for start in range(0, len(jobs), size))
         finished = 0
         while finished < len(jobs):
             self._feed(waiting, jobs, size)
-            busy = {process.fileno(): process for process in self._alive if process.owed}
+            busy = {process.fileno(): process for process in self._alive if process.pending}
             taking = {process.input_fileno(): process for process in busy.values() if process.unsent}
             readable, writable, _ = select.select(busy, taking, [], 1.0)
             for fileno in writable:
                 taking[fileno].send_rest()
-            if any(len(busy[fileno].owed) > 1 for fileno in readable):
+            if any(len(busy[fileno].pending) > 1 for fileno in readable):
                 time.sleep(_GATHER_S)
             for fileno in readable:
                 process = busy[fileno]
@@ -167,36 +166,37 @@ class WorkerPool:
                     finished += self._lose(process, waiting, results, "")
                     continue
                 for value in values:
-                    results[process.owed.popleft()] = value
+                    index = process.pending.popleft()
+                    results[index] = jobs[index].read_result(value)
                 finished += len(values)
             now = time.monotonic()
-            for process in [p for p in self._alive if p.owed and now - p.last_sign > self._wall_s]:
+            for process in [p for p in self._alive if p.pending and now - p.last_output_s > self._wall_s]:
                 finished += self._lose(process, waiting, results, "too slow: killed at the time limit")
             if done is not None:
                 done(finished)
         return results
 
-    def _feed(self, waiting: deque[Any], jobs: Sequence[Any], size: int) -> None:
-        """Give every worker its next batch before it ends its last; start workers while there is work for them."""
-        free = sorted((p for p in self._alive if len(p.owed) <= size), key=lambda p: -len(p.owed))
+    def _feed(self, waiting: deque[Any], jobs: Sequence[Job[Any]], size: int) -> None:
+        """Send each worker its next batch before it finishes the last; start workers while batches wait."""
+        free = sorted((p for p in self._alive if len(p.pending) <= size), key=lambda p: -len(p.pending))
         while waiting:
-            if len(self._alive) < self.workers and not (free and not free[-1].owed):
+            if len(self._alive) < self.workers and not (free and not free[-1].pending):
                 free.append(_Worker(self._memory_bytes))
                 self._alive.append(free[-1])
             if not free:
                 return
             free.pop().send(waiting.popleft(), jobs)
 
-    def _lose(self, process: _Worker, waiting: deque[Any], results: list[Result], reason: str) -> int:
-        """Bury a worker: the job it was at is lost, those behind it wait again. Returns the jobs finished by that."""
+    def _lose(self, process: _Worker, waiting: deque[Any], results: list[Any], reason: str) -> int:
+        """Remove a worker: its current job is lost, the rest of its batch waits again. Returns the jobs lost."""
         self._alive.remove(process)
         code = process.end()
-        culprit = process.owed.popleft() if process.owed else None
-        if process.owed:
-            waiting.appendleft(list(process.owed))
-        if culprit is None:
+        current = process.pending.popleft() if process.pending else None
+        if process.pending:
+            waiting.appendleft(list(process.pending))
+        if current is None:
             return 0
-        results[culprit] = LostJob(reason or _cause(code))
+        results[current] = LostJob(reason or _cause(code))
         return 1
 
 
