@@ -11,8 +11,8 @@ from typing import Any
 from jobs.data import tokens
 from jobs.data.splits import collect
 from launcher.outcome import Failure
+from launcher.spec.names import relative_path
 from launcher.spec.stages import PrepareSettings
-from launcher.store import check_name
 
 
 def main(arguments: list[str]) -> int:
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
 
 def _counts(settings: PrepareSettings, locations: dict[str, str], directory: Path) -> dict[str, Any]:
     for name, location in locations.items():
-        check_name(name)
+        relative_path(name)
         link = directory / name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(Path(location).absolute())

@@ -8,9 +8,9 @@ from jobs.data.writer import prepare
 from jobs.stage import StageContext
 from jobs.tasks.stage_inputs import task_of
 from launcher.outcome import Failure
+from launcher.spec.names import relative_path
 from launcher.spec.stages import PrepareSettings
 from launcher.spec.tasks import INPUT_PREFIX
-from launcher.store import check_name
 
 
 def run(context: StageContext) -> None:
@@ -51,7 +51,7 @@ def _source_directory(context: StageContext) -> Path:
     directory.mkdir()
     names = sorted(name for name in context.stage.inputs if not name.startswith(INPUT_PREFIX))
     for number, name in enumerate(names, 1):
-        check_name(name)
+        relative_path(name)
         link = directory / name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(context.outside(name).absolute())

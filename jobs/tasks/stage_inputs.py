@@ -8,8 +8,8 @@ import sys
 from jobs.stage import StageContext
 from jobs.tasks import registry
 from launcher.outcome import Failure, Reason
+from launcher.spec.names import relative_path
 from launcher.spec.tasks import INPUT_PREFIX
-from launcher.store import check_name
 
 
 def task_of(context: StageContext, name: str) -> registry.Task:
@@ -22,7 +22,7 @@ def task_of(context: StageContext, name: str) -> registry.Task:
         return registry.task(name)
     folder = context.scratch / "task"
     for given in files:
-        check_name(given)
+        relative_path(given)
         target = folder / given.removeprefix(INPUT_PREFIX)
         target.parent.mkdir(parents=True, exist_ok=True)
         # A copy: the verified file in the store is shared with other runs.

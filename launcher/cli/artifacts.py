@@ -15,6 +15,7 @@ from launcher.outcome import Failure, Reason
 from launcher.store import Artifact, digest_file
 from launcher.store.runs import find, read_plan
 from launcher.store.selection import open_named_store
+from launcher.system.files import below
 
 
 @click.command("artifacts")
@@ -70,7 +71,7 @@ def command(
                     "sha256": entry.sha256,
                 }
                 if out is not None:
-                    row["path"] = str(_fetch(artifact, name, out / stage.name))
+                    row["path"] = str(_fetch(artifact, name, out, stage.name))
                 rows.append(row)
     if not rows:
         raise Failure(
@@ -93,17 +94,24 @@ def command(
     return 0
 
 
-def _fetch(artifact: Artifact, name: str, directory: Path) -> Path:
+def _fetch(artifact: Artifact, name: str, out: Path, stage: str) -> Path:
     """Copy one file and check its digest; the path of the copy. Raises Failure(CORRUPT_ARTIFACT | DISK_FULL)."""
-    target = directory / name
     source = artifact.path(name)
+    target = out / stage / name
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target = below(out, f"{stage}/{name}")
         shutil.copyfile(source, target)
         good = digest_file(target) == artifact.manifest.files[name]
     except OSError as error:
         reason = Reason.DISK_FULL if error.errno == 28 else Reason.STORE_FAILED
         raise Failure(reason, f"cannot write: {error.strerror}", where=str(target)) from None
+    except ValueError as error:
+        raise Failure(
+            Reason.USAGE,
+            f"would write outside of it: {error}",
+            where=f"--fetch {out}",
+            next_step="name an empty or new directory",
+        ) from None
     if not good:
         target.unlink()
         raise Failure(

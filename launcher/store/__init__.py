@@ -20,7 +20,6 @@ from launcher.store.artifact import (
     Manifest,
     Progress,
     Store,
-    check_name,
     digest_file,
     encode,
 )
@@ -37,10 +36,10 @@ __all__ = [
     "Manifest",
     "Progress",
     "Store",
-    "check_name",
     "digest_file",
     "encode",
     "open_store",
+    "relative_path",
 ]
 
 

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from launcher.outcome import Failure, Reason
-from launcher.store.artifact import check_name
+from launcher.spec.names import relative_path
 
 Addressing = Literal["auto", "path", "virtual"]
 _BUCKET = re.compile(r"^[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]$")
@@ -112,7 +112,7 @@ def parse(address: str) -> S3Address:
     prefix = unquote(parts.path).strip("/")
     if prefix:
         try:
-            check_name(prefix)
+            relative_path(prefix)
         except ValueError:
             problems.append("the prefix has empty, hidden or '..' parts")
     options: dict[str, object] = {}

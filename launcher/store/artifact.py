@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from launcher.outcome import Failure, Reason
+from launcher.spec.names import relative_path
 
 MANIFEST = "_SUCCESS.json"
 FORMAT = 1
@@ -78,7 +78,7 @@ class Manifest:
                 for name, entry in value["files"].items()
             }
             for name in files:
-                check_name(name)
+                relative_path(name)
             return cls(files, dict(value["meta"]), dict(value.get("storage", {})))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise Failure(
@@ -204,14 +204,6 @@ def digest_file(path: Path) -> FileEntry:
     return FileEntry(size, sha.hexdigest())
 
 
-def check_name(name: str) -> None:
-    """Refuse what could leave its place: absolute, `..`, empty parts, hidden names, control characters."""
-    if any(not part or part.startswith(".") for part in name.split("/")) or re.search(
-        r"[\x00-\x1f\\\ud800-\udfff]", name
-    ):
-        raise ValueError(f"'{name}' cannot be a name in the store")
-
-
 def encode(value: Any) -> bytes:
     """JSON as the store writes it. Raises ValueError for what is not JSON (NaN)."""
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
@@ -225,7 +217,7 @@ def scan(directory: Path) -> list[tuple[str, Path]]:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise Failure(Reason.INTERNAL, "only plain files can be committed", where=name)
         if path.is_file():
-            check_name(name)
+            relative_path(name)
             found.append((name, path))
     return found
 

@@ -14,16 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from launcher.outcome import Failure, Reason
-from launcher.store.artifact import (
-    MANIFEST,
-    FileEntry,
-    Leftover,
-    Manifest,
-    check_name,
-    digest_file,
-    encode,
-    scan,
-)
+from launcher.spec.names import relative_path
+from launcher.store.artifact import MANIFEST, FileEntry, Leftover, Manifest, digest_file, encode, scan
 from launcher.store.file_locks import is_locked, locked
 
 _UNCOMMITTED = ".uncommitted-"
@@ -63,7 +55,7 @@ class DirectoryStore:
         return self.root
 
     def local_path(self, path: str) -> Path:
-        check_name(path)
+        relative_path(path)
         return self.root / path
 
     def commit(self, prefix: str, directory: Path, meta: dict[str, Any]) -> Manifest:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from launcher.outcome import Failure, Reason
+from launcher.spec.names import is_run_id
 from launcher.spec.plan import Plan, Stage, parse
 from launcher.store import Store, encode
 from launcher.store.records import (
@@ -37,7 +38,6 @@ CONDUCTOR_HEARTBEAT_INTERVAL_S = 15.0
 #: A conductor without a heartbeat for this long counts as lost.
 _CONDUCTOR_LOST_S = 120.0
 
-_RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,15}-[0-9a-f]{8}")
 _TRY = re.compile(r"^(?P<stage>.+)-t(?P<number>\d+)\.json$")
 
 
@@ -232,7 +232,7 @@ def attempts(store: Store, run_id: str) -> list[int]:
 
 
 def run_ids(store: Store) -> list[str]:
-    return [name for name in store.list("runs") if _RUN_ID.fullmatch(name)]
+    return [name for name in store.list("runs") if is_run_id(name)]
 
 
 def find(store: Store, run: str) -> str:

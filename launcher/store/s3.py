@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.outcome import Failure, Reason
+from launcher.spec.names import relative_path
 from launcher.store import conditional_create as creation
 from launcher.store import object_layout
 from launcher.store.address import S3Address
@@ -28,7 +29,6 @@ from launcher.store.artifact import (
     Leftover,
     Manifest,
     Progress,
-    check_name,
     digest_file,
     encode,
     scan,
@@ -108,7 +108,7 @@ class S3Store:
 
     # -- artifacts ------------------------------------------------------------------------
     def commit(self, prefix: str, directory: Path, meta: dict[str, Any]) -> Manifest:
-        check_name(prefix)
+        relative_path(prefix)
         there = self._standing(prefix)
         if there is not None:
             shutil.rmtree(directory)
@@ -231,7 +231,7 @@ class S3Store:
                 os.rename(directory / name, target)
 
     def open(self, prefix: str) -> S3Artifact:
-        check_name(prefix)
+        relative_path(prefix)
         manifest = self._manifest(prefix)
         if manifest is None:
             where = f"s3://{self.place.bucket}/{self.place.key(prefix)}"
@@ -240,7 +240,7 @@ class S3Store:
         return S3Artifact(manifest, self.transfer, self._data_key(prefix, data), self.cache, self.progress)
 
     def exists(self, prefix: str) -> bool:
-        check_name(prefix)
+        relative_path(prefix)
         try:
             self.client.head(self.place.key(f"{prefix}/{MANIFEST}"))
         except Absent:
@@ -248,13 +248,13 @@ class S3Store:
         return True
 
     def list(self, prefix: str) -> list[str]:
-        check_name(prefix)
+        relative_path(prefix)
         objects, folders = self.client.children(f"{self.place.key(prefix)}/")
         return sorted(name for name in objects | folders if not name.startswith("."))
 
     # -- small objects --------------------------------------------------------------------
     def put_json(self, path: str, value: Any, *, create_once: bool = True) -> bool:
-        check_name(path)
+        relative_path(path)
         key = self.place.key(path)
         if create_once:
             return creation.create(self.client, key, encode(value), conditional=self.conditional)
@@ -262,7 +262,7 @@ class S3Store:
         return True
 
     def get_json(self, path: str) -> Any:
-        check_name(path)
+        relative_path(path)
         try:
             data = self.client.get_checked(self.place.key(path)).data
         except Absent:
@@ -306,7 +306,7 @@ class S3Store:
         return self.transfer.fits(there.etag, [md5(planned.read(*span)) for span in spans])
 
     def has_input(self, sha256: str) -> bool:
-        check_name(sha256)
+        relative_path(sha256)
         try:
             self.client.head(self.place.key(f"inputs/{sha256}"))
         except Absent:
@@ -314,12 +314,12 @@ class S3Store:
         return True
 
     def input(self, sha256: str) -> Path:
-        check_name(sha256)
+        relative_path(sha256)
         return fetch_input(self.transfer, self.place.key(f"inputs/{sha256}"), sha256, self.cache)
 
     # -- logs and other plain files -------------------------------------------------------
     def local_path(self, path: str) -> Path:
-        check_name(path)
+        relative_path(path)
         return self.local_root / path
 
     def publish(self, path: str) -> None:
@@ -345,7 +345,7 @@ class S3Store:
 
     # -- life and death -------------------------------------------------------------------
     def delete(self, prefix: str) -> None:
-        check_name(prefix)
+        relative_path(prefix)
         try:
             manifest = self._manifest(prefix)
         except Failure as failure:
@@ -370,7 +370,7 @@ class S3Store:
         Crew([lambda key=key: self.client.delete([key]) for key in keys], self.place.limits.parallel).join()  # type: ignore[misc]
 
     def usage(self, prefix: str) -> int:
-        check_name(prefix)
+        relative_path(prefix)
         total = sum(stat.size_bytes for stat in self.client.objects(f"{self.place.key(prefix)}/"))
         return total + sum(stat.size_bytes for stat in self.client.objects(self._data_key(prefix, "")))
 

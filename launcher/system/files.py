@@ -22,3 +22,23 @@ def write_atomic(path: Path, data: bytes | memoryview, *, mode: int = 0o644) -> 
     except BaseException:
         Path(staged).unlink(missing_ok=True)
         raise
+
+
+def below(directory: Path, name: str) -> Path:
+    """`directory/name`, with its parent directories created. The file itself may be there or not.
+
+    Raises ValueError if the path leaves `directory`, also through a symbolic link that was there before.
+    """
+    root = directory.resolve()
+    target = root / name
+    if ".." in target.parts or not target.is_relative_to(root):
+        raise ValueError(f"{name!r} is not below {directory}")
+    parent = root
+    for part in target.relative_to(root).parts[:-1]:
+        parent = parent / part
+        if parent.is_symlink():
+            raise ValueError(f"{parent} is a symbolic link")
+    if target.is_symlink():
+        raise ValueError(f"{target} is a symbolic link")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 import launcher
 from launcher.outcome import Failure, Reason
-from launcher.store import MANIFEST, DirectoryStore, check_name, open_store
+from launcher.spec.names import relative_path
+from launcher.store import MANIFEST, DirectoryStore, open_store
 
 Commit = Callable[..., None]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(launcher.__file__).parents[1])}
@@ -216,7 +217,7 @@ def test_a_name_that_could_leave_its_place_is_refused(
     store: DirectoryStore, tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(ValueError, match="cannot be a name"):
-        check_name(name)
+        relative_path(name)
     (tmp_path / "out").mkdir()
     for call in (
         lambda: store.commit(name, tmp_path / "out", {}),
