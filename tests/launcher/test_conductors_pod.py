@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import signal
 from collections.abc import Iterator
@@ -25,15 +24,15 @@ from launcher.targets.cluster.client import Cluster
 
 
 @pytest.fixture
-def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[argparse.Namespace]:
+def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[conductor_main.Settings]:
     """A pod that gives up at once what it would wait for."""
-    monkeypatch.setattr(conductor_main, "_AWAY_PAUSE_S", 0.01)
-    monkeypatch.setattr(conductor_main, "_DISOWNED_S", 0.0)
-    monkeypatch.setattr(conductor_main, "_AWAY", dict.fromkeys(conductor_main._AWAY, 0.2))
+    monkeypatch.setattr(conductor_main, "_RETRY_INTERVAL_S", 0.01)
+    monkeypatch.setattr(conductor_main, "_UNAUTHORIZED_S", 0.0)
+    monkeypatch.setattr(conductor_main, "_OUTAGES", dict.fromkeys(conductor_main._OUTAGES, 0.2))
     monkeypatch.setattr(conductor_main, "_TERMINATION_LOG", tmp_path / "not-in-a-pod")
     (tmp_path / "plan.json").write_bytes(make_plan().to_bytes())
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield argparse.Namespace(
+    yield conductor_main.Settings(
         run=tmp_path,
         store=str(tmp_path / "store"),
         attempt=1,
@@ -57,7 +56,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
 
 
 @pytest.fixture
-def attempt(arguments: argparse.Namespace) -> Attempt:
+def attempt(arguments: conductor_main.Settings) -> Attempt:
     """The attempt, with `prepare` under way."""
     plan = make_plan()
     request = {"format": 1, "target": "cluster", "opened_at": 0.0}
@@ -87,7 +86,7 @@ def stage_job(run_id: str, stage: str) -> dict[str, Any]:
 
 
 def test_an_attempt_that_was_closed_while_no_conductor_lived_has_its_stages_stopped_and_accounted_for(
-    arguments: argparse.Namespace, cluster: FakeCluster, attempt: Attempt
+    arguments: conductor_main.Settings, cluster: FakeCluster, attempt: Attempt
 ) -> None:
     cluster.create(stage_job(attempt.run_id, "prepare"))
     cluster.run("prepare-t1")
@@ -101,7 +100,7 @@ def test_an_attempt_that_was_closed_while_no_conductor_lived_has_its_stages_stop
 
 
 def test_a_conductor_that_breaks_for_good_leaves_no_stage_running(
-    arguments: argparse.Namespace,
+    arguments: conductor_main.Settings,
     cluster: FakeCluster,
     attempt: Attempt,
     monkeypatch: pytest.MonkeyPatch,
@@ -114,7 +113,7 @@ def test_a_conductor_that_breaks_for_good_leaves_no_stage_running(
 
 
 def test_where_its_stages_cannot_be_stopped_a_broken_conductor_says_how(
-    arguments: argparse.Namespace,
+    arguments: conductor_main.Settings,
     cluster: FakeCluster,
     attempt: Attempt,
     monkeypatch: pytest.MonkeyPatch,
@@ -125,13 +124,13 @@ def test_where_its_stages_cannot_be_stopped_a_broken_conductor_says_how(
     monkeypatch.setattr(cluster, "list", refuse)
     ended(arguments, Failure(Reason.UNSUPPORTED, "it cannot be done"), monkeypatch)
     assert not attempt.conductor_exited
-    assert attempt.outcome.failure.next_step.endswith(f"launcher cancel {attempt.run_id} ends what runs on")
+    assert attempt.outcome.failure.next_step.endswith(f"launcher cancel {attempt.run_id} stops its stages")
 
 
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("reason", [Reason.KILLED, Reason.TERMINATED])
 def test_a_closed_attempt_never_ends_its_pod_as_if_it_had_been_taken_away(
-    arguments: argparse.Namespace, attempt: Attempt, reason: Reason
+    arguments: conductor_main.Settings, attempt: Attempt, reason: Reason
 ) -> None:
     # Its Job would start another pod, up to twenty times.
     finalize.close_failed(attempt, Failure(reason, "every try of a stage was killed"))
@@ -139,7 +138,7 @@ def test_a_closed_attempt_never_ends_its_pod_as_if_it_had_been_taken_away(
 
 
 def ended(
-    arguments: argparse.Namespace, failure: Failure, monkeypatch: pytest.MonkeyPatch
+    arguments: conductor_main.Settings, failure: Failure, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[int, str | None]:
     """The pod's exit code, and the reason with which it closed the attempt."""
 
@@ -153,7 +152,7 @@ def ended(
 
 
 def test_a_token_that_is_void_ends_the_pod_and_not_the_attempt(
-    arguments: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
+    arguments: conductor_main.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As on a node that is lost and does not know: its pod was deleted, and another follows.
     void = api_error(401, {"message": "Unauthorized"}, doing="watch jobs", where="here")
@@ -161,14 +160,14 @@ def test_a_token_that_is_void_ends_the_pod_and_not_the_attempt(
 
 
 def test_an_api_server_that_stays_away_ends_the_pod_and_not_the_attempt(
-    arguments: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
+    arguments: conductor_main.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert ended(arguments, Failure(Reason.NETWORK, "away"), monkeypatch) == (75, None)
 
 
 @pytest.mark.usefixtures("cluster")
 def test_a_right_that_is_missing_closes_the_attempt_and_is_named(
-    arguments: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
+    arguments: conductor_main.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = 'User "bob" cannot watch resource "jobs" in API group "batch" in the namespace "team"'
     missing = api_error(403, {"message": text}, doing="watch jobs", where="here")

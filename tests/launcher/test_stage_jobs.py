@@ -8,7 +8,7 @@ from job_scene import Lost, Scene
 from launcher.outcome import Failure, Reason
 from launcher.runs import finalize
 from launcher.store.runs import Attempt
-from launcher.targets.cluster.conductor_main import take_over
+from launcher.targets.cluster.conductor_jobs import take_over
 
 
 def test_every_stage_is_one_job_and_a_child_of_the_conductors(scene: Scene) -> None:

@@ -12,6 +12,8 @@ from launcher.system.text import printable
 _LONGEST_CHARACTERS = 600
 #: Server-side apply answers 500 to an invalid manifest: an unknown field, a malformed quantity.
 _NOT_VALID = re.compile(r"failed to create typed patch object|failed to convert new object")
+#: In messages of an API server that rejects a pod for a ResourceQuota.
+QUOTA_MESSAGE = "exceeded quota"
 _WAITING = re.compile(r"waiting to start")
 _POLICY = re.compile(r"admission webhook|ValidatingAdmissionPolicy|violates PodSecurity|denied the request")
 
@@ -127,7 +129,7 @@ def _forbidden(message: str, doing: str, where: str) -> KubernetesApiError:
             cause="forbidden",
             next_step=f"ask for a Role that allows {missing['verb']} on {resource} {scope}",
         )
-    if "exceeded quota" in message:
+    if QUOTA_MESSAGE in message:
         cause, what, step = "quota", "a quota of the namespace is used up", "kubectl describe resourcequota"
     elif _POLICY.search(message):
         cause, what, step = "policy", "a policy of the cluster refuses it", "change what the policy names"

@@ -5,12 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from launcher.manifests.labels import ATTEMPT_LABEL, RUN_LABEL
 from launcher.outcome import Failure, Reason
 from launcher.store.runs import Attempt
-from launcher.targets.cluster import pod_status as of
-from launcher.targets.cluster.backend import live_conductors
 from launcher.targets.cluster.client import Cluster
+from launcher.targets.cluster.conductor_jobs import conductor_job, live_conductors
+from launcher.targets.cluster.objects import (
+    Object,
+    condition,
+    event_time,
+    name_of,
+    pod_has_ended,
+    seconds_of,
+    terminated,
+)
+from launcher.targets.cluster.pod_failure import failure_of
+from launcher.targets.cluster.pod_obstacle import START_FAILURE_EVENTS, Obstacle, obstacle, obstacle_of_event
 
 #: How often the conductor's Job is polled.
 _POLL_INTERVAL_S = 5.0
@@ -61,20 +70,20 @@ class ConductorJobSupervision:
             failure = _taken_over(self.job, others[0]) if others else _deleted(self.job)
             raise failure.about(self.attempt.run_id, "")
         pods = _pods(self.cluster, self.job)
-        if of.condition(job, "Failed"):
+        if condition(job, "Failed"):
             raise _failed(job, pods, self.attempt.run_id)
         self._say_ends(pods)
         self._say_obstacle(job, pods)
 
-    def _say_ends(self, pods: list[of.Object]) -> None:
+    def _say_ends(self, pods: list[Object]) -> None:
         """Report why a conductor's pod ended: its Job starts another, but the cause may need a person."""
         for pod in pods:
-            name = pod["metadata"]["name"]
-            if of.pod_has_ended(pod) and name not in self._reported:
+            name = name_of(pod)
+            if pod_has_ended(pod) and name not in self._reported:
                 self._reported.add(name)
-                if (of.terminated(pod) or {}).get("exitCode") == 0:
+                if (terminated(pod) or {}).get("exitCode") == 0:
                     continue
-                _, why = of.failure_of(None, [pod], memory_advice="give it more memory: --overlay")
+                _, why = failure_of(None, [pod], memory_advice="give it more memory: --overlay")
                 if why.reason is not Reason.TERMINATED:
                     self.say(f"the conductor's pod {name} has ended, another follows: {why.text()}")
 
@@ -83,18 +92,19 @@ class ConductorJobSupervision:
             self._reported.add(kind)
             self.say(text)
 
-    def _say_obstacle(self, job: of.Object, pods: list[of.Object]) -> None:
-        alive = [pod for pod in pods if not of.pod_has_ended(pod)]
+    def _say_obstacle(self, job: Object, pods: list[Object]) -> None:
+        alive = [pod for pod in pods if not pod_has_ended(pod)]
         found = _obstacle(self.cluster, job, alive)
         if found is None:
             return
         # ErrImagePull and ImagePullBackOff alternate: each is reported once.
         self._say_once(
-            found.text.partition(":")[0], f"the conductor's pod {_CONDITION[found.of_node]}: {found.note}"
+            found.text.partition(":")[0],
+            f"the conductor's pod {_state(found)}: {found.note}",
         )
         waits = alive[0] if alive else job
-        created_at = of.seconds_of(waits["metadata"].get("creationTimestamp")) or time.time()
-        if not found.of_node and time.time() - created_at > self.start_timeout_s:
+        created_at = seconds_of(waits["metadata"].get("creationTimestamp")) or time.time()
+        if found.cause != "node" and time.time() - created_at > self.start_timeout_s:
             raise Failure(
                 Reason.CANNOT_START,
                 f"the conductor's pod did not start within {self.start_timeout_s:.0f} s: {found.text}",
@@ -105,20 +115,19 @@ class ConductorJobSupervision:
 
 def why_silent(attempt: Attempt, cluster: Cluster) -> Failure | None:
     """Why an open attempt's conductor has no heartbeat; None if its pod runs or is starting. Does not wait."""
-    job = _conductor_job(attempt, cluster)
+    job = conductor_job(cluster, attempt)
     if job is None:
         return _deleted(f"run {attempt.run_id}, {cluster.where}")
-    pods = _pods(cluster, job["metadata"]["name"])
-    if of.condition(job, "Failed"):
+    pods = _pods(cluster, name_of(job))
+    if condition(job, "Failed"):
         return _failed(job, pods, attempt.run_id)
-    found = _obstacle(cluster, job, [pod for pod in pods if not of.pod_has_ended(pod)])
+    found = _obstacle(cluster, job, [pod for pod in pods if not pod_has_ended(pod)])
     if found is None:
         return None
     return Failure(
-        Reason.KILLED if found.of_node else Reason.CANNOT_START,
-        f"the conductor's pod {_CONDITION[found.of_node]}: {found.text}",
-        next_step=found.next_step
-        or f"kubectl describe pods -l batch.kubernetes.io/job-name={job['metadata']['name']}",
+        Reason.KILLED if found.cause == "node" else Reason.CANNOT_START,
+        f"the conductor's pod {_state(found)}: {found.text}",
+        next_step=found.next_step or f"kubectl describe pods -l batch.kubernetes.io/job-name={name_of(job)}",
     )
 
 
@@ -127,38 +136,32 @@ def end_abandoned(attempt: Attempt, cluster: Cluster) -> bool:
 
     False if there is none: the conductor lives, may be restarted, or its Job is gone.
     """
-    job = _conductor_job(attempt, cluster)
-    if job is None or not of.condition(job, "Failed"):
+    job = conductor_job(cluster, attempt)
+    if job is None or not condition(job, "Failed"):
         return False
-    return cluster.delete("Job", job["metadata"]["name"], uid=job["metadata"]["uid"])
+    return cluster.delete("Job", name_of(job), uid=job["metadata"]["uid"])
 
 
-def _conductor_job(attempt: Attempt, cluster: Cluster) -> of.Object | None:
-    labels = {RUN_LABEL: attempt.run_id, "app.kubernetes.io/component": "conductor"}
-    jobs = cluster.list("Job", labels={**labels, ATTEMPT_LABEL: str(attempt.number)})
-    return max(jobs, key=lambda one: str(one["metadata"].get("creationTimestamp")), default=None)
+def _state(found: Obstacle) -> str:
+    return "makes no progress" if found.cause == "node" else "has not started"
 
 
-#: Whether the obstacle is the pod's node -> the state of the conductor's pod.
-_CONDITION = {True: "makes no progress", False: "has not started"}
-
-
-def _obstacle(cluster: Cluster, job: of.Object, alive: list[of.Object]) -> of.Obstacle | None:
+def _obstacle(cluster: Cluster, job: Object, alive: list[Object]) -> Obstacle | None:
     """What keeps the oldest live pod from running; if the Job has no pod, why none was created."""
     if not alive:
-        failed = [event for event in _events(cluster, job) if event.get("reason") in of.START_FAILURE_EVENTS]
-        newest = max(failed, key=of.event_time, default=None)
-        return of.Obstacle(of.first_line(str(newest.get("message", "")))) if newest else None
+        failed = [event for event in _events(cluster, job) if event.get("reason") in START_FAILURE_EVENTS]
+        newest = max(failed, key=event_time, default=None)
+        return obstacle_of_event(newest) if newest else None
     pod = alive[0]
     starting = pod.get("status", {}).get("phase") != "Running"
-    return of.obstacle(pod, _events(cluster, pod) if starting else [], time.time())
+    return obstacle(pod, _events(cluster, pod) if starting else [], time.time())
 
 
-def _events(cluster: Cluster, about: of.Object) -> list[of.Object]:
-    return cluster.list("Event", fields=f"involvedObject.name={about['metadata']['name']}")
+def _events(cluster: Cluster, about: Object) -> list[Object]:
+    return cluster.list("Event", fields=f"involvedObject.name={name_of(about)}")
 
 
-def _pods(cluster: Cluster, job: str) -> list[of.Object]:
+def _pods(cluster: Cluster, job: str) -> list[Object]:
     return cluster.list("Pod", labels={"batch.kubernetes.io/job-name": job})
 
 
@@ -171,18 +174,18 @@ def _deleted(job: str) -> Failure:
     )
 
 
-def _taken_over(job: str, other: of.Object) -> Failure:
+def _taken_over(job: str, other: Object) -> Failure:
     return Failure(
         Reason.KILLED,
-        f"{other['metadata']['name']} has taken over the run with another attempt, site, placement or overlay",
+        f"{name_of(other)} has taken over the run with another attempt, site, placement or overlay",
         where=job,
         next_step="launcher status RUN; submitting again as before would end that conductor",
     )
 
 
-def _failed(job: of.Object, pods: list[of.Object], run_id: str) -> Failure:
-    name = job["metadata"]["name"]
-    _, why = of.failure_of(job, pods, memory_advice="give it more memory: --overlay")
+def _failed(job: Object, pods: list[Object], run_id: str) -> Failure:
+    name = name_of(job)
+    _, why = failure_of(job, pods, memory_advice="give it more memory: --overlay")
     return Failure(
         why.reason,
         f"the conductor's Job has failed: {why.what}",

@@ -11,8 +11,8 @@ from launcher.runs.preflight import require_possible, require_shared_store
 from launcher.runs.submission import Submission
 from launcher.spec.site import Site
 from launcher.store.runs import Attempt
-from launcher.targets.cluster.backend import live_conductors
 from launcher.targets.cluster.client import Cluster, connect, owner_reference
+from launcher.targets.cluster.conductor_jobs import live_conductors
 from launcher.targets.cluster.preflight import preflight
 from launcher.targets.cluster.supervision import ConductorJobSupervision
 
