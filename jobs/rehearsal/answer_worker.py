@@ -54,7 +54,7 @@ class Answerer:
         return answers
 
     def _tokens(self, messages: list[dict[str, str]]) -> list[int]:
-        row = Row("", (*messages, {"role": "assistant", "content": ""}), {"task": "chat"})
+        row = Row("", (*messages, {"role": "assistant", "content": ""}))
         text = prompt_text(row, self._tokenizer, "chat")
         return [int(token) for token in self._tokenizer.encode(text, add_special_tokens=False)]
 

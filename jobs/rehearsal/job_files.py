@@ -39,7 +39,7 @@ def row_of(example: dict[str, Any]) -> Row:
         }
         for message in example["messages"]
     )
-    return Row("", messages, {"task": "chat"})
+    return Row("", messages)
 
 
 def newest_checkpoint(directory: Path) -> Path | None:

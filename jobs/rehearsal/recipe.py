@@ -64,7 +64,7 @@ def train_settings(
         }
     )
     return TrainSettings(
-        task="chat",
+        task="rehearsal",
         prompt="chat",
         lora=recipe.lora,
         training=training,

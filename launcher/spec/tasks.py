@@ -19,9 +19,9 @@ from launcher.spec.strict import Strict, describe, dns_label
 
 FORMAT = 1
 FACTS_FILE = "task.yaml"
-#: Where the files of a user's task appear among the inputs of a stage.
+#: Prefix of the files of a user's task among the inputs of a stage.
 INPUT_PREFIX = "task/"
-#: Separates a scorer's file from its function.
+#: A scorer of the user's own: module:function.
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _LABEL = re.compile(r"([a-z0-9][a-z0-9-]*)@([0-9a-f]{12})")
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
