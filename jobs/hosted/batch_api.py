@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.hosted import idempotency
+from jobs.hosted.chat import Answer, ChatRequest
 from jobs.hosted.client import Service
-from jobs.hosted.completions import answer_of, prompt_tokens
 from jobs.hosted.journal import Journal
 from jobs.hosted.row_ledger import RowLedger
 from jobs.stage import StageContext, Stopped
@@ -43,7 +43,7 @@ def answer_in_batches(
     service: Service,
     journal: Journal,
     ledger: RowLedger,
-    requests: list[dict[str, Any]],
+    requests: list[ChatRequest],
     *,
     save: Callable[[], None] | None,
 ) -> None:
@@ -65,8 +65,8 @@ def answer_in_batches(
                 )
             planned = Round(_fitting(missing, requests, service.provider.limits), len(missing))
             ledger.check_budget(
-                sum(prompt_tokens(requests[row]) for row in planned.rows),
-                sum(requests[row]["max_tokens"] for row in planned.rows),
+                sum(requests[row].prompt_tokens for row in planned.rows),
+                sum(requests[row].max_tokens for row in planned.rows),
             )
             journal.put(f"round-{number}", planned.to_json())
         if any(row not in ledger.answers for row in planned.rows):
@@ -85,7 +85,7 @@ def _no_progress(journal: Journal, number: int, missing: int) -> bool:
     return len(earlier) == _ROUNDS and all(one is not None and one.missing == missing for one in earlier)
 
 
-def _fitting(missing: list[int], requests: list[dict[str, Any]], limits: Limits) -> list[int]:
+def _fitting(missing: list[int], requests: list[ChatRequest], limits: Limits) -> list[int]:
     """The first of the missing rows, as many as fit into one batch."""
     size, rows = 0, []
     for row in missing[: limits.batch_requests]:
@@ -96,9 +96,9 @@ def _fitting(missing: list[int], requests: list[dict[str, Any]], limits: Limits)
     return rows
 
 
-def _line(row: int, request: dict[str, Any]) -> bytes:
-    value = {"custom_id": f"row-{row}", "method": "POST", "url": "/v1/chat/completions", "body": request}
-    return json.dumps(value).encode() + b"\n"
+def _line(row: int, request: ChatRequest) -> bytes:
+    line = {"custom_id": f"row-{row}", "method": "POST", "url": "/v1/chat/completions"}
+    return json.dumps({**line, "body": request.to_json()}).encode() + b"\n"
 
 
 def _run(
@@ -106,7 +106,7 @@ def _run(
     service: Service,
     journal: Journal,
     ledger: RowLedger,
-    requests: list[dict[str, Any]],
+    requests: list[ChatRequest],
     rows: list[int],
     number: int,
     save: Callable[[], None] | None,
@@ -155,7 +155,7 @@ def _read(service: Service, ledger: RowLedger, batch: Any, rows: list[int], late
                 continue
             status = int(response.get("status_code") or 0)
             if status == 200:
-                ledger.add(row, answer_of(response.get("body"), latency_s))
+                ledger.add(row, Answer.from_completion(response.get("body"), latency_s))
             elif 400 <= status < 500 and status not in (408, 409, 429):
                 message = ((response.get("body") or {}).get("error") or {}).get("message", "no message")
                 refused.append(service.clean(f"row {row}: {message}"))

@@ -10,11 +10,11 @@ from typing import Any
 
 import openai
 
-from jobs.data import tokens
+from jobs.hosted.chat import Answer, ChatRequest
 from jobs.hosted.client import Service
-from jobs.hosted.row_ledger import Answer, RowLedger
+from jobs.hosted.row_ledger import RowLedger
 from jobs.stage import StageContext
-from launcher.outcome import Failure, Reason
+from launcher.outcome import Failure
 
 #: Requests in flight.
 CONCURRENT = 8
@@ -55,7 +55,7 @@ def duration_s(text: str) -> float:
 
 
 def answer_row_by_row(
-    context: StageContext, service: Service, ledger: RowLedger, requests: list[dict[str, Any]]
+    context: StageContext, service: Service, ledger: RowLedger, requests: list[ChatRequest]
 ) -> None:
     """Answer every row that the ledger lacks. The first Failure is raised after the requests in flight end."""
     throttle = Throttle(service)
@@ -94,43 +94,21 @@ def answer_row_by_row(
         raise failure
 
 
-def _most_tokens(rows: list[int], requests: list[dict[str, Any]]) -> tuple[int, int]:
+def _most_tokens(rows: list[int], requests: list[ChatRequest]) -> tuple[int, int]:
     """Upper bounds of the prompt and answer tokens of these requests."""
-    prompts = sum(prompt_tokens(requests[row]) for row in rows)
-    return prompts, sum(requests[row]["max_tokens"] for row in rows)
+    prompts = sum(requests[row].prompt_tokens for row in rows)
+    return prompts, sum(requests[row].max_tokens for row in rows)
 
 
-def prompt_tokens(request: dict[str, Any]) -> int:
-    """Estimate of a service's count: 3 and the values for each message, and 3 for the answer's header."""
-    return 3 + sum(3 + sum(map(tokens.count, message.values())) for message in request["messages"])
-
-
-def _answer(service: Service, throttle: Throttle, request: dict[str, Any]) -> Answer:
+def _answer(service: Service, throttle: Throttle, request: ChatRequest) -> Answer:
     for number in range(1, service.retry_policy.tries + 1):
         throttle.wait()
         started = time.monotonic()
         try:
-            raw = service.client.chat.completions.with_raw_response.create(**request)
+            raw = service.client.chat.completions.with_raw_response.create(**request.to_json())
         except openai.APIError as error:
             service.retry_or_raise("answer a row", error, number)
             continue
         throttle.update(raw.headers)
-        return answer_of(raw.parse().model_dump(), time.monotonic() - started)
+        return Answer.from_completion(raw.parse().model_dump(), time.monotonic() - started)
     raise AssertionError("retry_or_raise raises after the last try")
-
-
-def answer_of(body: Any, latency_s: float) -> Answer:
-    """The answer in a chat completion. Raises Failure(NETWORK) if the body is not a chat completion."""
-    try:
-        choice, usage = body["choices"][0], body["usage"]
-        # A refusal counts as an answer, which is wrong.
-        text = choice["message"].get("content") or choice["message"].get("refusal") or ""
-        return Answer(
-            answer=str(text),
-            finish="length" if choice["finish_reason"] == "length" else "stop",
-            prompt_tokens=max(0, int(usage["prompt_tokens"])),
-            answer_tokens=max(0, int(usage["completion_tokens"])),
-            latency_s=round(latency_s, 4),
-        )
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
-        raise Failure(Reason.NETWORK, "the service's response is not a chat completion with usage") from None

@@ -3,30 +3,11 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
 
+from jobs.hosted.chat import Answer
 from jobs.hosted.journal import Journal
 from launcher.outcome import Failure, Reason
 from launcher.spec.catalog import Rate
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The answer to one row, as the ledger and `predictions.jsonl` hold it."""
-
-    answer: str
-    finish: Literal["stop", "length"]
-    prompt_tokens: int
-    answer_tokens: int
-    latency_s: float
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Answer:
-        return cls(**document)
 
 
 class RowLedger:

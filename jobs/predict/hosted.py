@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.hosted.batch_api import answer_in_batches
+from jobs.hosted.chat import ChatRequest
 from jobs.hosted.completions import answer_row_by_row
 from jobs.hosted.row_ledger import RowLedger
 from jobs.jsonl import write_jsonl
@@ -101,15 +102,10 @@ def _model(context: StageContext, settings: HostedPredictSettings) -> str:
     return str(json.loads(context.input("tuned").path("tuned.json").read_bytes())["model"])
 
 
-def _request(settings: HostedPredictSettings, model: str, shown: list[Row], row: Row) -> dict[str, Any]:
-    """Body of a chat completion: the shots as earlier turns, then the messages of the row."""
-    messages = [dict(message) for shot in shown for message in shot.messages]
-    return {
-        "model": model,
-        "messages": [*messages, *row.prompt_messages],
-        "max_tokens": settings.max_new_tokens,
-        "temperature": 0.0,
-    }
+def _request(settings: HostedPredictSettings, model: str, shown: list[Row], row: Row) -> ChatRequest:
+    """The shots as earlier turns, then the messages of the row."""
+    shots = (message for shot in shown for message in shot.messages)
+    return ChatRequest(model, (*shots, *row.prompt_messages), settings.max_new_tokens)
 
 
 def _rate_and_budget(

@@ -16,6 +16,14 @@ from typing import Any
 
 from jobs.models import loading
 from jobs.models.generation import answer_batch, end_tokens, load
+from jobs.rehearsal.worker_messages import (
+    Generated,
+    GeneratedAnswer,
+    GenerationReply,
+    GenerationRequest,
+    TooLong,
+    WorkerSettings,
+)
 from jobs.tasks.prompts import prompt_text
 from jobs.tasks.rows import Row
 
@@ -25,33 +33,32 @@ _LOADED_MODELS = 2
 class Answerer:
     """Loads adapters on demand and answers batches with greedy decoding."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
-        self._directory = Path(settings["model"])
-        loading.prepare(settings["threads"], settings["device"])
+        self._directory = Path(settings.model)
+        loading.prepare(settings.threads, settings.device)
         self._tokenizer = loading.load_tokenizer(self._directory)
         self._models: OrderedDict[str | None, Any] = OrderedDict()
 
-    def answer(self, request: dict[str, Any]) -> list[dict[str, Any]]:
-        """One entry per conversation: `text` and `finish`, or `too_long` (its tokens) and `limit`."""
-        model = self._model(request["adapter"])
+    def answer(self, request: GenerationRequest) -> tuple[Generated, ...]:
+        """One answer per conversation."""
+        model = self._model(request.adapter)
         limit = getattr(model.config, "max_position_embeddings", 1 << 30)
-        prompts = [self._tokens(messages) for messages in request["conversations"]]
-        wanted = int(request["max_new_tokens"])
+        prompts = [self._tokens(messages) for messages in request.conversations]
         fitting = [index for index, prompt in enumerate(prompts) if len(prompt) < limit]
         room = limit - max((len(prompts[index]) for index in fitting), default=0)
-        answers: list[dict[str, Any]] = [{"too_long": len(prompt), "limit": limit} for prompt in prompts]
+        answers: list[Generated] = [TooLong(len(prompt), limit) for prompt in prompts]
         if fitting:
             found = answer_batch(
                 model,
                 [prompts[index] for index in fitting],
                 ends=end_tokens(model, self._tokenizer),
-                max_new_tokens=min(wanted, room),
+                max_new_tokens=min(request.max_new_tokens, room),
             )
             for index, item in zip(fitting, found, strict=True):
                 text = self._tokenizer.decode(item.tokens, skip_special_tokens=True)
-                answers[index] = {"text": text, "finish": item.finish}
-        return answers
+                answers[index] = GeneratedAnswer(text, item.finish)
+        return tuple(answers)
 
     def _tokens(self, messages: list[dict[str, str]]) -> list[int]:
         row = Row("", (*messages, {"role": "assistant", "content": ""}))
@@ -65,8 +72,8 @@ class Answerer:
             self._models[adapter] = load(
                 self._directory,
                 Path(adapter) if adapter else None,
-                dtype=self._settings["dtype"],
-                device=self._settings["device"],
+                dtype=self._settings.dtype,
+                device=self._settings.device,
             )
         self._models.move_to_end(adapter)
         return self._models[adapter]
@@ -77,14 +84,14 @@ def main() -> int:
     os.dup2(2, 1)
     answerer: Answerer | None = None
     for line in sys.stdin:
-        request = json.loads(line)
+        request = GenerationRequest(**json.loads(line))
         try:
-            answerer = answerer or Answerer(json.loads(sys.argv[1]))
-            reply: dict[str, Any] = {"answers": answerer.answer(request)}
+            answerer = answerer or Answerer(WorkerSettings(**json.loads(sys.argv[1])))
+            reply = GenerationReply(request.id, answerer.answer(request))
         except Exception as error:
             traceback.print_exc()
-            reply = {"error": type(error).__name__}
-        answers.write(json.dumps({"id": request["id"], **reply}) + "\n")
+            reply = GenerationReply(request.id, error=type(error).__name__)
+        answers.write(json.dumps(reply.to_json()) + "\n")
         answers.flush()
     return 0
 

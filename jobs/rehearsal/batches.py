@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import traceback
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from starlette.requests import Request
@@ -17,14 +18,40 @@ from starlette.responses import JSONResponse
 from jobs.rehearsal import schemas
 from jobs.rehearsal.completions import completion, prepare
 from jobs.rehearsal.errors import ApiError, invalid
-from jobs.rehearsal.request_batcher import BatchKey, Conversation
+from jobs.rehearsal.request_batcher import BatchKey
 from jobs.rehearsal.server_context import ServerContext, json_body, shown, tenant_of
 from jobs.rehearsal.state import StoredObject, new_id, now
+from jobs.rehearsal.worker_messages import Conversation, Generated
 from launcher.spec.providers import embedded_provider
 
 _LIMITS = embedded_provider().limits
 _WINDOW_S = 24 * 3600
 _OPEN = ("validating", "in_progress", "finalizing", "cancelling")
+
+
+@dataclass(frozen=True)
+class BatchError:
+    """A problem of an input file; `line` counts from 1, None means the whole file."""
+
+    code: str
+    message: str
+    line: int | None = None
+    param: str | None = None
+
+
+@dataclass(frozen=True)
+class LineResult:
+    """A line of a result file: the response to one request."""
+
+    custom_id: str
+    status: int
+    body: dict[str, Any]
+    id: str = field(default_factory=lambda: new_id("batch_req_"))
+    request_id: str = field(default_factory=lambda: new_id("req_"))
+
+    def to_json(self) -> dict[str, Any]:
+        response = {"status_code": self.status, "request_id": self.request_id, "body": self.body}
+        return {"id": self.id, "custom_id": self.custom_id, "response": response, "error": None}
 
 
 class Batches:
@@ -100,21 +127,20 @@ class Batches:
             data = self._context.state.file_path(batch.body["input_file_id"]).read_bytes()
             lines, errors = _read(data)
             if errors:
-                self._context.state.update(
-                    batch, status="failed", failed_at=now(), errors={"object": "list", "data": errors}
-                )
+                self._fail(batch, errors)
                 return
             await self._answer(batch, lines)
         except Exception:
             traceback.print_exc()
-            wrong = {"code": "server_error", "message": "The batch failed.", "line": None, "param": None}
-            self._context.state.update(
-                batch, status="failed", failed_at=now(), errors={"object": "list", "data": [wrong]}
-            )
+            self._fail(batch, [BatchError("server_error", "The batch failed.")])
+
+    def _fail(self, batch: StoredObject, errors: list[BatchError]) -> None:
+        found = {"object": "list", "data": [asdict(error) for error in errors]}
+        self._context.state.update(batch, status="failed", failed_at=now(), errors=found)
 
     async def _answer(self, batch: StoredObject, lines: list[schemas.BatchLine]) -> None:
         state = self._context.state
-        counts = {"total": len(lines), "completed": 0, "failed": 0}
+        counts = _counts(len(lines), {})
         if batch.body["status"] == "validating":
             state.update(batch, status="in_progress", in_progress_at=now(), request_counts=counts)
         answered = state.answers(batch.id)
@@ -184,60 +210,51 @@ class Batches:
         state.update(batch, status=end, finalizing_at=now(), **{f"{end}_at": now()}, **changes)
 
 
-def _read(data: bytes) -> tuple[list[schemas.BatchLine], list[dict[str, Any]]]:
+def _read(data: bytes) -> tuple[list[schemas.BatchLine], list[BatchError]]:
     """The requests of an input file, or all errors of its format."""
     lines: list[schemas.BatchLine] = []
-    errors: list[dict[str, Any]] = []
+    errors: list[BatchError] = []
     seen: set[str] = set()
     if len(data) > _LIMITS.batch_bytes:
-        return [], [_error(None, "file_too_large", f"The file has more than {_LIMITS.batch_bytes} bytes.")]
+        return [], [BatchError("file_too_large", f"The file has more than {_LIMITS.batch_bytes} bytes.")]
     for number, text in enumerate(data.splitlines(), 1):
         if not text.strip():
             continue
         try:
             line = schemas.read(schemas.BatchLine, json.loads(text))
         except ApiError as error:
-            errors.append(_error(number, error.code or "invalid_request", error.message))
+            errors.append(BatchError(error.code or "invalid_request", error.message, number))
             continue
         except (ValueError, RecursionError):
-            errors.append(_error(number, "invalid_json_line", "This line is not parseable as valid JSON."))
+            errors.append(
+                BatchError("invalid_json_line", "This line is not parseable as valid JSON.", number)
+            )
             continue
         if line.custom_id in seen:
-            errors.append(_error(number, "duplicate_custom_id", "The custom_id is used on an earlier line."))
+            errors.append(
+                BatchError("duplicate_custom_id", "The custom_id is used on an earlier line.", number)
+            )
         seen.add(line.custom_id)
         lines.append(line)
     if not lines and not errors:
-        errors.append(_error(None, "empty_file", "The file has no requests."))
+        errors.append(BatchError("empty_file", "The file has no requests."))
     if len(lines) > _LIMITS.batch_requests:
         errors.append(
-            _error(None, "too_many_requests", f"At most {_LIMITS.batch_requests} requests are taken.")
+            BatchError("too_many_requests", f"At most {_LIMITS.batch_requests} requests are taken.")
         )
     return lines, errors[:100]
 
 
-def _error(line: int | None, code: str, message: str) -> dict[str, Any]:
-    return {"code": code, "message": message, "line": line, "param": None}
-
-
-def _line(line: schemas.BatchLine, conversation: Conversation, answer: dict[str, Any]) -> dict[str, Any]:
+def _line(line: schemas.BatchLine, conversation: Conversation, answer: Generated) -> dict[str, Any]:
     try:
         body = completion(line.body["model"], conversation, answer)
     except ApiError as error:
         return _refusal(line, error)
-    return _response(line, 200, body)
+    return LineResult(line.custom_id, 200, body).to_json()
 
 
 def _refusal(line: schemas.BatchLine, error: ApiError) -> dict[str, Any]:
-    return _response(line, error.status, error.body())
-
-
-def _response(line: schemas.BatchLine, status: int, body: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "id": new_id("batch_req_"),
-        "custom_id": line.custom_id,
-        "response": {"status_code": status, "request_id": new_id("req_"), "body": body},
-        "error": None,
-    }
+    return LineResult(line.custom_id, error.status, error.body()).to_json()
 
 
 def _failed(answer: dict[str, Any]) -> bool:

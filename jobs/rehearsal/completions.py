@@ -10,9 +10,10 @@ from starlette.responses import JSONResponse
 from jobs.data import tokens
 from jobs.rehearsal import schemas
 from jobs.rehearsal.errors import ApiError
-from jobs.rehearsal.request_batcher import BatchKey, Conversation
+from jobs.rehearsal.request_batcher import BatchKey
 from jobs.rehearsal.server_context import ServerContext, json_body, tenant_of
 from jobs.rehearsal.state import new_id, now
+from jobs.rehearsal.worker_messages import Conversation, Generated, TooLong
 
 #: Token limit of an answer if the request has none.
 DEFAULT_ANSWER_TOKENS = 256
@@ -43,17 +44,17 @@ def prompt_tokens(conversation: Conversation) -> int:
     return 3 + sum(3 + sum(tokens.count(value) for value in message.values()) for message in conversation)
 
 
-def completion(model: str, conversation: Conversation, answer: dict[str, Any]) -> dict[str, Any]:
+def completion(model: str, conversation: Conversation, answer: Generated) -> dict[str, Any]:
     """Body of a response. Raises ApiError(400) if the conversation is too long."""
-    if "too_long" in answer:
+    if isinstance(answer, TooLong):
         raise ApiError(
             400,
-            f"This model's maximum context length is {answer['limit']} tokens. However, your messages resulted "
-            f"in {answer['too_long']} tokens. Please reduce the length of the messages.",
+            f"This model's maximum context length is {answer.limit} tokens. However, your messages resulted "
+            f"in {answer.too_long} tokens. Please reduce the length of the messages.",
             param="messages",
             code="context_length_exceeded",
         )
-    prompt, written = prompt_tokens(conversation), tokens.count(answer["text"])
+    prompt, written = prompt_tokens(conversation), tokens.count(answer.text)
     return {
         "id": new_id("chatcmpl-"),
         "object": "chat.completion",
@@ -62,9 +63,9 @@ def completion(model: str, conversation: Conversation, answer: dict[str, Any]) -
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": answer["text"], "refusal": None},
+                "message": {"role": "assistant", "content": answer.text, "refusal": None},
                 "logprobs": None,
-                "finish_reason": answer["finish"],
+                "finish_reason": answer.finish,
             }
         ],
         "usage": {

@@ -9,15 +9,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from jobs.rehearsal.child_process import ChildProcess
 from jobs.rehearsal.errors import server_error
 from jobs.rehearsal.recipe import Recipe
+from jobs.rehearsal.worker_messages import (
+    Conversation,
+    Generated,
+    GenerationReply,
+    GenerationRequest,
+    WorkerSettings,
+)
 
-Conversation = list[dict[str, str]]
 _WINDOW_S = 0.01
 
 
@@ -35,7 +40,7 @@ class _Pending:
     key: BatchKey
     conversations: list[Conversation]
     exclusive: bool
-    done: asyncio.Future[list[dict[str, Any]]] = field(
+    done: asyncio.Future[list[Generated]] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
@@ -56,15 +61,15 @@ class RequestBatcher:
     def batch_rows(self) -> int:
         return self._recipe.answer_rows
 
-    async def answer(self, key: BatchKey, conversation: Conversation) -> dict[str, Any]:
+    async def answer(self, key: BatchKey, conversation: Conversation) -> Generated:
         """Answer to one request, which may share a batch with others."""
         return (await self._put(_Pending(key, [conversation], exclusive=False)))[0]
 
-    async def answer_together(self, key: BatchKey, conversations: list[Conversation]) -> list[dict[str, Any]]:
+    async def answer_together(self, key: BatchKey, conversations: list[Conversation]) -> list[Generated]:
         """Answers to these conversations, in a batch of their own."""
         return await self._put(_Pending(key, conversations, exclusive=True))
 
-    async def _put(self, pending: _Pending) -> list[dict[str, Any]]:
+    async def _put(self, pending: _Pending) -> list[Generated]:
         self._queue.append(pending)
         self._wake.set()
         return await pending.done
@@ -121,35 +126,26 @@ class RequestBatcher:
                 pending.done.set_result(answers[position : position + count])
             position += count
 
-    async def _ask(self, key: BatchKey, conversations: list[Conversation]) -> list[dict[str, Any]]:
+    async def _ask(self, key: BatchKey, conversations: list[Conversation]) -> list[Generated]:
         child = self._children.get(key.base)
         if child is None or not child.is_running:
             child = await self._start(key.base)
         self._number += 1
-        await child.send(
-            {
-                "id": self._number,
-                "adapter": str(key.adapter) if key.adapter else None,
-                "max_new_tokens": key.max_new_tokens,
-                "conversations": conversations,
-            }
-        )
-        async for reply in child.reports():
-            if reply["id"] != self._number:
+        adapter = str(key.adapter) if key.adapter else None
+        request = GenerationRequest(self._number, adapter, key.max_new_tokens, conversations)
+        await child.send(asdict(request))
+        async for report in child.reports():
+            reply = GenerationReply.from_json(report)
+            if reply.id != self._number:
                 continue
-            if "error" in reply:
-                raise RuntimeError(reply["error"])
-            answers: list[dict[str, Any]] = reply["answers"]
-            return answers
+            if reply.error is not None:
+                raise RuntimeError(reply.error)
+            return list(reply.answers)
         raise RuntimeError("the process that generates answers ended")
 
     async def _start(self, base: Path) -> ChildProcess:
-        settings = {
-            "model": str(base),
-            "threads": self._recipe.threads,
-            "device": self._recipe.device,
-            "dtype": self._recipe.answer_dtype,
-        }
-        child = await ChildProcess.start([*self._worker, json.dumps(settings)], self._log)
+        recipe = self._recipe
+        settings = WorkerSettings(str(base), recipe.threads, recipe.device, recipe.answer_dtype)
+        child = await ChildProcess.start([*self._worker, json.dumps(asdict(settings))], self._log)
         self._children[base] = child
         return child

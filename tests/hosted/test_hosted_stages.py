@@ -13,6 +13,7 @@ from serving import Server, upload_of
 from staging import TEST_ROWS, Study, study
 
 from jobs.hosted import completions, idempotency, upload_checks
+from jobs.hosted.chat import ChatRequest
 from jobs.hosted.client import RetryPolicy
 from jobs.rehearsal import session
 from jobs.stage import Stopped
@@ -138,7 +139,7 @@ def test_shots_precede_the_question(
     make_server: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = make_server()
-    requests: list[dict[str, Any]] = []
+    requests: list[ChatRequest] = []
     answer = completions._answer
     monkeypatch.setattr(
         completions,
@@ -148,7 +149,7 @@ def test_shots_precede_the_question(
     one = prompted_study(tmp_path, server.url, shots=2)
     one.predict("predict-hosted")
     assert len(requests) == TEST_ROWS
-    roles = [message["role"] for message in requests[0]["messages"]]
+    roles = [message["role"] for message in requests[0].messages]
     assert roles == ["system", "user", "assistant"] * 2 + ["system", "user"]
     assert one.output("predict-hosted", "prediction.json")["shots"] == 2
 
