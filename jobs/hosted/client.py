@@ -19,7 +19,7 @@ import openai
 
 from launcher.outcome import Failure, Reason
 from launcher.spec.providers import Provider
-from launcher.system.text import printable
+from launcher.system.text import header_secret, printable
 
 Result = TypeVar("Result")
 _MESSAGE_LIMIT_CHARACTERS = 300
@@ -68,6 +68,12 @@ def provider_connection(provider: Provider, base_url: str | None = None) -> Conn
             f"no API key: {provider.key_variable} is not set",
             next_step=f"export {provider.key_variable}=… and submit again",
         )
+    try:
+        key = header_secret(key)
+    except ValueError as error:
+        raise Failure(
+            Reason.UNAUTHORIZED, f"the API key {error}", next_step=f"correct {provider.key_variable}"
+        ) from None
     return Connection(provider, base_url or provider.base_url, key)
 
 

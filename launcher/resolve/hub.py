@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from launcher.outcome import Failure, Reason
+from launcher.system.text import header_secret
 
 _REVISION = re.compile(r"[0-9a-f]{40}")
 _TIMEOUT_S = 10
@@ -33,8 +34,14 @@ def commit_of(repository: str, revision: str, kind: str) -> str:
         )
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     try:
+        token = header_secret(os.environ.get("HF_TOKEN", ""))
+    except ValueError as error:
+        raise Failure(
+            Reason.UNAUTHORIZED, f"the token in HF_TOKEN {error}", where=where, next_step="correct HF_TOKEN"
+        ) from None
+    try:
         request = urllib.request.Request(f"{endpoint}/api/{kind}/{repository}/revision/{revision}")
-        if token := os.environ.get("HF_TOKEN", "").strip():
+        if token:
             # Not sent to a redirect's target.
             request.add_unredirected_header("Authorization", f"Bearer {token}")
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:

@@ -25,3 +25,17 @@ def listed(names: Sequence[str], limit: int) -> str:
     """`a, b, c and 2 more`: the first `limit` names in one phrase."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return f"{', '.join(names[:limit])}{more}"
+
+
+def header_secret(secret: str) -> str:
+    """A token or key as an HTTP header can carry it: without white space around it.
+
+    Raises ValueError if a line break or another character is inside that a header cannot carry. The message never
+    quotes the secret, unlike those of HTTP libraries.
+    """
+    stripped = secret.strip()
+    if "\n" in stripped or "\r" in stripped:
+        raise ValueError("has a line break inside")
+    if not stripped.isascii() or not stripped.isprintable():
+        raise ValueError("has a character that an HTTP header cannot carry")
+    return stripped

@@ -20,6 +20,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.client.rest import RESTClientObject
 
 from launcher.outcome import Failure, Reason
+from launcher.system.text import header_secret
 from launcher.targets.cluster import kubeconfig
 from launcher.targets.cluster.api_errors import KubernetesApiError, answer_of, api_error, is_final
 
@@ -190,7 +191,7 @@ class Connection:
             rest = self._rest
         headers = {"Accept": "application/json, */*", "User-Agent": "tuneyard"}
         if "BearerToken" in auth:
-            headers["Authorization"] = auth["BearerToken"]["value"]
+            headers["Authorization"] = _header(auth["BearerToken"]["value"], where or self.host)
         if request.body is not None:
             headers["Content-Type"] = request.content_type
         query = f"?{urlencode(request.query, quote_via=quote)}" if request.query else ""
@@ -262,6 +263,19 @@ def _wait_s(attempt: int, retry_after_s: float | None) -> float:
 
 def _seconds(text: str | None) -> float | None:
     return float(text) if text and text.isdigit() else None
+
+
+def _header(credentials: str, where: str) -> str:
+    """Raises Failure(UNAUTHORIZED), without quoting the token, if a header cannot carry it."""
+    try:
+        return header_secret(credentials)
+    except ValueError as error:
+        raise Failure(
+            Reason.UNAUTHORIZED,
+            f"the token {error}",
+            where=where,
+            next_step="correct the token, or the file that tokenFile names, in the kubeconfig",
+        ) from None
 
 
 def _warnings(response: Any) -> tuple[str, ...]:
