@@ -1,7 +1,7 @@
-"""Walks a plan's stage graph: starts what is ready, retries by reason, blocks what depends on a failure.
+"""Walks a plan's stage graph: starts ready stages, retries by reason, blocks stages that depend on a failed one.
 
-It knows no backend: a `Backend` starts and watches stages. All state is in the store and in
-the backend, so that a conductor can die at any moment and another one continues.
+A `Backend` runs the stages. All state is in the store and the backend, so that a conductor can die at any moment
+and another one continues.
 """
 
 from __future__ import annotations
@@ -19,43 +19,43 @@ from launcher.store import Store
 from launcher.store.records import Outcome, PodTimes, StageOutcome, TryEnd
 from launcher.store.runs import Attempt
 
-#: How often the walk looks around.
+#: Pause between two rounds of the walk.
 TICK_S = 0.1
-#: How often what was spent is compared with the cap.
-_BUDGET_LOOK_S = 10.0
-#: Stages that may cost money: none starts where the estimate is over the cap.
-_PAID = ("train", "tune", "predict")
+#: How often the cost is compared with the cap.
+_BUDGET_INTERVAL_S = 10.0
+#: Kinds of stages that may cost money; none starts if the estimate is over the cap.
+_PAID_KINDS = ("train", "tune", "predict")
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A stage's process or Job came to an end."""
+    """The end of a stage's process or Job."""
 
     stage: str
     exit_code: int
     reason: Reason
     failure: Failure | None = None
-    #: What its pods took, if it had pods.
+    #: The times of its pods, if it had pods.
     pods: tuple[PodTimes, ...] = ()
 
 
 class Backend(Protocol):
-    """Starts stages somewhere and tells how they ended."""
+    """Runs stages as processes or Jobs."""
 
     @property
     def outlives_conductor(self) -> bool:
-        """Whether stages go on while no conductor lives, for the next one to adopt."""
+        """Whether stages continue without a conductor, for the next one to adopt."""
         ...
 
     def adopt(self, stage: Stage, number: int) -> bool:
-        """Take up a try that an earlier conductor began; False where nothing is left of it.
+        """Take over a try that an earlier conductor started; False if nothing is left of it.
 
-        Its end, past or to come, is then told by `ended`.
+        `ended` then returns its end, past or future.
         """
         ...
 
     def has_room(self, stage: Stage) -> bool:
-        """Whether `stage` can start now, beside what runs already."""
+        """Whether `stage` can start now, beside the running ones."""
         ...
 
     def start(self, stage: Stage, number: int) -> None: ...
@@ -63,21 +63,24 @@ class Backend(Protocol):
     def running(self) -> set[str]: ...
 
     def held_s(self) -> dict[str, float]:
-        """For how many seconds each stage that runs has held its machine."""
+        """For how many seconds each running stage has held its machine."""
         ...
 
     def ended(self) -> list[Ended]:
-        """Ends since the last call."""
+        """The ends since the last call."""
         ...
 
     def stop(self) -> None:
-        """Ask everything that runs to stop; ends still come through `ended`."""
+        """Ask all running stages to stop; `ended` returns their ends."""
         ...
 
 
 @dataclass
 class Walk:
-    """What the conductor knows while it walks."""
+    """The state of the walk, by stage name.
+
+    `blocked` maps a stage to the failed one that it depends on; `spent` counts tries per retry budget.
+    """
 
     failed: dict[str, Failure] = field(default_factory=dict)
     blocked: dict[str, str] = field(default_factory=dict)
@@ -87,7 +90,7 @@ class Walk:
 
 
 class Conductor:
-    """One attempt at one run, from wherever it stands to its outcome."""
+    """Carries one attempt from its current state to its outcome."""
 
     def __init__(
         self,
@@ -106,43 +109,43 @@ class Conductor:
         self.sleep = sleep
         self.clock = clock
         self.walk = Walk()
-        self._stages_behind = _stages_behind(plan)
+        self._chain_lengths = _chain_lengths(plan)
         self._stop = False
-        self._budget_looked_at = clock()
+        self._budget_checked_at = clock()
 
     def request_stop(self) -> None:
-        """Leave without closing the attempt: a later conductor continues.
+        """Stop without closing the attempt, so that a later conductor continues.
 
         Stages that cannot outlive this conductor save their progress and end.
         """
         self._stop = True
 
     def run(self) -> Outcome | None:
-        """Walk to the end. Returns the outcome, not stored yet; None if it was stopped or cancelled."""
-        self._recall()
+        """Walk to the end. Returns the outcome, which is not stored yet; None if stopped or cancelled."""
+        self._restore()
         while True:
             for end in self.backend.ended():
-                self._note(end)
+                self._record(end)
             if self._stop and self.backend.outlives_conductor:
                 return None
             if self._stop or self.attempt.outcome is not None:
-                self._leave()
+                self._stop_all()
                 return None
-            self._keep_budget()
-            self._spread_failures()
+            self._check_budget()
+            self._block_dependents()
             self._start_ready()
             if not self.backend.running() and not self._open_stages():
                 return self._outcome()
             self.sleep(max(TICK_S, self.store.poll_interval_s))
 
-    def _recall(self) -> None:
-        """Take up what earlier conductors of this attempt recorded."""
+    def _restore(self) -> None:
+        """Restore the walk from what earlier conductors of this attempt recorded."""
         for one in self.attempt.tries():
             self.walk.tries[one.stage] = max(self.walk.tries[one.stage], one.number)
             if one.end is None:
                 if self.backend.adopt(self.plan.stage(one.stage), one.number):
                     continue
-                # Its conductor was lost, and the stage with it: nobody's failure, no budget spent.
+                # Conductor and stage were lost: not a failure of the stage, and no retry budget is spent.
                 heartbeat = self.attempt.heartbeat(one.stage)
                 seen_at = heartbeat.at if heartbeat else one.started_at
                 finished = self.store.exists(f"stages/{self.plan.stage(one.stage).key}")
@@ -176,15 +179,15 @@ class Conductor:
         ]
 
     def _start_ready(self) -> None:
-        """Start what has its inputs, first what most stages stand behind in a row: the run waits for that longest."""
+        """Start every stage whose inputs exist, the one with the longest chain of dependents first."""
         running = self.backend.running()
-        for stage in sorted(self._open_stages(), key=lambda stage: -self._stages_behind[stage.name]):
+        for stage in sorted(self._open_stages(), key=lambda stage: -self._chain_lengths[stage.name]):
             if stage.name in running or not all(
                 self._is_finished(self.plan.stage(name)) for name in stage.needs.values()
             ):
                 continue
             if self.backend.has_room(stage):
-                if stage.kind in _PAID and (
+                if stage.kind in _PAID_KINDS and (
                     refusal := budget.would_exceed(self.plan, self.store, self.attempt)
                 ):
                     self.walk.failed[stage.name] = refusal
@@ -194,20 +197,20 @@ class Conductor:
                 self.attempt.begin_try(stage.name, number, self.clock())
                 self.backend.start(stage, number)
 
-    def _keep_budget(self) -> None:
-        """Now and then, stop everything where the run has cost more than its cap."""
+    def _check_budget(self) -> None:
+        """At intervals: stop all stages if the run has cost more than its cap."""
         now = self.clock()
-        if now < self._budget_looked_at + _BUDGET_LOOK_S:
+        if now < self._budget_checked_at + _BUDGET_INTERVAL_S:
             return
-        self._budget_looked_at = now
+        self._budget_checked_at = now
         refusal = budget.over_budget(self.plan, self.store, self.attempt, self.backend.held_s())
         if refusal is not None:
             for stage in self._open_stages():
                 self.walk.failed[stage.name] = refusal
-            self._leave()
+            self._stop_all()
 
-    def _note(self, end: Ended) -> None:
-        """Record an end and decide whether the stage is tried again."""
+    def _record(self, end: Ended) -> None:
+        """Record an end and decide whether the stage is retried."""
         reason, failure = end.reason, end.failure
         finished = self.store.exists(f"stages/{self.plan.stage(end.stage).key}")
         if reason is Reason.SUCCEEDED and not finished:
@@ -216,7 +219,7 @@ class Conductor:
                 reason, "the stage ended with exit code 0 and committed nothing", where=end.stage
             )
         if finished:
-            # However the process ended after its commit: the work is done.
+            # After its commit a stage has succeeded, however its process ended.
             reason, failure = Reason.SUCCEEDED, None
         retry = DISPOSITIONS[reason].retry
         final = False
@@ -244,26 +247,26 @@ class Conductor:
         if final and failure is not None:
             self.walk.failed[end.stage] = failure
 
-    def _spread_failures(self) -> None:
+    def _block_dependents(self) -> None:
         for stage in self.plan.stages:
             for needed in stage.needs.values():
-                culprit = self.walk.blocked.get(needed, needed if needed in self.walk.failed else None)
+                failed = self.walk.blocked.get(needed, needed if needed in self.walk.failed else None)
                 if (
-                    culprit is not None
+                    failed is not None
                     and stage.name not in self.walk.blocked
                     and not self._is_finished(stage)
                 ):
-                    self.walk.blocked[stage.name] = culprit
+                    self.walk.blocked[stage.name] = failed
 
-    def _leave(self) -> None:
-        """Stop what runs and wait until it has ended; the attempt stays as it is."""
+    def _stop_all(self) -> None:
+        """Stop the running stages and wait until they have ended; the attempt stays open or closed."""
         self.backend.stop()
         while self.backend.running():
             for end in self.backend.ended():
-                self._note(end)
+                self._record(end)
             self.sleep(TICK_S)
         for end in self.backend.ended():
-            self._note(end)
+            self._record(end)
 
     def _outcome(self) -> Outcome:
         """How every stage ended; the first failure is the attempt's."""
@@ -284,10 +287,10 @@ class Conductor:
         )
 
 
-def _stages_behind(plan: Plan) -> dict[str, int]:
-    """For each stage the length of the longest chain of stages that wait for it."""
-    behind = dict.fromkeys((stage.name for stage in plan.stages), 0)
+def _chain_lengths(plan: Plan) -> dict[str, int]:
+    """For each stage the length of the longest chain of stages that depend on it."""
+    lengths = dict.fromkeys((stage.name for stage in plan.stages), 0)
     for stage in reversed(plan.stages):
         for needed in stage.needs.values():
-            behind[needed] = max(behind[needed], behind[stage.name] + 1)
-    return behind
+            lengths[needed] = max(lengths[needed], lengths[stage.name] + 1)
+    return lengths

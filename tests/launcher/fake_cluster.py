@@ -1,4 +1,4 @@
-"""Jobs and pods of one namespace in memory: what the backend asks of the API, answered as the API would."""
+"""An in-memory fake of one namespace's Jobs, pods and Events, for tests of the cluster backend."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FakeInformer:
 
 
 class FakeCluster:
-    """Creates a pod for every Job at once; the test says what becomes of it."""
+    """Creates a pod for every Job at once; the test decides its fate."""
 
     def __init__(self) -> None:
         self.things: dict[str, dict[str, Object]] = {"Job": {}, "Pod": {}, "Event": {}}

@@ -1,4 +1,4 @@
-"""A run on a store and a cluster in memory, with its conductor: what tests of stage Jobs play on."""
+"""A run with its conductor on a store and an in-memory cluster, for tests of stage Jobs."""
 
 from __future__ import annotations
 

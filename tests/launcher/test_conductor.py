@@ -1,4 +1,4 @@
-"""The conductor starts what is ready, tries again what may go away, and blocks only what depends on a failure."""
+"""The conductor: order of starts, retries by reason, blocking, resumption and cancellation."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def scene(tmp_path: Path) -> Scene:
     return Scene(tmp_path / "store")
 
 
-def test_what_the_run_waits_for_longest_starts_first(tmp_path: Path) -> None:
+def test_stage_with_the_longest_chain_of_dependents_starts_first(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     assert scene.conduct(room=1) is not None
     order = [name for name, _ in scene.backend.started]
@@ -156,31 +156,31 @@ def states(outcome: Outcome) -> dict[str, str]:
     return {name: end.state for name, end in outcome.stages.items()}
 
 
-def test_every_stage_is_started_once_after_what_it_needs(scene: Scene) -> None:
+def test_every_stage_starts_once_after_its_inputs(scene: Scene) -> None:
     outcome = scene.outcome()
     assert outcome.reason.value == "succeeded"
     assert set(states(outcome).values()) == {"finished"}
     assert sorted(scene.backend.started) == sorted((stage.name, 1) for stage in scene.plan.stages)
 
 
-def test_what_does_not_depend_on_each_other_runs_together(scene: Scene) -> None:
+def test_independent_stages_run_together(scene: Scene) -> None:
     scene.outcome()
     assert scene.backend.most_at_once == 2
 
 
-def test_no_more_runs_than_there_is_room_for(scene: Scene) -> None:
+def test_backend_room_limits_running_stages(scene: Scene) -> None:
     assert scene.conduct(room=1) is not None
     assert scene.backend.most_at_once == 1
 
 
-def test_finished_stages_are_never_started(scene: Scene) -> None:
+def test_finished_stages_are_not_started(scene: Scene) -> None:
     for name in ("prepare", "fetch-untuned", "train-lora-s1"):
         commit(scene.store, scene.plan, name)
     assert scene.outcome().reason.value == "succeeded"
     assert not {"prepare", "fetch-untuned", "train-lora-s1"} & set(scene.tries())
 
 
-def test_a_finished_run_starts_nothing(scene: Scene) -> None:
+def test_finished_run_starts_nothing(scene: Scene) -> None:
     for stage in scene.plan.stages:
         commit(scene.store, scene.plan, stage.name)
     assert scene.outcome().reason.value == "succeeded"
@@ -189,14 +189,14 @@ def test_a_finished_run_starts_nothing(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("reason", [r for r in Reason if r is not Reason.SUCCEEDED])
-def test_each_reason_is_tried_as_often_as_its_budget_says(scene: Scene, reason: Reason) -> None:
+def test_tries_per_reason_match_the_retry_budget(scene: Scene, reason: Reason) -> None:
     outcome = scene.outcome({"train-lora-s1": [reason] * 100})
     assert scene.tries()["train-lora-s1"] == 1 + RETRY_BUDGET[DISPOSITIONS[reason].retry]
     assert outcome.reason is reason
     assert states(outcome)["train-lora-s1"] == "failed"
 
 
-def test_permanent_reasons_are_never_tried_again() -> None:
+def test_permanent_reasons_have_no_retries() -> None:
     for reason in (
         Reason.BAD_DATA,
         Reason.OUT_OF_MEMORY,
@@ -208,14 +208,14 @@ def test_permanent_reasons_are_never_tried_again() -> None:
         assert RETRY_BUDGET[DISPOSITIONS[reason].retry] == 0
 
 
-def test_each_reason_has_a_budget_of_its_own(scene: Scene) -> None:
+def test_retry_budget_is_per_reason(scene: Scene) -> None:
     script = [Reason.KILLED] * 5 + [Reason.TERMINATED] * 20 + [Reason.INTERNAL]
     outcome = scene.outcome({"train-lora-s1": [*script, None]})
     assert outcome.reason.value == "succeeded"
     assert scene.tries()["train-lora-s1"] == 27
 
 
-def test_a_failure_blocks_what_depends_on_it_and_nothing_else(scene: Scene) -> None:
+def test_failure_blocks_only_its_dependents(scene: Scene) -> None:
     outcome = scene.outcome({"train-lora-s1": [Reason.DIVERGED]})
     assert states(outcome) == {
         "prepare": "finished",
@@ -231,7 +231,7 @@ def test_a_failure_blocks_what_depends_on_it_and_nothing_else(scene: Scene) -> N
     assert outcome.failure.what == "train-lora-s1 broke"
 
 
-def test_other_contenders_are_carried_to_their_end(tmp_path: Path) -> None:
+def test_other_contenders_finish_after_a_failure(tmp_path: Path) -> None:
     names = ("a", "b", "c")
     scene = Scene(tmp_path / "store", contenders=[UNTUNED, *({**LORA, "name": name} for name in names)])
     outcome = scene.outcome({"predict-untuned": [Reason.BAD_DATA]})
@@ -245,7 +245,7 @@ def test_exit_0_without_a_commit_is_a_failure(scene: Scene) -> None:
     assert "committed nothing" in outcome.failure.what
 
 
-def test_a_stage_that_died_after_its_commit_is_finished(scene: Scene) -> None:
+def test_stage_killed_after_its_commit_has_succeeded(scene: Scene) -> None:
     def killed_after_commit(name: str) -> Ended:
         commit(scene.store, scene.plan, name)
         return Ended(name, 137, Reason.KILLED)
@@ -267,7 +267,7 @@ def test_a_stage_that_died_after_its_commit_is_finished(scene: Scene) -> None:
     assert receipt.build(scene.plan, scene.store, scene.attempt).seconds_lost == 0
 
 
-def test_advice_names_the_run_and_the_stage(scene: Scene) -> None:
+def test_next_step_names_the_run_and_the_stage(scene: Scene) -> None:
     outcome = scene.outcome({"prepare": [Reason.INTERNAL] * 5})
     assert outcome.failure.next_step.endswith(f"launcher logs {scene.plan.run_id} --stage prepare")
 
@@ -289,7 +289,7 @@ def lose(scene: Scene, tick: int, script: dict[str, list[Reason | None]] | None 
     scene.time.ticks = 0
 
 
-def test_a_lost_conductor_costs_no_budget(scene: Scene) -> None:
+def test_lost_conductor_spends_no_retry_budget(scene: Scene) -> None:
     for _ in range(10):
         lose(scene, 1)
     assert scene.outcome().reason.value == "succeeded"
@@ -297,19 +297,19 @@ def test_a_lost_conductor_costs_no_budget(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("tick", range(1, 11))
-def test_a_conductor_lost_at_any_tick_is_followed_by_one_that_finishes(scene: Scene, tick: int) -> None:
+def test_conductor_lost_at_any_tick_is_resumed(scene: Scene, tick: int) -> None:
     lose(scene, tick)
     done_before = {s.name for s in scene.plan.stages if scene.store.exists(f"stages/{s.key}")}
     assert scene.outcome().reason.value == "succeeded"
     assert not done_before & set(scene.tries())
 
 
-def test_what_was_spent_before_the_conductor_was_lost_stays_spent(scene: Scene) -> None:
+def test_spent_retries_survive_a_lost_conductor(scene: Scene) -> None:
     lose(scene, 3, {"prepare": [Reason.INTERNAL, None]})
     assert scene.outcome({"prepare": [Reason.INTERNAL, None]}).reason.value == "internal"
 
 
-def test_a_final_failure_is_remembered_by_the_next_conductor(scene: Scene) -> None:
+def test_final_failure_survives_a_lost_conductor(scene: Scene) -> None:
     scene.outcome({"prepare": [Reason.BAD_DATA]})
     outcome = scene.outcome()
     assert outcome.reason.value == "bad-data"
@@ -317,7 +317,7 @@ def test_a_final_failure_is_remembered_by_the_next_conductor(scene: Scene) -> No
 
 
 @pytest.mark.parametrize("tick", range(1, 11))
-def test_stop_leaves_the_attempt_open_and_costs_nothing(scene: Scene, tick: int) -> None:
+def test_stop_keeps_the_attempt_open_and_spends_no_retries(scene: Scene, tick: int) -> None:
     scene.time.events = {tick: lambda: scene.conductor.request_stop()}
     assert scene.conduct() is None
     assert scene.backend.stopped
@@ -328,7 +328,7 @@ def test_stop_leaves_the_attempt_open_and_costs_nothing(scene: Scene, tick: int)
 
 
 @pytest.mark.parametrize("tick", range(1, 11))
-def test_cancel_stops_what_runs_and_starts_nothing_more(scene: Scene, tick: int) -> None:
+def test_cancel_stops_running_stages_and_starts_none(scene: Scene, tick: int) -> None:
     from launcher.runs.finalize import cancel
 
     scene.time.events = {tick: lambda: cancel(scene.attempt)}
@@ -342,7 +342,7 @@ def test_cancel_stops_what_runs_and_starts_nothing_more(scene: Scene, tick: int)
     assert before <= len(scene.plan.stages)
 
 
-def test_what_a_cancel_stopped_has_not_failed(scene: Scene) -> None:
+def test_cancelled_stages_are_stopped_not_failed(scene: Scene) -> None:
     from launcher.runs.finalize import cancel
 
     scene.time.events = {4: lambda: cancel(scene.attempt)}
@@ -351,13 +351,13 @@ def test_what_a_cancel_stopped_has_not_failed(scene: Scene) -> None:
     assert {status.state for status in seen.stages} == {"finished", "stopped"}
 
 
-def test_an_attempt_that_is_closed_starts_nothing(scene: Scene) -> None:
+def test_closed_attempt_starts_nothing(scene: Scene) -> None:
     scene.attempt.put("outcome.json", {"reason": "cancelled"})
     assert scene.conduct() is None
     assert scene.backend.started == []
 
 
-def test_the_view_says_what_the_outcome_says(scene: Scene) -> None:
+def test_view_matches_the_outcome(scene: Scene) -> None:
     outcome = scene.outcome({"train-lora-s1": [Reason.DIVERGED]})
     scene.attempt.close(outcome)
     seen = runs.view(scene.store, scene.plan.run_id)
@@ -367,6 +367,6 @@ def test_the_view_says_what_the_outcome_says(scene: Scene) -> None:
     assert failed.failure.reason is Reason.DIVERGED
 
 
-def test_the_conductor_never_waits_longer_than_it_must(scene: Scene) -> None:
+def test_conductor_does_not_idle(scene: Scene) -> None:
     scene.outcome()
     assert scene.time.now - 1000 < 30 * TICK_S

@@ -1,4 +1,4 @@
-"""A run has one conductor: however many submit at once, whoever asks, and whatever breaks."""
+"""A local run has one conductor at a time, across concurrent submits, kills and errors."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def conductors(store: DirectoryStore) -> list[int]:
     return found
 
 
-def test_a_detached_conductor_closes_the_attempt(attempt: Attempt, wait_until: Wait) -> None:
+def test_detached_conductor_closes_the_attempt(attempt: Attempt, wait_until: Wait) -> None:
     start(attempt)
     wait_until(lambda: attempt.outcome)
     assert attempt.outcome is not None
@@ -75,7 +75,7 @@ def test_a_detached_conductor_closes_the_attempt(attempt: Attempt, wait_until: W
     assert attempt.store.local_path(attempt.path("report.md")).read_text().startswith(f"# {attempt.run_id}")
 
 
-def test_many_submits_at_once_are_one_run(attempt: Attempt, plan: Plan, wait_until: Wait) -> None:
+def test_concurrent_submits_are_one_run(attempt: Attempt, plan: Plan, wait_until: Wait) -> None:
     store, errors = attempt.store, []
 
     def submit() -> None:
@@ -131,7 +131,7 @@ def hold(store: DirectoryStore, plan: Plan) -> Iterator[Callable[[int], subproce
         holder.communicate()
 
 
-def test_who_finds_a_conductor_at_work_starts_none(
+def test_live_conductor_prevents_another(
     attempt: Attempt, hold: Callable[[int], subprocess.Popen[str]]
 ) -> None:
     holder = hold(1)
@@ -143,7 +143,7 @@ def test_who_finds_a_conductor_at_work_starts_none(
     assert runs.local_conductor_attempt(attempt.store, attempt.run_id) is None
 
 
-def test_a_retry_waits_for_the_old_conductor_to_stop(
+def test_retry_waits_for_the_old_conductor_to_stop(
     attempt: Attempt, hold: Callable[[int], subprocess.Popen[str]], wait_until: Wait
 ) -> None:
     holder = hold(1)
@@ -161,7 +161,7 @@ def test_a_retry_waits_for_the_old_conductor_to_stop(
     assert second.outcome.reason.value == "succeeded"
 
 
-def test_retries_at_once_are_one_attempt(attempt: Attempt) -> None:
+def test_concurrent_retries_are_one_attempt(attempt: Attempt) -> None:
     finalize.cancel(attempt)
     opened: list[int | str] = []
 
@@ -182,9 +182,7 @@ def test_retries_at_once_are_one_attempt(attempt: Attempt) -> None:
     assert runs.attempts(attempt.store, attempt.run_id) == [1, 2]
 
 
-def test_asking_all_the_time_does_not_keep_a_conductor_from_starting(
-    attempt: Attempt, wait_until: Wait
-) -> None:
+def test_liveness_checks_do_not_block_a_conductor(attempt: Attempt, wait_until: Wait) -> None:
     asking = True
 
     def ask() -> None:
@@ -203,14 +201,14 @@ def test_asking_all_the_time_does_not_keep_a_conductor_from_starting(
             thread.join()
 
 
-def test_cancelled_before_its_conductor_started_nothing_is_started(attempt: Attempt) -> None:
+def test_cancelled_attempt_starts_no_conductor(attempt: Attempt) -> None:
     finalize.cancel(attempt)
     start(attempt)
     assert conductors(attempt.store) == []
     assert attempt.get("verdict.json") is None
 
 
-def test_cancelled_while_its_conductor_starts_it_stays_cancelled(attempt: Attempt, wait_until: Wait) -> None:
+def test_attempt_cancelled_during_start_stays_cancelled(attempt: Attempt, wait_until: Wait) -> None:
     starter = threading.Thread(target=start, args=(attempt,))
     starter.start()
     cancelled = finalize.cancel(attempt)
@@ -220,7 +218,7 @@ def test_cancelled_while_its_conductor_starts_it_stays_cancelled(attempt: Attemp
     assert (attempt.outcome.reason.value == "cancelled") == cancelled
 
 
-def test_a_conductor_that_cannot_start_says_where_to_read_on(
+def test_conductor_that_cannot_start_names_its_log(
     attempt: Attempt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     false = tmp_path / "python"
@@ -241,7 +239,7 @@ def test_a_conductor_that_cannot_start_says_where_to_read_on(
         (RuntimeError("the unforeseen"), Reason.INTERNAL),
     ],
 )
-def test_what_breaks_the_conductor_closes_the_attempt(
+def test_conductor_error_closes_the_attempt(
     attempt: Attempt, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: Reason
 ) -> None:
     def broken(_: Conductor) -> Outcome:
@@ -260,9 +258,7 @@ def test_what_breaks_the_conductor_closes_the_attempt(
     assert runs.view(attempt.store, attempt.run_id).outcome.to_json() == attempt.outcome.to_json()
 
 
-def test_a_report_that_is_corrupt_fails_the_run_and_not_the_conductor_for_ever(
-    attempt: Attempt, plan: Plan, wait_until: Wait
-) -> None:
+def test_corrupt_report_closes_the_attempt(attempt: Attempt, plan: Plan, wait_until: Wait) -> None:
     path = attempt.store.local_path(f"stages/{plan.stage('report').key}/results.json")
     path.write_text(path.read_text().replace("sample", "forged"))
     start(attempt)
@@ -272,7 +268,7 @@ def test_a_report_that_is_corrupt_fails_the_run_and_not_the_conductor_for_ever(
     assert "delete" in attempt.outcome.failure.next_step
 
 
-def test_who_waits_replaces_a_killed_conductor_but_not_for_ever(
+def test_supervision_restarts_a_killed_conductor_three_times(
     attempt: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
@@ -288,7 +284,7 @@ def test_who_waits_replaces_a_killed_conductor_but_not_for_ever(
     watcher.look()
 
 
-def test_the_python_api_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_api_submits_and_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     loaded = launcher.load("sql", profile="smoke")
     plan = launcher.make_plan(loaded)
@@ -303,7 +299,7 @@ def test_the_python_api_says_the_same(tmp_path: Path, monkeypatch: pytest.Monkey
         launcher.submit(loaded, target="cluster")
 
 
-def test_a_secret_reaches_only_the_stage_that_needs_it(
+def test_secrets_reach_only_the_stages_that_need_them(
     plan: Plan, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HF_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY"):

@@ -1,4 +1,4 @@
-"""The conductor with Jobs as its backend, on a cluster in memory: one Job a stage, whoever conducts."""
+"""The conductor with the cluster backend on an in-memory cluster: one Job per stage."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from launcher.store.runs import Attempt
 from launcher.targets.cluster.conductor_jobs import take_over
 
 
-def test_every_stage_is_one_job_and_a_child_of_the_conductors(scene: Scene) -> None:
+def test_every_stage_is_one_job_and_a_child_of_the_conductor(scene: Scene) -> None:
     scene.succeeds()
     assert sorted(scene.cluster.created) == sorted(f"{s.name}-aaaaa-t1" for s in scene.plan.stages)
     owners = [job["metadata"]["ownerReferences"] for job in scene.cluster.things["Job"].values()]
     assert all(owner == [{"kind": "Job", "name": "conductor", "uid": "u"}] for owner in owners)
 
 
-def test_the_times_of_pods_are_kept_for_the_receipt(scene: Scene) -> None:
+def test_pod_times_are_recorded(scene: Scene) -> None:
     scene.conduct()
     ends = {one.stage: one.end for one in scene.attempt.tries()}
     pods = ends["prepare"].pods
@@ -26,7 +26,7 @@ def test_the_times_of_pods_are_kept_for_the_receipt(scene: Scene) -> None:
     assert pods[0].waiting_s == 1.0
 
 
-def test_an_api_server_that_is_away_refuses_nothing(scene: Scene) -> None:
+def test_unreachable_api_server_fails_no_stage(scene: Scene) -> None:
     scene.cluster.refusal = Failure(Reason.NETWORK, "the API server does not answer")
     with pytest.raises(Failure, match="does not answer"):
         scene.conduct()
@@ -34,7 +34,7 @@ def test_an_api_server_that_is_away_refuses_nothing(scene: Scene) -> None:
     scene.succeeds()
 
 
-def test_a_conductor_that_sees_nothing_any_more_does_not_go_on(scene: Scene) -> None:
+def test_stale_views_end_the_conductor(scene: Scene) -> None:
     def act(scene: Scene) -> None:
         scene.cluster.blind = Failure(Reason.UNAUTHORIZED, "bob may not watch pods")
 
@@ -43,7 +43,7 @@ def test_a_conductor_that_sees_nothing_any_more_does_not_go_on(scene: Scene) -> 
         scene.conduct()
 
 
-def test_two_conductors_of_the_same_second_never_end_each_other(scene: Scene) -> None:
+def test_conductors_of_the_same_second_never_delete_each_other(scene: Scene) -> None:
     labels = {"tuneyard.dev/run": scene.plan.run_id, "app.kubernetes.io/component": "conductor"}
     made = {
         name: {"metadata": {"name": name, "labels": labels, "creationTimestamp": at}, "status": {}}
@@ -60,9 +60,7 @@ def test_two_conductors_of_the_same_second_never_end_each_other(scene: Scene) ->
 
 
 @pytest.mark.parametrize("left", [True, False])
-def test_an_earlier_attempt_that_has_left_is_kept_for_whoever_looks_at_its_pods(
-    scene: Scene, left: bool
-) -> None:
+def test_take_over_keeps_the_job_of_an_exited_attempt(scene: Scene, left: bool) -> None:
     labels = {"tuneyard.dev/run": scene.plan.run_id, "app.kubernetes.io/component": "conductor"}
     made = {
         name: {
@@ -83,9 +81,7 @@ def test_an_earlier_attempt_that_has_left_is_kept_for_whoever_looks_at_its_pods(
 
 
 @pytest.mark.parametrize("tick", range(1, 8))
-def test_a_conductor_lost_at_any_tick_is_followed_by_one_that_adopts_its_jobs(
-    scene: Scene, tick: int
-) -> None:
+def test_next_conductor_adopts_the_jobs(scene: Scene, tick: int) -> None:
     def act(scene: Scene) -> None:
         if scene.tick == tick:
             raise Lost
@@ -100,7 +96,7 @@ def test_a_conductor_lost_at_any_tick_is_followed_by_one_that_adopts_its_jobs(
     assert len(scene.cluster.created) == len(scene.plan.stages)
 
 
-def test_a_pod_that_went_while_no_conductor_lived_is_in_the_account(scene: Scene) -> None:
+def test_pod_lost_without_a_conductor_is_accounted_for(scene: Scene) -> None:
     def act(scene: Scene) -> None:
         if scene.tick == 1:
             scene.cluster.run("prepare-aaaaa-t1")
@@ -124,7 +120,7 @@ def test_a_pod_that_went_while_no_conductor_lived_is_in_the_account(scene: Scene
     assert not replaced.lost
 
 
-def test_on_sigterm_the_stages_go_on_and_nothing_is_created(scene: Scene) -> None:
+def test_sigterm_keeps_stages_and_creates_nothing(scene: Scene) -> None:
     def act(scene: Scene) -> None:
         scene.conductor.request_stop()
         scene.finish_all()
@@ -143,7 +139,7 @@ def test_cancel_deletes_every_live_job(scene: Scene) -> None:
     assert {one.reason for one in scene.attempt.tries()} == {Reason.TERMINATED}
 
 
-def test_a_live_job_of_another_placement_is_ended_before_another_is_created(scene: Scene) -> None:
+def test_job_of_another_placement_is_deleted_first(scene: Scene) -> None:
     def lose(_scene: Scene) -> None:
         raise Lost
 
@@ -157,7 +153,7 @@ def test_a_live_job_of_another_placement_is_ended_before_another_is_created(scen
     assert all("bbbbb" in name for name in scene.cluster.created if name not in old)
 
 
-def test_nothing_is_created_while_a_pod_of_another_placement_still_saves_its_progress(scene: Scene) -> None:
+def test_job_waits_for_a_pod_of_another_placement_to_end(scene: Scene) -> None:
     def lose(_scene: Scene) -> None:
         raise Lost
 

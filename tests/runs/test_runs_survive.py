@@ -72,7 +72,7 @@ def test_results_hold_the_whole_comparison(undisturbed: dict[str, Any]) -> None:
     assert all(line["seconds"] > 0 for line in undisturbed["receipt"]["stages"])
 
 
-def test_killed_in_every_stage_it_ends_with_the_same_digest(
+def test_kill_in_every_stage_keeps_the_digest(
     launcher: Launcher, wait_until: Callable[..., None], undisturbed: dict[str, Any]
 ) -> None:
     submit = launcher.start(*SMOKE, "-o", "json")
@@ -100,7 +100,7 @@ def test_killed_in_every_stage_it_ends_with_the_same_digest(
     wait_until(lambda: not launcher.processes(), timeout_s=5)
 
 
-def test_everything_killed_at_once_it_continues_where_it_was(
+def test_run_continues_after_everything_is_killed(
     launcher: Launcher, wait_until: Callable[..., None], undisturbed: dict[str, Any]
 ) -> None:
     submit = launcher.start(*SMOKE)
@@ -122,7 +122,7 @@ def test_everything_killed_at_once_it_continues_where_it_was(
     assert train["seconds_lost"] > 0, "the receipt forgets what the kill cost"
 
 
-def test_a_conductor_killed_under_our_eyes_is_replaced(
+def test_killed_conductor_is_replaced_while_submit_waits(
     launcher: Launcher, wait_until: Callable[..., None], undisturbed: dict[str, Any]
 ) -> None:
     submit = launcher.start(*SMOKE, "-o", "json")
@@ -149,7 +149,7 @@ def test_two_submits_at_once_are_one_run(launcher: Launcher, undisturbed: dict[s
     assert {stage["name"]: len(stage["tries"]) for stage in stages} == dict.fromkeys(STAGES, 1)
 
 
-def test_cancelled_it_stops_and_a_retry_ends_with_the_same_digest(
+def test_retry_after_cancel_keeps_the_digest(
     launcher: Launcher, wait_until: Callable[..., None], undisturbed: dict[str, Any]
 ) -> None:
     run = launcher(*SMOKE, "-o", "name").stdout.strip()
@@ -208,6 +208,6 @@ def test_ctrl_c_on_a_terminal_asks_whether_to_stop(
     wait_until(lambda: not launcher.processes())
 
 
-def test_a_finished_run_prints_its_verdict_again_at_once(finished: tuple[Launcher, str]) -> None:
+def test_finished_run_prints_its_verdict_at_once(finished: tuple[Launcher, str]) -> None:
     launcher, printed = finished
     assert launcher(*SMOKE, "-o", "json", timeout_s=20).stdout == printed

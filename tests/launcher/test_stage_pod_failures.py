@@ -1,4 +1,4 @@
-"""Why a stage's pod ended, and what follows: another try, or an end with the words that help."""
+"""Stage pods that fail: the reason, and whether another try follows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from job_scene import Scene
 from launcher.outcome import Failure, Reason
 
 
-def test_a_memory_kill_is_permanent_and_names_the_flag(scene: Scene) -> None:
+def test_memory_kill_is_permanent_and_names_the_flag(scene: Scene) -> None:
     scene.failing("train-lora-s1", lambda job: scene.cluster.end(job, 137, reason="OOMKilled"))
     outcome = scene.conduct()
     failure = scene.failure(outcome, "train-lora-s1")
@@ -26,7 +26,7 @@ def test_a_memory_kill_is_permanent_and_names_the_flag(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("code", [137, 143])
-def test_a_pod_that_was_killed_or_asked_to_stop_is_tried_again(scene: Scene, code: int) -> None:
+def test_killed_or_terminated_pod_is_retried(scene: Scene, code: int) -> None:
     scene.failing("predict-untuned", lambda job: scene.cluster.end(job, code), times=3)
     scene.succeeds()
     assert [n for n in scene.cluster.created if n.startswith("predict-untuned")] == [
@@ -35,20 +35,20 @@ def test_a_pod_that_was_killed_or_asked_to_stop_is_tried_again(scene: Scene, cod
     assert ("predict-untuned", 1) in scene.kept_logs
 
 
-def test_the_termination_message_says_more_than_the_exit_code(scene: Scene) -> None:
+def test_termination_message_overrides_the_exit_code(scene: Scene) -> None:
     told = Failure(Reason.BAD_DATA, "row 7 has no answer", where="prepare")
     scene.failing("prepare", lambda job: scene.cluster.end(job, 11, message=told.termination_message()))
     failure = scene.failure(scene.conduct(), "prepare")
     assert (failure.reason, failure.what) == (Reason.BAD_DATA, "row 7 has no answer")
 
 
-def test_a_deleted_job_is_tried_again(scene: Scene) -> None:
+def test_deleted_job_is_retried(scene: Scene) -> None:
     scene.failing("prepare", lambda job: scene.cluster.delete("Job", job) and None)
     scene.succeeds()
     assert "prepare-aaaaa-t2" in scene.cluster.created
 
 
-def test_a_pod_that_vanished_without_an_exit_code_is_tried_again(scene: Scene) -> None:
+def test_pod_without_an_exit_code_is_retried(scene: Scene) -> None:
     def vanish(job: str) -> None:
         scene.cluster.end(job, 1)
         for pod in scene.cluster.pods_of(job):
@@ -69,7 +69,7 @@ _GONE = Failure(Reason.KILLED, "node 1 is gone").termination_message()
         pytest.param(137, _GONE, 3.0, id="its peer's clock is behind"),
     ],
 )
-def test_of_several_nodes_the_one_that_failed_first_says_why(
+def test_first_failed_node_gives_the_reason(
     scene: Scene, peer_code: int, peer_message: str, peer_ended_s: float
 ) -> None:
     def fail(job: str) -> None:
@@ -97,7 +97,7 @@ def test_of_several_nodes_the_one_that_failed_first_says_why(
     assert "train-lora-s1-aaaaa-t2" not in scene.cluster.created
 
 
-def test_a_pod_that_its_node_refuses_is_tried_again_after_a_while_and_says_why(scene: Scene) -> None:
+def test_pod_rejected_by_its_node_is_retried_with_growing_pauses(scene: Scene) -> None:
     made_at: list[int] = []
 
     def act(scene: Scene) -> None:
@@ -125,7 +125,7 @@ def test_a_pod_that_its_node_refuses_is_tried_again_after_a_while_and_says_why(s
     assert pauses[0] >= 10
 
 
-def test_what_an_overlay_puts_beside_the_program_does_not_speak_for_it(scene: Scene) -> None:
+def test_sidecar_containers_do_not_decide_the_failure(scene: Scene) -> None:
     told = Failure(Reason.BAD_DATA, "row 7 has no answer", where="prepare")
 
     def fail(job: str) -> None:
@@ -139,7 +139,7 @@ def test_what_an_overlay_puts_beside_the_program_does_not_speak_for_it(scene: Sc
     assert (failure.reason, failure.what) == (Reason.BAD_DATA, "row 7 has no answer")
 
 
-def test_a_failed_init_container_is_named_with_its_log(scene: Scene) -> None:
+def test_failed_init_container_is_named_with_its_log(scene: Scene) -> None:
     def fail(job: str) -> None:
         scene.cluster.end(job, 1)
         for pod in scene.cluster.pods_of(job):
@@ -155,13 +155,13 @@ def test_a_failed_init_container_is_named_with_its_log(scene: Scene) -> None:
     assert re.fullmatch(r"read its log: kubectl logs prepare-aaaaa-t2-\d+ -c warm", failure.next_step)
 
 
-def test_a_manifest_that_the_server_refuses_fails_its_stage(scene: Scene) -> None:
+def test_rejected_job_fails_its_stage(scene: Scene) -> None:
     scene.cluster.refusal = Failure(Reason.UNSUPPORTED, "exceeded quota: pods=10")
     failure = scene.failure(scene.conduct(), "prepare")
     assert failure.what == "exceeded quota: pods=10"
 
 
-def test_a_pod_over_its_disk_limit_fails_its_stage_for_good(scene: Scene) -> None:
+def test_pod_over_its_disk_limit_fails_permanently(scene: Scene) -> None:
     why = 'Usage of EmptyDir volume "scratch" exceeds the limit "2Gi". '
 
     def evict(job: str) -> None:

@@ -1,4 +1,4 @@
-"""A stage's pod that does not start, or is not heard of: waited for or given up, and said either way."""
+"""Stage pods that do not start or are on silent nodes: notes, timeouts, and waits without a limit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from launcher.outcome import Reason
 from launcher.targets.cluster.api_errors import api_error
 
 
-def test_an_image_that_cannot_be_pulled_is_given_up_after_the_start_timeout(scene: Scene) -> None:
+def test_image_pull_error_fails_after_the_start_timeout(scene: Scene) -> None:
     scene.on_tick = lambda s: (
         [s.cluster.wait_for(job, "ImagePullBackOff", "Back-off pulling image") for job in s.live()] and None
     )
@@ -20,7 +20,7 @@ def test_an_image_that_cannot_be_pulled_is_given_up_after_the_start_timeout(scen
     assert "prepare-aaaaa-t1" in scene.cluster.deleted
 
 
-def test_a_missing_secret_is_given_up_soon(scene: Scene) -> None:
+def test_missing_secret_fails_soon(scene: Scene) -> None:
     scene.on_tick = lambda s: (
         [
             s.cluster.wait_for(job, "CreateContainerConfigError", 'secret "store" not found')
@@ -33,7 +33,7 @@ def test_a_missing_secret_is_given_up_soon(scene: Scene) -> None:
     assert scene.tick < 60
 
 
-def test_what_a_pod_waits_for_is_noted_while_it_waits(scene: Scene) -> None:
+def test_pending_reason_is_noted_while_the_pod_waits(scene: Scene) -> None:
     seen: list[str] = []
 
     def act(scene: Scene) -> None:
@@ -58,7 +58,7 @@ def test_what_a_pod_waits_for_is_noted_while_it_waits(scene: Scene) -> None:
     assert scene.backend.notes == {}
 
 
-def test_waiting_for_room_that_the_run_itself_takes_is_never_given_up(scene: Scene) -> None:
+def test_waiting_for_room_used_by_the_run_never_times_out(scene: Scene) -> None:
     full = {
         "type": "PodScheduled",
         "status": "False",
@@ -80,7 +80,7 @@ def test_waiting_for_room_that_the_run_itself_takes_is_never_given_up(scene: Sce
     scene.succeeds()
 
 
-def test_a_job_that_waits_for_its_queue_is_never_given_up(scene: Scene) -> None:
+def test_queued_job_never_times_out(scene: Scene) -> None:
     seen: set[str] = set()
 
     def act(scene: Scene) -> None:
@@ -106,7 +106,7 @@ def test_a_job_that_waits_for_its_queue_is_never_given_up(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("at_create", [True, False])
-def test_a_quota_that_the_run_itself_uses_up_is_waited_for(scene: Scene, at_create: bool) -> None:
+def test_quota_used_by_the_run_never_times_out(scene: Scene, at_create: bool) -> None:
     text = 'pods "x" is forbidden: exceeded quota: gpus, requested: requests.nvidia.com/gpu=1, used: 1, limited: 1'
     refused = api_error(403, {"message": text}, doing="create Job x", where="here")
     patient_until = 3 * START_TIMEOUT_S
@@ -149,7 +149,7 @@ def test_a_quota_that_the_run_itself_uses_up_is_waited_for(scene: Scene, at_crea
     assert any("exceeded quota: gpus" in note for note in noted), noted
 
 
-def test_a_deleted_job_whose_pod_is_on_a_lost_node_says_what_to_do(scene: Scene) -> None:
+def test_deleted_job_on_a_lost_node_notes_the_next_step(scene: Scene) -> None:
     seen: set[str] = set()
 
     def act(scene: Scene) -> None:
@@ -171,7 +171,7 @@ def test_a_deleted_job_whose_pod_is_on_a_lost_node_says_what_to_do(scene: Scene)
     assert any(note.startswith("node lost: node-1") and "kubectl delete node" in note for note in seen), seen
 
 
-def test_a_pod_on_a_silent_then_lost_node_is_waited_for_and_the_advice_says_what_to_do(scene: Scene) -> None:
+def test_pod_on_a_silent_then_lost_node_is_not_replaced(scene: Scene) -> None:
     seen: list[str] = []
 
     def act(scene: Scene) -> None:

@@ -1,4 +1,4 @@
-"""The conductor's pod: what closes an attempt, and what only ends this pod."""
+"""The conductor's pod: failures that close the attempt, and failures that only end the pod."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def stage_job(run_id: str, stage: str) -> dict[str, Any]:
     }
 
 
-def test_an_attempt_that_was_closed_while_no_conductor_lived_has_its_stages_stopped_and_accounted_for(
+def test_attempt_closed_without_a_conductor_gets_its_stages_stopped_and_a_receipt(
     arguments: conductor_main.Settings, cluster: FakeCluster, attempt: Attempt
 ) -> None:
     cluster.create(stage_job(attempt.run_id, "prepare"))
@@ -99,7 +99,7 @@ def test_an_attempt_that_was_closed_while_no_conductor_lived_has_its_stages_stop
     assert attempt.get("receipt.json") is not None
 
 
-def test_a_conductor_that_breaks_for_good_leaves_no_stage_running(
+def test_conductor_that_fails_permanently_stops_its_stages(
     arguments: conductor_main.Settings,
     cluster: FakeCluster,
     attempt: Attempt,
@@ -112,7 +112,7 @@ def test_a_conductor_that_breaks_for_good_leaves_no_stage_running(
     assert attempt.conductor_exited
 
 
-def test_where_its_stages_cannot_be_stopped_a_broken_conductor_says_how(
+def test_failed_conductor_names_cancel_if_stages_cannot_be_stopped(
     arguments: conductor_main.Settings,
     cluster: FakeCluster,
     attempt: Attempt,
@@ -129,7 +129,7 @@ def test_where_its_stages_cannot_be_stopped_a_broken_conductor_says_how(
 
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("reason", [Reason.KILLED, Reason.TERMINATED])
-def test_a_closed_attempt_never_ends_its_pod_as_if_it_had_been_taken_away(
+def test_closed_attempt_never_exits_like_an_evicted_pod(
     arguments: conductor_main.Settings, attempt: Attempt, reason: Reason
 ) -> None:
     # Its Job would start another pod, up to twenty times.
@@ -151,7 +151,7 @@ def ended(
     return code, outcome and outcome.reason.value
 
 
-def test_a_token_that_is_void_ends_the_pod_and_not_the_attempt(
+def test_void_token_ends_the_pod_not_the_attempt(
     arguments: conductor_main.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As on a node that is lost and does not know: its pod was deleted, and another follows.
@@ -159,14 +159,14 @@ def test_a_token_that_is_void_ends_the_pod_and_not_the_attempt(
     assert ended(arguments, void, monkeypatch) == (75, None)
 
 
-def test_an_api_server_that_stays_away_ends_the_pod_and_not_the_attempt(
+def test_unreachable_api_server_ends_the_pod_not_the_attempt(
     arguments: conductor_main.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert ended(arguments, Failure(Reason.NETWORK, "away"), monkeypatch) == (75, None)
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_right_that_is_missing_closes_the_attempt_and_is_named(
+def test_missing_permission_closes_the_attempt(
     arguments: conductor_main.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = 'User "bob" cannot watch resource "jobs" in API group "batch" in the namespace "team"'

@@ -1,4 +1,4 @@
-"""`launcher cancel` of a run in a cluster leaves nothing that costs money, whatever became of its conductor."""
+"""`launcher cancel` in a cluster leaves no running Jobs, whatever the state of the conductor."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def cancel(attempt: Attempt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     return main
 
 
-def test_the_jobs_of_a_conductor_that_failed_for_good_are_deleted(
+def test_cancel_deletes_the_jobs_of_a_failed_conductor(
     attempt: Attempt, cluster: FakeCluster, cancel: Callable[[], int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     cluster.end("conductor", 1)
@@ -62,7 +62,7 @@ def test_the_jobs_of_a_conductor_that_failed_for_good_are_deleted(
     )
 
 
-def test_a_second_cancel_deletes_what_the_first_could_not(
+def test_second_cancel_deletes_what_the_first_could_not(
     attempt: Attempt,
     cluster: FakeCluster,
     cancel: Callable[[], int],
@@ -84,7 +84,7 @@ def test_a_second_cancel_deletes_what_the_first_could_not(
     assert cluster.deleted == ["conductor"]
 
 
-def test_without_a_namespace_it_says_that_nobody_was_asked(
+def test_cancel_without_a_namespace_warns_of_remaining_jobs(
     cluster: FakeCluster,
     cancel: Callable[[], int],
     tmp_path: Path,
@@ -98,7 +98,7 @@ def test_without_a_namespace_it_says_that_nobody_was_asked(
     assert "no site file names the namespace (--site FILE); Jobs may remain" in capsys.readouterr().err
 
 
-def test_what_a_conductor_that_left_in_good_order_leaves_is_kept(
+def test_cancel_keeps_the_job_of_an_exited_conductor(
     attempt: Attempt, cluster: FakeCluster, cancel: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The Job of a run that ended badly has failed too; its pods are what an operator looks at.
@@ -110,7 +110,7 @@ def test_what_a_conductor_that_left_in_good_order_leaves_is_kept(
 
 
 @pytest.mark.parametrize("leaves", [True, False])
-def test_a_conductor_that_lives_is_waited_for_and_looked_at_again(
+def test_cancel_waits_for_a_live_conductor_and_checks_again(
     attempt: Attempt,
     cluster: FakeCluster,
     cancel: Callable[[], int],
@@ -130,8 +130,6 @@ def test_a_conductor_that_lives_is_waited_for_and_looked_at_again(
     assert cluster.deleted == ([] if leaves else ["conductor"])
 
 
-def test_a_conductor_that_is_about_to_start_again_is_left_alone(
-    cluster: FakeCluster, cancel: Callable[[], int]
-) -> None:
+def test_cancel_keeps_a_conductor_that_is_restarting(cluster: FakeCluster, cancel: Callable[[], int]) -> None:
     assert cancel() == 0
     assert cluster.deleted == []
