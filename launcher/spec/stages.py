@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, TypeAdapter, model_serializer
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, TypeAdapter, model_serializer
 
 from launcher.spec.contenders import Generation, Lora, Rehearsal, Training
 from launcher.spec.experiment import Data
 from launcher.spec.names import RelativePath, Repository, Requirement, Revision, Sha256
+from launcher.spec.providers import provider_name
 from launcher.spec.strict import Strict
 from launcher.spec.tasks import SettingValue, TaskName
 
@@ -136,7 +137,9 @@ class PredictSettings(Strict):
 
 
 #: A provider of the catalogue; None, which is neither stored nor hashed: the default one or the rehearsal server.
-FurtherProvider = Annotated[str | None, Field(exclude_if=lambda value: value is None)]
+FurtherProvider = Annotated[
+    Annotated[str, AfterValidator(provider_name)] | None, Field(exclude_if=lambda value: value is None)
+]
 
 
 class TuneSettings(Strict):

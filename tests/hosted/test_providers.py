@@ -21,7 +21,7 @@ from launcher.outcome import Failure
 from launcher.resolve.resolver import resolve
 from launcher.runs.preflight import require_this_machine
 from launcher.spec import providers
-from launcher.spec.catalog import prices
+from launcher.spec.catalog import HostedPrice, prices
 from launcher.spec.loading import validate
 from launcher.spec.plan import Plan
 from launcher.spec.planner import plan
@@ -53,14 +53,13 @@ def further_provider(base_url: str) -> dict[str, Any]:
 
 @pytest.fixture
 def add_provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Adds the provider `factory` to a copy of the catalogue."""
+    """Adds a provider to a copy of the catalogue."""
     catalogue = tmp_path / "providers.yaml"
 
-    def add(base_url: str = "https://factory.example/v1", **changes: Any) -> None:
-        entries = yaml.safe_load(providers.CATALOG.read_text())
-        catalogue.write_text(
-            yaml.safe_dump({**entries, "factory": {**further_provider(base_url), **changes}})
-        )
+    original = yaml.safe_load(providers.CATALOG.read_text())
+
+    def add(base_url: str = "https://factory.example/v1", *, name: str = "factory", **changes: Any) -> None:
+        catalogue.write_text(yaml.safe_dump({**original, name: {**further_provider(base_url), **changes}}))
         monkeypatch.setattr(providers, "CATALOG", catalogue)
         providers.providers.cache_clear()
 
@@ -120,6 +119,15 @@ def test_unknown_provider_is_refused_with_the_known_names() -> None:
     message = problem({**TUNED, "provider": "nowhere"})
     assert "contenders[0].provider: unknown provider; known: openai, rehearsal." in message
     assert "give base_url" in message
+
+
+def test_plan_with_a_provider_that_is_gone_is_refused(add_provider: Callable[..., None]) -> None:
+    add_provider()
+    stage = planned({**TUNED, "model": MODEL, "provider": "factory"}).stage("tune-hosted-s1")
+    add_provider(name="other")
+    with pytest.raises(Failure) as caught:
+        stage.typed_settings()
+    assert "provider: unknown provider; known: openai, other, rehearsal" in caught.value.text()
 
 
 def tuned_by_factory(root: Path, **changes: Any) -> Study:
@@ -224,7 +232,7 @@ def test_pods_of_a_further_provider_get_its_key_under_its_own_variable(
 def test_closed_fine_tuning_is_refused_with_its_day() -> None:
     settings = planned(TUNED).stage("tune-hosted-s1").typed_settings()
     assert isinstance(settings, TuneSettings)
-    own = {"model": "gpt-4o-mini", "training": 3.0, "source": "our contract", "date": "2026-10-01"}
+    own = HostedPrice(model="gpt-4o-mini", training=3.0, source="our contract", date=date(2026, 10, 1))
     known = prices().extended([], [own])
     assert hosted_problem(settings, prices=known, today=date(2027, 1, 5)) is None
     refused = hosted_problem(settings, prices=known, today=date(2027, 1, 6))
