@@ -1,1 +1,1 @@
-"""Text-to-SQL: answers judged by running them, in a sandbox, on databases that tell queries apart."""
+"""Execution accuracy of text-to-SQL: answers run in a sandbox, on databases that tell queries apart."""

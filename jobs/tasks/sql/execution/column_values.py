@@ -1,4 +1,4 @@
-"""Values for generated columns: the query's literals, their neighbours, and ordinary ones with repeats and ties."""
+"""Values of generated columns: the query's literals, boundary values around them, and ordinary ones that repeat."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _WORDS = re.findall(
 
 @dataclass(frozen=True)
 class ColumnValues:
-    """What a column draws from.
+    """The values that a column draws from.
 
-    `special` are literals and their neighbours, chosen with `special_share`; `hits` satisfy the
+    `special` are literals and boundary values, drawn with probability `special_share`; `hits` satisfy the
     query's condition on the column.
     """
 
@@ -38,11 +38,11 @@ class ColumnValues:
         return rng.choice(self.ordinary)
 
     def hit(self, rng: random.Random) -> Value:
-        """A value that the query looks for, where it looks for any."""
+        """A value that satisfies the query's condition, if it has one on the column."""
         return rng.choice(self.hits) if self.hits else self.draw(rng)
 
     def distinct(self, rng: random.Random, count: int) -> list[Value]:
-        """`count` different values: those the query looks for first, then the pool's own, then new ones."""
+        """`count` different values: some hits first, then special and ordinary ones, then new ones."""
         first = list(dict.fromkeys(self.hits))[: max(1, count // 2)]
         rest = [v for v in dict.fromkeys([*self.special, *self.ordinary]) if v not in first]
         known: list[Value] = [*first, *rng.sample(rest, len(rest))]
@@ -66,11 +66,11 @@ def column_values(
     distinct: int,
     special_share: float,
 ) -> ColumnValues:
-    """A pool for columns of `kind` that the query compares with `literals` and LIKE `patterns`."""
+    """Values for columns of `kind` that the query compares with `literals` and LIKE `patterns`."""
     wanted: list[Value] = [hit for hit in hits if not isinstance(hit, int) or -(2**63) <= hit < 2**63]
     special: list[Value] = []
     for literal in literals:
-        special += neighbours(literal)
+        special += boundary_values(literal)
     for pattern in patterns:
         special += like_matches(pattern, rng)
         wanted += like_matches(pattern, rng)[:2]
@@ -80,10 +80,10 @@ def column_values(
     )
 
 
-def neighbours(literal: Literal) -> list[Value]:
-    """The literal twice (it must be hit often) and what lies just beside it."""
+def boundary_values(literal: Literal) -> list[Value]:
+    """Boundary values of a literal: the literal itself, twice to be frequent, and values next to it."""
     if isinstance(literal, int):
-        # SQLite's integers have 64 bits; Python's do not.
+        # SQLite's integers have 64 bits.
         return [
             v for v in (literal, literal, literal - 1, literal + 1, -literal) if -(2**63) <= v < 2**63
         ] or [literal % 1000]

@@ -1,10 +1,10 @@
-"""Are two results the same? Bags of rows, order only where the gold asks for it, columns by content.
+"""Compare query results: as bags of rows, in order only if the gold orders, columns matched by content.
 
-A gold result is not one table but all tables that the gold query allows: `ORDER BY` leaves rows
-with equal keys in any order, and `LIMIT` after it leaves a choice among those at the edge. This
-is written as segments: of each segment's rows, `take` must come next, in any order.
+A gold query allows several results: `ORDER BY` leaves rows with equal keys in any order, and `LIMIT` takes any
+of the rows that tie at its edge. They are represented as segments: of each segment's rows, `take` come next,
+in any order.
 
-Not covered: what a `LIMIT` inside a subquery leaves open (see chance.py).
+Not covered: a `LIMIT` inside a subquery (see nondeterminism.py).
 """
 
 from __future__ import annotations
@@ -17,19 +17,18 @@ from dataclasses import dataclass
 Value = None | int | float | str | bytes
 Row = tuple[Value, ...]
 
-#: Two numbers of which at least one is a float are equal within this, relative to the larger, or absolute near 0.
+#: Numbers, at least one of them a float, are equal within this: relative to the larger, absolute below 1.
 TOLERANCE = 1e-9
-#: Column assignments tried before giving up; reached by nothing but tables made for it.
+#: Column assignments tried before the results count as different; only adversarial tables reach it.
 MAX_TRIALS = 5_000
 
 
 @dataclass(frozen=True)
 class Table:
-    """A query's result: its width is known even where it has no rows."""
+    """A query's result; `width` is the number of columns, `undecodable` says that some text is not UTF-8."""
 
     width: int
     rows: Sequence[Row]
-    #: Whether bytes of its text are not UTF-8.
     undecodable: bool = False
 
 
@@ -64,7 +63,7 @@ def in_order(table: Table) -> Expected:
 
 
 def grouped(table: Table, keys: Sequence[Row], offset: int, limit: int | None) -> Expected:
-    """Rows sorted by `keys` (one per row, adjacent where tied), of which `limit` from `offset` on are wanted."""
+    """Rows sorted by `keys` (one per row, ties adjacent), of which `limit` from `offset` on are expected."""
     end = len(table.rows) if limit is None else min(len(table.rows), offset + limit)
     segments = []
     start = 0
@@ -97,7 +96,7 @@ def _close(a: Value, b: Value) -> bool:
 
 
 def as_is(expected: Expected, answer: Table) -> bool:
-    """True where the answer is one of the results with every column in its place and every number exactly equal."""
+    """Whether the answer is an allowed result, with every column in its place and numbers exactly equal."""
     if expected.width != answer.width or expected.length != len(answer.rows):
         return False
     columns = range(expected.width)
@@ -105,10 +104,10 @@ def as_is(expected: Expected, answer: Table) -> bool:
 
 
 def same(expected: Sequence[Expected], answers: Sequence[Table]) -> bool:
-    """True where one assignment of columns makes every answer one of the results its gold allows.
+    """Whether one assignment of columns makes every answer an allowed result.
 
-    `expected[i]` and `answers[i]` come from the same database; one assignment must do for all, so
-    that more databases make chance agreement rarer.
+    `expected[i]` and `answers[i]` come from the same database. The assignment is the same for all databases,
+    which makes accidental agreement rarer.
     """
     pairs = list(zip(expected, answers, strict=True))
     if any(e.width != a.width or e.length != len(a.rows) for e, a in pairs):
@@ -123,7 +122,7 @@ def same(expected: Sequence[Expected], answers: Sequence[Table]) -> bool:
 
 
 def assignable(pairs: Sequence[tuple[Expected, Table]]) -> bool:
-    """As `same`, for pairs whose widths and lengths agree and with rows; numbers exactly equal."""
+    """As `same`, for pairs of equal width and length that have rows; numbers must be exactly equal."""
     width = pairs[0][0].width
     if any(e.width != width for e, _ in pairs):
         return False
@@ -134,13 +133,13 @@ def assignable(pairs: Sequence[tuple[Expected, Table]]) -> bool:
     candidates = [[j for j in range(width) if _fits(pairs, [i], [j])] for i in range(width)]
     if not all(candidates):
         return False
-    # Columns with few candidates first: a wrong start is found out early.
+    # Columns with few candidates first, so that wrong assignments fail early.
     order = sorted(range(width), key=lambda i: (len(candidates[i]), i))
     return _search(pairs, order, candidates)
 
 
 def _search(pairs: Sequence[tuple[Expected, Table]], order: list[int], candidates: list[list[int]]) -> bool:
-    """Depth first over assignments, each prefix checked; columns with equal content are tried once."""
+    """Depth-first search over assignments; each prefix is checked, and equal columns are tried once."""
     content = _column_classes(pairs)
     trials = 0
     stack: list[list[int]] = [[]]
@@ -165,7 +164,7 @@ def _search(pairs: Sequence[tuple[Expected, Table]], order: list[int], candidate
 
 
 def _column_classes(pairs: Sequence[tuple[Expected, Table]]) -> list[int]:
-    """For each column of the answers a number, equal where the columns hold the same values throughout."""
+    """A number per answer column; equal for columns with the same values on all databases."""
     known: dict[tuple[Row, ...], int] = {}
     width = pairs[0][1].width
     return [
@@ -175,7 +174,7 @@ def _column_classes(pairs: Sequence[tuple[Expected, Table]]) -> list[int]:
 
 
 def _fits(pairs: Sequence[tuple[Expected, Table]], gold: Sequence[int], answer: Sequence[int]) -> bool:
-    """Whether the answers' columns `answer` can stand for the gold's columns `gold`, row by row."""
+    """Whether the answers' columns `answer`, row by row, are allowed values of the gold's columns `gold`."""
     whole = gold == answer == range(pairs[0][0].width)
     for expected, table in pairs:
         start = 0
@@ -196,7 +195,7 @@ def _within(part: Counter[Row], whole: Counter[Row]) -> bool:
 
 
 def _unified(expected: Expected, answer: Table) -> tuple[Expected, Table]:
-    """Both with numbers that are equal within the tolerance made identical; unchanged where no float occurs."""
+    """Both with numbers that are equal within TOLERANCE made identical; unchanged if there are no floats."""
     tables = [*(segment.rows for segment in expected.segments), answer.rows]
     names = _representatives(tables)
     if not names:
@@ -210,7 +209,7 @@ def _unified(expected: Expected, answer: Table) -> tuple[Expected, Table]:
 
 
 def _representatives(tables: Sequence[Sequence[Row]]) -> dict[float, float]:
-    """Number -> the first of its cluster of close numbers, for those that change; two integers never share one."""
+    """Number -> the first of its cluster of close numbers, if it differs; two integers never share a cluster."""
     numbers = {v for rows in tables for row in rows for v in row if isinstance(v, int | float)}
     if not any(isinstance(number, float) for number in numbers):
         return {}
@@ -228,7 +227,7 @@ def _representatives(tables: Sequence[Sequence[Row]]) -> dict[float, float]:
 
 @dataclass(frozen=True)
 class Difference:
-    """What separates an answer from the gold on one database; counts are of rows."""
+    """How an answer differs from the gold on one database; `missing` and `extra` are rows."""
 
     missing: int
     extra: int
@@ -248,14 +247,14 @@ class Difference:
 
 
 def difference(expected: Expected, answer: Table) -> Difference:
-    """Describe a mismatch; meaningful only where `same([expected], [answer])` is False."""
+    """Describe a mismatch; call it only if `same([expected], [answer])` is False."""
     if expected.width != answer.width:
         return Difference(expected.length, len(answer.rows), expected.width, answer.width, False, False)
     unified, table = _unified(expected, answer)
     wanted = Counter(row for segment in unified.segments for row in segment.rows)
     strange = sum((Counter(table.rows) - wanted).values())
     missing = max(0, expected.length - (len(table.rows) - strange))
-    # Rows that tie are all wanted, but no more of them than the gold takes.
+    # Any of the rows that tie may come, but no more of them than the gold takes.
     extra = len(table.rows) - expected.length + missing
     loose = Expected(unified.width, (Segment(list(wanted.elements()), unified.length),))
     bag = same([loose], [table])
@@ -264,5 +263,5 @@ def difference(expected: Expected, answer: Table) -> Difference:
 
 
 def _columns_fit(expected: Expected, answer: Table) -> bool:
-    """Whether each of several columns, looked at alone, is right."""
+    """Whether the table has several columns and each one alone is right."""
     return expected.width > 1 and all(_fits([(expected, answer)], [i], [i]) for i in range(expected.width))

@@ -1,8 +1,8 @@
-"""Databases made to tell a gold query from its neighbours: seeded, small, from the query's own literals.
+"""Generate small databases that distinguish a gold query from similar ones, from a seed and its literals.
 
-One call makes one database. Successive `variant`s differ in size, in how often values repeat, in
-NULLs, in how often rows meet across tables: what kills one wrong query often hides another.
-Foreign keys are respected, some parents have no children, and some variants leave a table empty.
+Each `variant` has its own shape: size, repeated values, NULLs, share of rows that join. Data that kills one
+mutant often hides another. Foreign keys are respected, some parents have no children, and some variants leave
+a table empty.
 """
 
 from __future__ import annotations
@@ -28,16 +28,18 @@ from jobs.tasks.sql.execution.schema import (
 
 @dataclass(frozen=True)
 class Shape:
-    """How one variant is filled. Shares are probabilities."""
+    """How a variant is filled; shares are probabilities.
+
+    `distinct`: values per column besides literals. `empty_share`: that a table stays empty. `hit_share`: that a
+    row satisfies all conditions of the query on its table; with half of it, all but one.
+    """
 
     rows: int
-    distinct: int  # values that a column draws from, besides literals
+    distinct: int
     literal_share: float
     null_share: float
-    empty_share: float  # that a table stays empty
-    hit_share: (
-        float  # that a row satisfies every condition of the query on its table, and half that: all but one
-    )
+    empty_share: float
+    hit_share: float
 
 
 SHAPES = (
@@ -50,28 +52,27 @@ SHAPES = (
     Shape(rows=40, distinct=10, literal_share=0.85, null_share=0.0, empty_share=0.0, hit_share=0.1),
     Shape(rows=14, distinct=6, literal_share=0.5, null_share=0.5, empty_share=0.0, hit_share=0.1),
 )
-#: Rows of a table that the query does not read: where it refers to one that the query reads, and elsewhere.
+#: Rows of a table that the query does not read: if it references one that the query reads, and otherwise.
 _REFERRING_ROWS, _OTHER_ROWS = 8, 3
-#: Rows that a table may be given so that groups reach the size a HAVING asks for.
+#: Upper bound on rows added so that groups reach the size in a HAVING.
 _MAX_ROWS = 150
 
 
 def generate_database(
     schema: Schema,
     used: frozenset[str],
-    facts: QueryConstraints,
+    constraints: QueryConstraints,
     seed: int,
     variant: int,
     *,
     fill_all: bool = False,
 ) -> bytes:
-    """The file image of one database: every table of `schema`, rows in those of `used` and what they refer to.
+    """The file image of a database with all tables of `schema`, and rows in `used` and the tables they reference.
 
-    With `fill_all`, a few rows in the others too: an answer that asks more of another table than the
-    question does must not have its condition for free. The rows of `used` do not depend on it. The
-    same arguments give the same bytes.
+    With `fill_all` the other tables have a few rows too, so that a wrong condition on one of them changes the
+    result; the rows of `used` do not depend on it. The same arguments give the same bytes.
     """
-    filler = _Filler(schema, facts, random.Random(f"{seed}/{variant}"), SHAPES[variant % len(SHAPES)])
+    filler = _Filler(schema, constraints, random.Random(f"{seed}/{variant}"), SHAPES[variant % len(SHAPES)])
     read = _with_parents(schema, used)
     filled = [(table, filler.rows(table)) for table in _parents_first(schema, read)]
     if fill_all:
@@ -92,7 +93,7 @@ def generate_database(
 
 @lru_cache(maxsize=8)
 def empty_database(schema: Schema) -> bytes:
-    """The file image of the empty database; most of the time of making a candidate would go into its DDL."""
+    """The file image of a database without rows; cached, because DDL takes most of the time of a candidate."""
     connection = connections.unguarded_image()
     try:
         connection.execute("PRAGMA page_size=1024")
@@ -104,7 +105,7 @@ def empty_database(schema: Schema) -> bytes:
 
 
 def _with_parents(schema: Schema, used: frozenset[str]) -> set[str]:
-    """Lower-case names of the used tables and of every table they refer to."""
+    """Lower-case names of the used tables and all tables they reference, transitively."""
     wanted, waiting = set(), list(used)
     while waiting:
         name = waiting.pop()
@@ -116,7 +117,7 @@ def _with_parents(schema: Schema, used: frozenset[str]) -> set[str]:
 
 
 def _parents_first(schema: Schema, wanted: set[str]) -> list[TableSchema]:
-    """Tables in an order in which a referred table comes first; a cycle is cut where it closes."""
+    """Tables in topological order, referenced tables first; cycles are broken."""
     placed: list[TableSchema] = []
     visiting: set[str] = set()
 
@@ -137,14 +138,18 @@ def _parents_first(schema: Schema, wanted: set[str]) -> list[TableSchema]:
 
 
 class _Filler:
-    """Rows table by table; remembers what was filled, so that children can refer to it."""
+    """Generates rows table by table; keeps the values, from which foreign keys are drawn."""
 
-    def __init__(self, schema: Schema, facts: QueryConstraints, rng: random.Random, shape: Shape) -> None:
-        self._schema, self._facts, self._rng, self._shape = schema, facts, rng, shape
-        self._group = _groups(facts)
-        self._pools: dict[ColumnKey, column_values.ColumnValues] = {}
+    def __init__(
+        self, schema: Schema, constraints: QueryConstraints, rng: random.Random, shape: Shape
+    ) -> None:
+        self._schema, self._constraints, self._rng, self._shape = schema, constraints, rng, shape
+        self._group = _groups(constraints)
+        self._values: dict[ColumnKey, column_values.ColumnValues] = {}
         self._filled: dict[ColumnKey, list[Value]] = {}
-        self._asked = {key for key, hits in {**facts.hits, **facts.patterns}.items() if hits}
+        self._constrained = {
+            key for key, hits in {**constraints.hits, **constraints.patterns}.items() if hits
+        }
 
     def rows(self, table: TableSchema) -> list[tuple[Value, ...]]:
         shape, rng = self._shape, self._rng
@@ -153,46 +158,50 @@ class _Filler:
         return self._kept(table, [self._column(table, column, modes) for column in table.columns])
 
     def few_rows(self, table: TableSchema, read: Set[str]) -> list[tuple[Value, ...]]:
-        """Rows of a table that the query does not read; more where it refers to one of `read`."""
+        """Rows of a table that the query does not read; more if it references one of `read`."""
         if self._rng.random() < self._shape.empty_share:
             return []
         refers = any(key.table.lower() in read for key in table.foreign)
         count = _REFERRING_ROWS if refers else _OTHER_ROWS
-        return self._kept(table, [self._met_column(table, column, count) for column in table.columns])
+        return self._kept(table, [self._matching_column(table, column, count) for column in table.columns])
 
-    def _met_column(self, table: TableSchema, column: Column, count: int) -> list[Value]:
-        """As `_column`, in which every other value is one of a column of the same name that is filled already."""
+    def _matching_column(self, table: TableSchema, column: Column, count: int) -> list[Value]:
+        """As `_column`; every other value is drawn from filled columns of the same name."""
         found = self._column(table, column, [_no_column] * count)
         if column.key or is_implicit_key(table, column) or self._parent_values(table, column) is not None:
             return found
         name = column.name.lower()
-        met = [value for key, values in self._filled.items() if key[1] == name for value in values]
-        return [self._rng.choice(met) if met and place % 2 else value for place, value in enumerate(found)]
+        known = [value for key, values in self._filled.items() if key[1] == name for value in values]
+        return [
+            self._rng.choice(known) if known and place % 2 else value for place, value in enumerate(found)
+        ]
 
     def _kept(self, table: TableSchema, columns: Sequence[Sequence[Value]]) -> list[tuple[Value, ...]]:
-        """The rows of a table's columns, remembered."""
+        """Zip columns into rows and keep them."""
         rows = list(zip(*columns, strict=True))
         if not table.primary and not any(column.key for column in table.columns):
-            # Whole rows twice: what tells DISTINCT, UNION and counts apart.
+            # Duplicate rows distinguish DISTINCT, UNION and counts.
             rows += [rows[self._rng.randrange(len(rows))] for _ in range(len(rows) // 5)]
         for place, column in enumerate(table.columns):
             self._filled[table.name.lower(), column.name.lower()] = [row[place] for row in rows]
         return rows
 
     def _size(self) -> int:
-        wanted = [size for size in self._facts.sizes if 0 < size <= _MAX_ROWS // 3]
+        wanted = [size for size in self._constraints.group_sizes if 0 < size <= _MAX_ROWS // 3]
         return max([self._shape.rows, *(3 * (size + 1) for size in wanted)])
 
     def _mode(self, table: TableSchema) -> Callable[[str], bool]:
-        """For one row: which of its columns (by lower-case name) must satisfy the query."""
+        """For one row: a predicate on lower-case column names, True if the value must satisfy the query."""
         drawn, share = self._rng.random(), self._shape.hit_share
         if drawn < share:
             return lambda _column: True
         if drawn < 1.5 * share:
-            asked = [
-                c.name.lower() for c in table.columns if (table.name.lower(), c.name.lower()) in self._asked
+            constrained = [
+                c.name.lower()
+                for c in table.columns
+                if (table.name.lower(), c.name.lower()) in self._constrained
             ]
-            but = self._rng.choice(asked) if asked else ""
+            but = self._rng.choice(constrained) if constrained else ""
             return lambda column: column != but
         return _no_column
 
@@ -205,12 +214,12 @@ class _Filler:
         if parents is not None:
             present = [value for value in parents if value is not None]
             return self._drawn(present, len(modes), unique, nulls=not column.required)
-        pool = self._pool((table.name.lower(), name), kind_of(column))
+        drawn = self._column_values((table.name.lower(), name), kind_of(column))
         if unique:
-            return pool.distinct(rng, len(modes))
+            return drawn.distinct(rng, len(modes))
         share = 0.0 if column.required or is_key_like(column) else self._shape.null_share
         return [
-            pool.hit(rng) if mode(name) else None if rng.random() < share else pool.draw(rng)
+            drawn.hit(rng) if mode(name) else None if rng.random() < share else drawn.draw(rng)
             for mode in modes
         ]
 
@@ -230,7 +239,7 @@ class _Filler:
     def _drawn(self, present: Sequence[Value], count: int, unique: bool, nulls: bool) -> list[Value]:
         if unique:
             return self._rng.sample(present, min(count, len(present))) + [None] * max(0, count - len(present))
-        # Some parents stay without children, so that outer joins, IN and EXCEPT have something to find.
+        # Some parents have no children, which outer joins, IN and EXCEPT distinguish.
         chosen = [value for value in present if self._rng.random() < 0.75] or present
         share = self._shape.null_share / 2 if nulls else 0.0
         return [
@@ -238,20 +247,20 @@ class _Filler:
             for _ in range(count)
         ]
 
-    def _pool(self, key: ColumnKey, kind: ColumnKind) -> column_values.ColumnValues:
+    def _column_values(self, key: ColumnKey, kind: ColumnKind) -> column_values.ColumnValues:
         group = self._group.get(key, key)
-        if group not in self._pools:
+        if group not in self._values:
             members = [k for k, g in self._group.items() if g == group] or [key]
-            self._pools[group] = column_values.column_values(
+            self._values[group] = column_values.column_values(
                 kind,
-                [v for member in sorted(members) for v in self._facts.literals.get(member, ())],
-                [v for member in sorted(members) for v in self._facts.hits.get(member, ())],
-                [p for member in sorted(members) for p in self._facts.patterns.get(member, ())],
+                [v for member in sorted(members) for v in self._constraints.literals.get(member, ())],
+                [v for member in sorted(members) for v in self._constraints.hits.get(member, ())],
+                [p for member in sorted(members) for p in self._constraints.patterns.get(member, ())],
                 self._rng,
                 self._shape.distinct,
                 self._shape.literal_share,
             )
-        return self._pools[group]
+        return self._values[group]
 
 
 def _no_column(_column: str) -> bool:
@@ -259,21 +268,21 @@ def _no_column(_column: str) -> bool:
 
 
 def is_key_like(column: Column) -> bool:
-    """Whether a column's name says that it identifies something: such columns are not NULL in real data."""
+    """Whether a column is a key or named like one; such columns are never NULL in real data."""
     name = column.name.lower()
     return column.key or name == "id" or name.endswith(("_id", "_code")) or column.name.endswith(("ID", "Id"))
 
 
 def is_implicit_key(table: TableSchema, column: Column) -> bool:
-    """Whether a column without declared key is the table's own (`singer.Singer_ID`): contexts declare none."""
+    """Whether a column is the table's key by its name (`singer.Singer_ID`), in a schema that declares no keys."""
     if table.primary:
         return False
     name, own = column.name.lower().replace("_", ""), table.name.lower().replace("_", "")
     return name == "id" or name in (f"{own}id", f"{own.removesuffix('s')}id")
 
 
-def _groups(facts: QueryConstraints) -> dict[ColumnKey, ColumnKey]:
-    """Column -> representative of the columns it is compared with: they draw from one pool, so that rows meet."""
+def _groups(constraints: QueryConstraints) -> dict[ColumnKey, ColumnKey]:
+    """Column -> representative of the columns compared with it (union-find); they share values, so that rows join."""
     leader: dict[ColumnKey, ColumnKey] = {}
 
     def find(key: ColumnKey) -> ColumnKey:
@@ -281,8 +290,8 @@ def _groups(facts: QueryConstraints) -> dict[ColumnKey, ColumnKey]:
             key = leader[key]
         return key
 
-    for a, b in facts.meeting:
+    for a, b in constraints.compared:
         first, second = sorted((find(a), find(b)))
         leader[second] = first
         leader.setdefault(first, first)
-    return {key: find(key) for key in sorted({*facts.literals, *facts.patterns, *leader})}
+    return {key: find(key) for key in sorted({*constraints.literals, *constraints.patterns, *leader})}

@@ -1,10 +1,10 @@
-"""Which generated databases a gold query is judged on: the few that kill most of its mutants.
+"""Select the generated databases on which answers to a gold query are judged: few that kill most mutants.
 
-Mutants that the real database kills need no other. For the rest, candidates are made and the
-smallest set found greedily; where mutants still survive, a longer runs is made for those alone.
+Mutants that the real database kills need no other. For the rest, candidates are generated and a small set is
+chosen by greedy set cover; more candidates are generated for mutants that still survive.
 
-Mutants are not all mistakes there are. Where no real database stands beside the generated ones,
-more are kept than mutants need, among them those with the most NULLs, ties and other spellings.
+Models make mistakes that are no mutants. Without a real database more databases are kept than mutants need,
+among them those with the most NULLs, ties and spellings.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from jobs.tasks.sql.execution.gold_results import allowed_results, alternative_r
 from jobs.tasks.sql.execution.mutants import Mutant
 from jobs.tasks.sql.execution.query_runner import QueryError, QueryLimits, run_query
 
-#: Candidates made for a query; beyond them, the runs for survivors ends when this many in a row kill nothing.
+#: Candidates generated for a query without a real database.
 CANDIDATES = 20
-PATIENCE = 40
-#: Where a real database has done most of the work.
-PATIENCE_BESIDE_REAL = 15
-#: Databases kept for their mutants at most; and where there is no real one, in all at least.
+#: The search ends after this many candidates in a row that kill no surviving mutant.
+MAX_FRUITLESS = 40
+MAX_FRUITLESS_WITH_REAL = 15
+#: Databases kept for the mutants they kill, at most; and in all without a real database, at least.
 MAX_KEPT = 8
 MIN_KEPT = 6
-#: Of databases on which the gold's result is chance, where on no other it has rows: the fewer, the less harm.
-UNSTABLE_KEPT = 2
-#: Mutants run amok more often than gold queries do, and are worth less.
+#: Databases kept on which the gold's result is nondeterministic, if it returns rows on no other.
+NONDETERMINISTIC_KEPT = 2
+#: Mutants reach their limits more often than gold queries, and matter less.
 MUTANT_LIMITS = QueryLimits(steps=3_000_000, cpu_s=3.0, rows=50_000, content_bytes=16 << 20)
 
 
 @dataclass
 class Selection:
-    """The images of the databases kept and what became of the mutants."""
+    """The images of the databases kept, the number of mutants by kind, and the mutants that none kills."""
 
     images: list[bytes] = field(default_factory=list)
     made: Counter[str] = field(default_factory=Counter)
@@ -65,45 +65,46 @@ def select_databases(
     mutants: Sequence[Mutant],
     real: apsw.Connection | None,
     build: Callable[[int, bool], bytes],
-    spared: Sequence[bool],
+    equivalent: Sequence[bool],
     tables: Set[str],
 ) -> Selection:
-    """Run the mutants and keep databases.
+    """Run the mutants on candidates and select databases.
 
-    `build(n, fill_all)` makes candidate n, with `fill_all` also with rows in tables that the gold does
-    not read. `spared[i]` says that mutant i is known to be no mistake at all; `tables` are those that
-    the gold reads, in lower case.
+    `build` makes candidates (see candidate_databases.py). `equivalent[i]` says that mutant i is proved
+    equivalent: no candidates are generated for it. `tables` are those that the gold reads, in lower case.
     """
     runs = _MutantRuns(plan, mutants)
     if real is not None:
-        # A mutant that returns what the gold may return by chance is not told apart there.
-        runs.strike(
+        # A nondeterministic gold allows several results: a mutant that returns any of them survives.
+        runs.kill(
             real,
             [allowed_results(real, plan, QueryLimits()), *alternative_results(real, plan, QueryLimits())],
         )
-    asked = set(runs.alive)
-    patience, least = (PATIENCE, CANDIDATES) if real is None else (PATIENCE_BESIDE_REAL, PATIENCE_BESIDE_REAL)
+    targets = set(runs.alive)
+    max_fruitless, least = (
+        (MAX_FRUITLESS, CANDIDATES) if real is None else (MAX_FRUITLESS_WITH_REAL, MAX_FRUITLESS_WITH_REAL)
+    )
     fruitless = 0
     for number in count():
-        wanted = {index for index in runs.alive if not spared[index]}
+        wanted = {index for index in runs.alive if not equivalent[index]}
         if not wanted and (real is not None or number >= CANDIDATES):
             break
-        if number >= least and fruitless >= patience:
+        if number >= least and fruitless >= max_fruitless:
             break
         before = len(wanted)
-        runs.consider(number, build(number, False), asked if number < CANDIDATES else wanted)
+        runs.try_candidate(number, build(number, False), targets if number < CANDIDATES else wanted)
         fruitless = 0 if len(wanted & runs.alive) < before else fruitless + 1
-    wanted = asked - runs.alive - runs.broken
-    kept = _cover(runs.pool, wanted)
+    wanted = targets - runs.alive - runs.broken
+    kept = _cover(runs.candidates, wanted)
     survivors = (runs.alive | _uncovered(kept, wanted)) - runs.broken
     images = [candidate.image for candidate in kept]
     if real is None:
-        # An answer may read any table. Filling them all takes long, and mutants do not read them.
-        chosen = _with_spare(runs.pool, kept, tables)
+        # Answers may read any table. Mutants read the gold's only, so the others are filled only now.
+        chosen = _with_diverse(runs.candidates, kept, tables)
         numbers = [candidate.number for candidate in chosen]
         if not any(candidate.shows_rows for candidate in chosen):
-            # An answer that returns nothing must not be right for want of a database that is not chance.
-            numbers += runs.unstable[:UNSTABLE_KEPT]
+            # Otherwise an answer that returns nothing would be right.
+            numbers += runs.nondeterministic[:NONDETERMINISTIC_KEPT]
         images = [build(number, True) for number in numbers]
     return Selection(
         images,
@@ -113,38 +114,38 @@ def select_databases(
 
 
 class _MutantRuns:
-    """Candidates and what they kill. `broken` are mutants that are no queries: they measure nothing."""
+    """Runs mutants on candidates. `alive` are those not killed yet, `broken` those that do not run at all."""
 
     def __init__(self, plan: GoldPlan, mutants: Sequence[Mutant]) -> None:
         self._plan, self._mutants = plan, mutants
         self.alive = set(range(len(mutants)))
         self.broken: set[int] = set()
-        self.pool: list[_Candidate] = []
-        self.unstable: list[int] = []
+        self.candidates: list[_Candidate] = []
+        self.nondeterministic: list[int] = []
 
-    def consider(self, number: int, image: bytes, asked: set[int]) -> None:
-        """Try a candidate; one on which the gold query's own result is a matter of chance is put aside."""
+    def try_candidate(self, number: int, image: bytes, targets: set[int]) -> None:
+        """Run mutants on a candidate, unless the gold query's result on it is nondeterministic."""
         with closing(connections.open_image(image)) as connection:
             try:
                 expected = allowed_results(connection, self._plan, MUTANT_LIMITS)
                 if not is_deterministic(image, self._plan, expected, MUTANT_LIMITS):
-                    self.unstable.append(number)
+                    self.nondeterministic.append(number)
                     return
             except QueryError:
                 return
-            killed = self.strike(connection, [expected], asked)
-        self.pool.append(_Candidate(number, image, killed, expected))
+            killed = self.kill(connection, [expected], targets)
+        self.candidates.append(_Candidate(number, image, killed, expected))
 
-    def strike(
-        self, connection: apsw.Connection, choices: Sequence[Expected], asked: set[int] | None = None
+    def kill(
+        self, connection: apsw.Connection, choices: Sequence[Expected], targets: set[int] | None = None
     ) -> set[int]:
-        """Run mutants on a database and return those that return none of what the gold may return there."""
+        """Run mutants (default: those alive) on a database and return those it kills: that return no allowed result."""
         killed: set[int] = set()
-        for index in sorted((self.alive if asked is None else asked) - self.broken):
+        for index in sorted((self.alive if targets is None else targets) - self.broken):
             try:
                 given = run_query(connection, self._mutants[index].sql, MUTANT_LIMITS)
             except QueryError as error:
-                # Too slow or too large where the gold is not: not the same. Anything else: no query.
+                # The gold stays within the limits, so a mutant that exceeds them is killed; others do not run.
                 (killed if error.kind in ("too slow", "too large") else self.broken).add(index)
                 continue
             if not any(compare.same([expected], [given]) for expected in choices):
@@ -154,12 +155,12 @@ class _MutantRuns:
         return killed
 
 
-def _cover(pool: Sequence[_Candidate], wanted: set[int]) -> list[_Candidate]:
-    """Greedy set cover; of equals those that show rows at all, then the earliest."""
+def _cover(candidates: Sequence[_Candidate], wanted: set[int]) -> list[_Candidate]:
+    """Greedy set cover of the killed mutants; ties go to candidates on which the gold returns rows, then the first."""
     kept: list[_Candidate] = []
     left = set(wanted)
     while left and len(kept) < MAX_KEPT:
-        best = max(pool, key=lambda one: (len(one.killed & left), one.shows_rows, -one.number))
+        best = max(candidates, key=lambda one: (len(one.killed & left), one.shows_rows, -one.number))
         if not best.killed & left:
             break
         kept.append(best)
@@ -167,12 +168,14 @@ def _cover(pool: Sequence[_Candidate], wanted: set[int]) -> list[_Candidate]:
     return kept
 
 
-def _with_spare(pool: Sequence[_Candidate], kept: Sequence[_Candidate], tables: Set[str]) -> list[_Candidate]:
-    """`kept`, the database with the most of each trait, and then those that kill most, up to MIN_KEPT."""
+def _with_diverse(
+    pool: Sequence[_Candidate], kept: Sequence[_Candidate], tables: Set[str]
+) -> list[_Candidate]:
+    """`kept`, the candidate with the most of each trait, and those that kill most, up to MIN_KEPT."""
     found = {candidate.number: candidate for candidate in kept}
     traits = {one.number: database_traits(one.image, tables, one.expected) for one in pool}
     for trait in fields(Traits) if pool else ():
-        # Where the gold shows no row, an answer's further conditions take none away: such databases come last.
+        # If the gold returns no row, extra conditions of an answer remove none: such candidates come last.
         amounts = {one.number: (one.shows_rows, getattr(traits[one.number], trait.name)) for one in pool}
         best = max(pool, key=lambda one: amounts[one.number])
         if getattr(traits[best.number], trait.name):
@@ -185,5 +188,5 @@ def _with_spare(pool: Sequence[_Candidate], kept: Sequence[_Candidate], tables: 
 
 
 def _uncovered(kept: Sequence[_Candidate], wanted: set[int]) -> set[int]:
-    """Mutants that only a database not kept would have killed."""
+    """Mutants that none of the kept databases kills."""
     return wanted.difference(*(candidate.killed for candidate in kept))

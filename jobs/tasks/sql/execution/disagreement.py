@@ -1,4 +1,4 @@
-"""Why the strict and the official verdict differ: every disagreement has a rule's name."""
+"""Why the strict and the official verdict differ: the rule that explains each disagreement."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ def disagreement_rule(
     answer: str,
     plan: GoldPlan,
     strict: bool,
-    fitting: set[str],
+    matching: set[str],
     databases: Sequence[_Database],
     limits: QueryLimits,
 ) -> str:
-    """The rule behind a disagreement. `fitting` names the databases on which the strict comparison finds no fault."""
-    asked = official_spider_eval.databases(databases)
-    if not strict and all(name in fitting for name, _ in asked):
-        return GENERATED if len(asked) < len(databases) else COLUMNS
+    """The rule that explains a disagreement. `matching` names the databases on which `strict` found no difference."""
+    used = official_spider_eval.databases(databases)
+    if not strict and all(name in matching for name, _ in used):
+        return GENERATED if len(used) < len(databases) else COLUMNS
     found = (
-        _on(gold, answer, plan, strict, connection, limits)
-        for name, connection in asked
-        if strict or name not in fitting
+        _rule_on(gold, answer, plan, strict, connection, limits)
+        for name, connection in used
+        if strict or name not in matching
     )
     return next((name for name in found if name is not None), UNEXPLAINED)
 
 
-def _on(
+def _rule_on(
     gold: str, answer: str, plan: GoldPlan, strict: bool, connection: apsw.Connection, limits: QueryLimits
 ) -> str | None:
-    """The rule that shows on one database, or None where the two verdicts agree there."""
+    """The rule for one database; None if the verdicts agree on it."""
     own = [_table(connection, sql, limits) for sql in (gold, answer)]
     changed = [
         _table(connection, sql, limits)

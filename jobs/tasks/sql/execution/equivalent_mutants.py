@@ -1,8 +1,8 @@
-"""Mutants that are no mistakes: why a changed query means the same, where the text and the schema show it.
+"""Equivalent mutants: rules that prove from text and schema that a changed query means the same.
 
-Each rule is a sufficient condition; a mutant with a rule is not hunted, so a wrong rule lets wrong answers
-pass. Two rest on what is assumed of all data: columns named as identifiers are never NULL, and a foreign
-key finds its row.
+Each rule is a sufficient condition. No database is searched for a mutant with a rule, so a wrong rule lets
+wrong answers pass. Two rules rest on assumptions about all data: columns named as identifiers are never NULL,
+and foreign keys are not dangling.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from jobs.tasks.sql.execution.schema import Schema
 from jobs.tasks.sql.execution.scope import Scope, Source, joins
 from jobs.tasks.sql.execution.syntax import DIALECT, parse, unwrapped
 
-#: A rule's arguments are the query, the mutant and the schema.
+#: (query, mutant, schema) -> the rule's name if it applies.
 _Prover = Callable[[exp.Expression, exp.Expression, Schema], str | None]
 _Node = TypeVar("_Node", bound=exp.Expression)
 
-#: What makes a SELECT without GROUP BY return one row; max(a, b) is something else for sqlglot too.
+#: They make a SELECT without GROUP BY return one row. sqlglot parses max(a, b) as another node.
 _AGGREGATES = (exp.Count, exp.Sum, exp.Avg, exp.Min, exp.Max)
 _ONE_ROW = "the result has one row"
 
 
 def equivalence_rule(mutant: Mutant, tree: exp.Expression, schema: Schema) -> str | None:
-    """The rule by which the mutant means what the query means, or None where none is known."""
+    """The rule that proves the mutant equivalent to the query; None if none applies."""
     prover = _PROVERS.get(mutant.change) or _PROVERS.get(mutant.kind)
     if mutant.change.startswith("count(*) to count("):
         prover = _never_null
     if prover is None or tree.find(exp.With) is not None:
         return None
-    # Both from their texts, so that their nodes correspond.
+    # Both are parsed from text, so that their nodes correspond.
     before, after = parse(unwrapped(tree).sql(dialect=DIALECT)), parse(mutant.sql)
     return prover(before, after, schema) if before is not None and after is not None else None
 
@@ -41,7 +41,7 @@ def equivalence_rule(mutant: Mutant, tree: exp.Expression, schema: Schema) -> st
 def _changed(
     before: exp.Expression, after: exp.Expression, kind: type[_Node], trait: Callable[[_Node], object]
 ) -> tuple[_Node, _Node] | None:
-    """The one node of a kind whose trait differs, before and after."""
+    """The only node of a kind whose trait differs, before and after; None if it is not the only one."""
     pairs = list(zip(before.find_all(kind), after.find_all(kind), strict=False))
     differing = [(old, new) for old, new in pairs if trait(old) != trait(new)]
     return differing[0] if len(differing) == 1 else None
@@ -57,7 +57,7 @@ def _distinct(before: exp.Expression, after: exp.Expression, schema: Schema) -> 
 
 def _no_duplicates(select: exp.Select, schema: Schema, *, is_root: bool) -> str | None:
     scope = Scope(select, schema)
-    if is_root and (_aggregates_alone(select) or _first_of_shown(scope)):
+    if is_root and (_is_one_aggregate_row(select) or _first_of_shown(scope)):
         return _ONE_ROW
     group = select.args.get("group")
     if group is not None:
@@ -74,8 +74,8 @@ def _no_duplicates(select: exp.Select, schema: Schema, *, is_root: bool) -> str 
     return "an identifier is shown" if starred or shown else None
 
 
-def _aggregates_alone(select: exp.Select) -> bool:
-    """Whether a SELECT aggregates all its rows into one and shows nothing that belongs to one of them."""
+def _is_one_aggregate_row(select: exp.Select) -> bool:
+    """Whether a SELECT aggregates all rows into one and outputs no bare column."""
     if select.args.get("group") is not None:
         return False
     nodes = [node for projection in select.expressions for node in projection.walk()]
@@ -91,7 +91,7 @@ def _aggregates_alone(select: exp.Select) -> bool:
 
 
 def _first_of_shown(scope: Scope) -> bool:
-    """Whether LIMIT 1 takes the first row by what is shown: as good as any other that looks the same."""
+    """Whether a SELECT takes one row, LIMIT 1, sorted by its outputs only: rows that tie are equal."""
     select = scope.select
     limit, order = select.args.get("limit"), select.args.get("order")
     if limit is None or limit.expression.name != "1" or select.args.get("offset") is not None:
@@ -104,7 +104,7 @@ def _is_shown_key(key: exp.Expression, scope: Scope) -> bool:
 
 
 def _is_shown(key: exp.Expression, scope: Scope, *, alias_first: bool) -> bool:
-    """Whether a sort or group key is an output. Of a name, ORDER BY sees an alias first, GROUP BY a column."""
+    """Whether a sort or group key is an output. ORDER BY resolves names to aliases first, GROUP BY to columns."""
     outputs = scope.select.expressions
     if isinstance(key, exp.Literal):
         return not key.is_string and not any(output.is_star for output in outputs)
@@ -124,7 +124,7 @@ def _is_shown(key: exp.Expression, scope: Scope, *, alias_first: bool) -> bool:
 
 
 def _text(node: exp.Expression) -> str:
-    """An expression's text; names, not literals, in lower case."""
+    """An expression as text, identifiers in lower case."""
     copy = node.copy()
     for identifier in copy.find_all(exp.Identifier):
         identifier.set("this", identifier.name.lower())
@@ -137,7 +137,7 @@ def _shown(scope: Scope) -> set[Source | None]:
 
 
 def _groups_split_rows(scope: Scope, group: exp.Group) -> bool:
-    """Whether a shown identifier's row belongs to one group: the keys are that row's own columns."""
+    """Whether each group key is a column of a table whose identifier is an output: then no row is in two groups."""
     shown = [output.unalias() for output in scope.select.expressions]
     owners = {
         source[0]
@@ -153,7 +153,7 @@ def _groups_split_rows(scope: Scope, group: exp.Group) -> bool:
 
 
 def _only_a_set(query: exp.Expression) -> str | None:
-    """The reason why a query's duplicates change nothing outside it."""
+    """Why duplicates in a subquery's result do not matter; None if they may."""
     if query.args.get("limit") is not None or query.args.get("offset") is not None:
         return None
     parent = query.parent
@@ -191,13 +191,13 @@ def _never_null(before: exp.Expression, after: exp.Expression, schema: Schema) -
         return None
     scope = Scope(select, schema)
     source = scope.source(found[1].this)
-    if source is not None and source[0] not in scope.padded and scope.has_value(source):
+    if source is not None and source[0] not in scope.nullable_aliases and scope.has_value(source):
         return "an identifier is never NULL"
     return "the conditions leave no NULL" if source in scope.not_null() else None
 
 
 def _left_rows_vanish(before: exp.Expression, after: exp.Expression, schema: Schema) -> str | None:
-    """The left join that was an inner one keeps no row more."""
+    """Why a LEFT JOIN returns no more rows than the inner join that it replaces."""
     found = _changed(before, after, exp.Join, lambda join: join.side)
     select = found[1].parent_select if found is not None else None
     if found is None or select is None or sum(bool(join.side) for join in joins(select)) != 1:
@@ -243,24 +243,24 @@ def _limit(before: exp.Expression, after: exp.Expression, _schema: Schema) -> st
     found = _changed(before, after, exp.Select, lambda select: select.args.get("limit"))
     if found is None or not (_takes_a_row(found[0]) and _takes_a_row(found[1])):
         return None
-    # Where SQLite wants one value it puts LIMIT 1 in the place of any other but LIMIT 0.
+    # For a scalar subquery SQLite replaces any LIMIT but 0 by LIMIT 1.
     holder = found[0].parent
     is_value = isinstance(holder, exp.Subquery) and isinstance(holder.parent, exp.Binary)
     return "a value is the first row's" if is_value else None
 
 
 def _takes_a_row(query: exp.Expression) -> bool:
-    """Whether a query's own LIMIT is not 0, as far as its text says."""
+    """Whether a query has no LIMIT, or a literal one above 0."""
     limit = query.args.get("limit")
     return limit is None or (limit.expression.name.isdigit() and int(limit.expression.name) > 0)
 
 
 def _differ_in(before: exp.Expression, after: exp.Expression, clause: str) -> bool:
-    """Whether two queries of one row are the same but for their own clause of that name.
+    """Whether two single-row queries differ only in the clause of that name.
 
-    Not where LIMIT makes it one row: there the order decides which.
+    Single-row by aggregation: if LIMIT makes it one row, the order decides which.
     """
-    if not isinstance(before, exp.Select) or not _aggregates_alone(before):
+    if not isinstance(before, exp.Select) or not _is_one_aggregate_row(before):
         return False
     one, other = before.copy(), after.copy()
     one.set(clause, None)

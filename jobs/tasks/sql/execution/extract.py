@@ -1,39 +1,39 @@
-"""The SQL in a model's answer.
+"""Extract the SQL query from a model's answer.
 
-Rules, in this order; what none of them touches is taken as it stands:
+Rules, in this order; other text is kept unchanged:
 
-1. A fenced block (three backticks or tildes) holds the answer, without its info string; of several, the
-   first that starts like a query. Where a fence is only closed, because the prompt opened it, what
-   stands before it is the block.
+1. A fenced block (three backticks or tildes) holds the query, without its info string; of several blocks, the
+   first that starts like a query. If a fence is closed but not opened, because the prompt opened it, the block
+   is the text before it.
 2. A label before the query ("SQL:", "Answer:", "The query is:") is dropped.
-3. Prose before the query is dropped: where the text does not start with an SQL verb, or is a sentence
-   that does ("Select the names:"), it is cut at the first line that starts with SELECT or WITH name AS (,
-   else at the first of these anywhere. A backtick before it is inline code, and ends at its other one.
-4. The answer ends at the first semicolon outside quotes and comments; what follows is never run.
-5. Outside a closed fence it ends at an empty line that is followed by prose, too, where the query can end
-   there: outside parentheses, and not behind a comma, an operator or a word such as ON.
+3. Prose before the query is dropped: text that does not start with an SQL verb, or starts with a sentence
+   ("Select the names:"), is cut at the first line that starts with SELECT or WITH name AS (, else at the first
+   of these anywhere. A backtick before the query starts inline code, which ends at the next one.
+4. The query ends at the first semicolon outside quotes and comments; what follows is never run.
+5. Outside a closed fence it also ends at an empty line followed by prose, if a query can end there: outside
+   parentheses, and not after a comma, an operator or a word such as ON.
 
-Every step is linear in the length of the answer, whatever the answer is.
+Each step takes time linear in the length of the answer.
 """
 
 from __future__ import annotations
 
 import re
 
-#: Longer answers are not looked at: no question needs them, and parsing them is what an attack would want.
+#: Longer answers are wrong without parsing.
 MAX_ANSWER_CHARACTERS = 100_000
 
 _VERBS = (
     r"(?:select|with|values|insert|update|delete|replace|drop|create|alter|attach|detach|pragma|"
     r"explain|vacuum|reindex|analyze|begin|commit|end|rollback|savepoint|release)\b"
 )
-#: Bounded, so that a text full of beginnings is not read to its end for each of them.
+#: Bounded repetition keeps the search linear.
 _CTE = (
     r"with\b\s+(?:recursive\s+)?(?:\w{1,200}|\"[^\"]{0,200}\"|`[^`]{0,200}`|\[[^\]]{0,200}\])\s*"
     r"(?:\([^()]{0,500}\)\s*)?as\s*(?:(?:not\s+)?materialized\s*)?\("
 )
 _FENCE = re.compile(r"`{3,}|^[ \t]*~{3,}", re.MULTILINE)
-#: Behind an opening fence: the rest of its line where it holds no SQL, else a word before SQL.
+#: Info string of a fence: the rest of its line if it holds no SQL, else a word before the SQL.
 _INFO = re.compile(
     rf"[ \t]*(?=[\w{{.\n])(?:(?!\b{_VERBS})[^\n])*\n|[ \t]*(?!{_VERBS})[\w.+#-]+[ \t]*(?=\(|\b{_VERBS}|--|/\*)",
     re.IGNORECASE,
@@ -49,18 +49,18 @@ _STARTS_LIKE_A_QUERY = re.compile(
 _STARTS_LIKE_SQL = re.compile(rf"[\s(]*(?:--|/\*|{_VERBS})", re.IGNORECASE)
 _QUERY_LINE = re.compile(rf"^[ \t]*(?P<start>\(*(?:select\b|{_CTE}))", re.IGNORECASE | re.MULTILINE)
 _QUERY = re.compile(rf"(?P<start>\bselect\b|\b{_CTE})", re.IGNORECASE)
-#: A sentence: a line up to a colon before a blank, or to its end behind a full stop. No SQL has either outside
-#: quotes and comments, but for a number such as `5.`.
+#: A sentence: text up to a colon before white space, or up to a full stop at the end of a line. SQL has neither
+#: outside quotes and comments, except for a number such as `5.`.
 _SENTENCE = re.compile(
     r"""\s*+(?:(?!--|/\*)(?:[^\n'"`:]|(?<=\w)'))*(?::(?=\s)|(?<![\d\n])[.!](?=[ \t]*\n))"""
 )
-#: Quotes and comments match to the end where they are never closed, which keeps the scan linear.
+#: An unclosed quote or comment matches to the end of the text, which keeps the scan linear.
 _TOKEN = re.compile(
     r"""(?P<quoted>'(?:[^']|'')*+(?:'|\Z)|"(?:[^"]|"")*+(?:"|\Z)|`[^`]*+(?:`|\Z)|\[[^\]]*+(?:\]|\Z))"""
     r"""|(?P<comment>--[^\n]*+|/\*.*?(?:\*/|\Z))|(?P<gap>\s++)|(?P<word>\w++)|(?P<sign>.)""",
     re.DOTALL,
 )
-#: What no query goes on with behind an empty line.
+#: Text after an empty line that cannot continue a query.
 _PROSE = re.compile(
     r"#|\*\*|\d+[.)]\s|"
     r"(?!(?:select|from|where|group|having|order|limit|offset|union|intersect|except|join|inner|left|right|full|cross|"
@@ -69,7 +69,7 @@ _PROSE = re.compile(
     re.IGNORECASE,
 )
 #: Words that no query ends with.
-_GOES_ON = re.compile(
+_UNFINISHED = re.compile(
     r"(?:all|and|as|between|by|case|collate|cross|distinct|else|escape|except|from|full|glob|group|having|in|inner|"
     r"intersect|is|join|left|like|limit|natural|not|offset|on|or|order|outer|over|partition|recursive|right|select|"
     r"then|union|using|values|when|where|window|with)\Z",
@@ -78,7 +78,7 @@ _GOES_ON = re.compile(
 
 
 def extract_sql(answer: str) -> str:
-    """The query in `answer` by the rules above; an empty string where nothing is left."""
+    """The query in `answer` by the rules above; "" if there is none."""
     text, closed = _fenced(answer)
     text = _label_dropped(text)
     start = _query_start(text)
@@ -87,7 +87,7 @@ def extract_sql(answer: str) -> str:
 
 
 def _fenced(answer: str) -> tuple[str, bool]:
-    """The text that holds the query, and whether the end of a fence ends it."""
+    """The text that holds the query, and whether a closing fence ends it."""
     pieces = _FENCE.split(answer)
     if len(pieces) == 1:
         return answer, False
@@ -121,7 +121,7 @@ def _label_dropped(text: str) -> str:
 
 
 def _query_start(text: str) -> int:
-    """Where the query begins; 0 where there is none."""
+    """The position at which the query starts; 0 if none is found."""
     if _STARTS_LIKE_SQL.match(text) and not _SENTENCE.match(text):
         return 0
     for pattern in (_QUERY_LINE, _QUERY):
@@ -135,7 +135,7 @@ def _query_start(text: str) -> int:
 
 
 def _statement_end(text: str, start: int, *, closed: bool, inline: bool) -> int:
-    """Where the statement that begins at `start` ends, by rules 4 and 5 and at the end of inline code."""
+    """The position at which the statement from `start` ends: by rules 4 and 5, or at the end of inline code."""
     depth, last, last_kind = 0, "", ""
     for match in _TOKEN.finditer(text, start):
         kind, token = match.lastgroup or "", match[0]
@@ -153,7 +153,7 @@ def _statement_end(text: str, start: int, *, closed: bool, inline: bool) -> int:
 
 
 def _can_end(kind: str, token: str) -> bool:
-    """Whether a query can end with this token."""
+    """Whether a query can end with a token."""
     if kind == "word":
-        return not _GOES_ON.match(token)
+        return not _UNFINISHED.match(token)
     return kind == "quoted" or token in (")", ".")

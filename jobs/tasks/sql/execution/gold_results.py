@@ -1,4 +1,4 @@
-"""What a gold query allows: its result on a database, with everything its order leaves open."""
+"""The results that a gold query allows on a database: all those its ORDER BY and LIMIT leave open."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from jobs.tasks.sql.execution.compare import Expected, Row, Segment, Table, Valu
 from jobs.tasks.sql.execution.gold_plan import GoldPlan
 from jobs.tasks.sql.execution.query_runner import QueryError, QueryLimits, run_query
 
-#: Values of a result that are kept with the gold query; of a bigger one its digest is.
-_MAX_KEPT_VALUES = 1_000
+#: Of a result with more values only the digest is stored.
+_MAX_STORED_VALUES = 1_000
 
 
 def allowed_results(connection: apsw.Connection, plan: GoldPlan, limits: QueryLimits) -> Expected:
-    """Every result that the gold query allows on this database. Raises QueryError."""
+    """All results that the gold query allows on this database. Raises QueryError."""
     table = run_query(connection, plan.sql, limits)
     if plan.mode == "bag":
         return compare.unordered(table)
@@ -33,11 +33,10 @@ def allowed_results(connection: apsw.Connection, plan: GoldPlan, limits: QueryLi
 
 
 def is_deterministic(image: bytes, plan: GoldPlan, expected: Expected, limits: QueryLimits) -> bool:
-    """Whether chance has no part in what the gold query returns on a generated database.
+    """Whether the gold query's result on a generated database is deterministic. Raises QueryError.
 
-    It has where a LIMIT in a subquery, or a column outside GROUP BY, picks one of several: no
-    answer can be held against such a result. Seen by letting SQLite visit rows the other way
-    round, and by `alternative_results`. Raises QueryError.
+    It is not if a LIMIT in a subquery or a column outside GROUP BY picks one of several rows. Detected by
+    reversing the order in which SQLite visits rows, and by `alternative_results`.
     """
     with closing(connections.open_image(image, reverse=True)) as connection:
         return same_results(expected, allowed_results(connection, plan, limits)) and not alternative_results(
@@ -53,13 +52,13 @@ def alternative_results(connection: apsw.Connection, plan: GoldPlan, limits: Que
             for sql in nondeterminism.resolved_variants(plan.sql)
         ]
     except QueryError:
-        # Of an odd query the changed one may be none, and then nothing is known.
+        # The variant of an unusual query may not run; then nothing is known.
         return []
     return found if found and not same_results(*found) else []
 
 
 def same_results(first: Expected, second: Expected) -> bool:
-    """Whether two sets of allowed results are the same set."""
+    """Whether both allow the same results."""
     if [s.take for s in first.segments] != [s.take for s in second.segments]:
         return False
     return all(
@@ -69,9 +68,9 @@ def same_results(first: Expected, second: Expected) -> bool:
 
 
 def to_json(expected: Expected) -> Any:
-    """The allowed results as JSON, or None where they are too many to keep."""
+    """The allowed results as JSON; None if they have too many values."""
     values = sum(len(segment.rows) for segment in expected.segments) * expected.width
-    if values > _MAX_KEPT_VALUES:
+    if values > _MAX_STORED_VALUES:
         return None
     rows = [row for segment in expected.segments for row in segment.rows]
     blobs = any(isinstance(value, bytes) for row in rows for value in row)
@@ -82,13 +81,13 @@ def to_json(expected: Expected) -> Any:
 def from_json(value: Any) -> Expected:
     """What `to_json` wrote."""
     width, segments, blobs = value
-    # Read with every answer, and blobs are rare.
+    # This runs for every answer, and blobs are rare.
     row = _row if blobs else tuple
     return Expected(width, tuple(Segment(list(map(row, rows)), take) for rows, take in segments))
 
 
 def digest(table: Table) -> str:
-    """What a table with the same rows in the same order has too: the same for one version of Python."""
+    """A digest of the rows in their order; depends on the version of Python (marshal)."""
     return hashlib.blake2b(marshal.dumps((table.width, list(table.rows)), 2), digest_size=16).hexdigest()
 
 

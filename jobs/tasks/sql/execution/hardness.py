@@ -3,8 +3,8 @@
 Spider counts three things: clauses (where, group, order, limit, joins, OR, LIKE), nesting
 (subqueries in conditions, a set operation) and the rest (more than one aggregate, output,
 condition or group column). Of a set operation only the first SELECT is counted, without the ORDER
-BY and LIMIT at the end. Its habits are kept: a negated condition counts as an aggregate, so does
-AND or OR in HAVING, and a subquery in FROM is no nesting.
+BY and LIMIT at the end. Its quirks are kept: a negated condition counts as an aggregate, so does
+AND or OR in HAVING, and a subquery in FROM does not count as nesting.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LEVELS = ("easy", "medium", "hard", "extra")
 
 
 def hardness(tree: exp.Expression | None) -> str:
-    """One of LEVELS, or "unknown" where the query does not parse."""
+    """One of LEVELS; "unknown" if the query did not parse."""
     if tree is None:
         return "unknown"
     operation = False
@@ -71,7 +71,7 @@ def _others(tree: exp.Select, order: Any, conditions: list[list[exp.Expression]]
     outputs = tree.expressions
     terms = [term.this for term in order.expressions] if order else []
     aggregates = sum(_aggregates(node) for node in (*outputs, *groups, *terms))
-    # Spider reads the "not" of a condition as the name of its aggregate.
+    # Spider takes the "not" of a condition for the name of an aggregate.
     aggregates += sum(isinstance(condition, exp.Not) for condition in (*where, *having))
     aggregates += max(0, len(having) - 1)
     return sum((aggregates > 1, len(outputs) > 1, len(where) > 1, len(groups) > 1))
@@ -89,7 +89,7 @@ def _on(joins: list[Any]) -> Iterator[exp.Expression]:
 
 
 def _conditions(clause: exp.Expression | None) -> Iterator[exp.Expression]:
-    """The conditions that AND and OR join, brackets opened."""
+    """The conditions joined by AND and OR, without parentheses."""
     if clause is None:
         return
     if isinstance(clause, exp.Where | exp.Having | exp.Paren):

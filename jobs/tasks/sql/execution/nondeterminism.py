@@ -1,13 +1,11 @@
-"""A gold query with chance decided: once towards the smallest values, once towards the largest.
+"""Detect nondeterministic queries: two variants, resolved to the smallest and to the largest values.
 
-Where a LIMIT in a subquery cuts through rows that tie, SQLite takes those its plan meets first; so
-it does for a column that is neither grouped nor aggregated (a bare one). Visiting rows backwards
-shows neither: a sorter or an index fixes their order. Where both decisions give one result, chance
-has no part in it.
+If a LIMIT in a subquery cuts rows that tie, SQLite takes those that its query plan visits first; likewise the
+value of a bare column (neither grouped nor aggregated). Reversing the scan order does not reveal this if a
+sorter or an index fixes it. If both variants return the same, the query is deterministic.
 
-Not covered: bare columns that `*` stands for, those beside a single min() or max() (SQLite takes
-them from the row that holds it; of several such rows, any), and of three or more rows that tie
-those in the middle.
+Not covered: bare columns in `*`, bare columns beside a single min() or max() (SQLite takes them from the row
+that holds it), and the middle ones of three or more rows that tie.
 """
 
 from __future__ import annotations
@@ -21,40 +19,39 @@ from sqlglot import exp
 
 from jobs.tasks.sql.execution import syntax
 
-#: Without one of these words chance is not decided here, and the query is not even parsed.
+#: A query without these words has no variants and is not parsed.
 _HINT = re.compile(r"\b(?:limit|group)\b", re.IGNORECASE)
 _MAX_PARSED_CHARACTERS = 20_000
 
 
 @lru_cache(maxsize=64)
 def resolved_variants(sql: str) -> tuple[str, ...]:
-    """The query with chance decided in two ways, or nothing where there is nothing to decide.
+    """The variants of a query; empty if it has nothing to resolve.
 
-    A LIMIT at the top level is left alone: see compare.py. The texts may be no queries where the
-    original is an odd one.
+    A LIMIT at the top level is not resolved: compare.py handles it. The variants of an unusual query may not run.
     """
     if len(sql) > _MAX_PARSED_CHARACTERS or not _HINT.search(sql):
         return ()
     tree = syntax.parse(sql)
     if tree is None:
         return ()
-    smallest, largest = _towards(tree.copy(), False), _towards(tree, True)
+    smallest, largest = _resolved(tree.copy(), False), _resolved(tree, True)
     return (smallest, largest) if smallest != largest else ()
 
 
-def _towards(tree: exp.Expression, largest: bool) -> str:
+def _resolved(tree: exp.Expression, largest: bool) -> str:
     root = syntax.unwrapped(tree)
     for query in tree.find_all(exp.Select, exp.SetOperation):
         if query is not root and query.args.get("limit") is not None:
-            _settle_ties(query, largest)
+            _resolve_ties(query, largest)
     for select in tree.find_all(exp.Select):
         if select.args.get("group") is not None and not _defines_bare_columns(select):
-            _settle_bare_columns(select, largest)
+            _resolve_bare_columns(select, largest)
     return str(tree.sql(dialect=syntax.DIALECT))
 
 
-def _settle_ties(query: exp.Expression, largest: bool) -> None:
-    """Sort by every output last: rows that tie even then are the same to whoever reads them."""
+def _resolve_ties(query: exp.Expression, largest: bool) -> None:
+    """Append every output to the sort keys: rows that still tie are equal."""
     first: Any = query
     while isinstance(first, exp.SetOperation | exp.Subquery):
         first = first.this
@@ -72,20 +69,20 @@ def _defines_bare_columns(select: exp.Select) -> bool:
     return len(own) == 1 and isinstance(own[0], exp.Min | exp.Max)
 
 
-def _settle_bare_columns(select: exp.Select, largest: bool) -> None:
-    """Put max() or min() in the place of bare columns, which in each group are its smallest or largest value."""
+def _resolve_bare_columns(select: exp.Select, largest: bool) -> None:
+    """Replace bare columns by the smallest or largest value of the group."""
     grouped = select.args["group"].expressions
     named = {p.alias.lower() for p in select.expressions if isinstance(p, exp.Alias)}
     for place, projection in enumerate(list(select.expressions), 1):
         if not _is_grouped_output(place, projection, grouped):
-            _settle_in(projection, select, largest, frozenset())
+            _resolve_clause(projection, select, largest, frozenset())
     for clause in (select.args.get("having"), select.args.get("order")):
         if clause is not None:
-            _settle_in(clause, select, largest, named)
+            _resolve_clause(clause, select, largest, named)
 
 
 def _is_grouped_output(place: int, projection: exp.Expression, grouped: list[exp.Expression]) -> bool:
-    """Whether GROUP BY names an output, by its number or alias: an aggregate may not stand there."""
+    """Whether GROUP BY names an output by number or alias; SQLite allows no aggregate there."""
     alias = projection.alias.lower() if isinstance(projection, exp.Alias) else None
     return any(
         (isinstance(key, exp.Literal) and key.name == str(place))
@@ -94,21 +91,21 @@ def _is_grouped_output(place: int, projection: exp.Expression, grouped: list[exp
     )
 
 
-def _settle_in(clause: exp.Expression, select: exp.Select, largest: bool, named: Set[str]) -> None:
-    """Decide the bare columns in a clause of `select`; `named` are outputs that it may refer to instead."""
+def _resolve_clause(clause: exp.Expression, select: exp.Select, largest: bool, named: Set[str]) -> None:
+    """Replace the bare columns in a clause of `select`; `named` are output aliases that it may refer to."""
     for column in list(clause.find_all(exp.Column)):
         inside_another = column.find_ancestor(exp.AggFunc, exp.Select) is not select
         named_output = not column.table and column.name.lower() in named
         if column.is_star or inside_another or named_output or _is_grouped(column, select):
             continue
         value = exp.Max(this=column.copy()) if largest else _smallest(column)
-        # An output keeps its name, for whoever reads it from outside.
+        # An output keeps its name for the enclosing query.
         shown = column.parent is select and column.arg_key == "expressions"
         column.replace(exp.alias_(value, column.name, quoted=True) if shown else value)
 
 
 def _smallest(column: exp.Column) -> exp.Expression:
-    """NULL where the group has one: it is the smallest value, but min() skips it."""
+    """NULL if the group has one: it sorts first, but min() ignores it."""
     without_null = exp.EQ(this=exp.Count(this=column.copy()), expression=exp.Count(this=exp.Star()))
     return exp.Case(ifs=[exp.If(this=without_null, true=exp.Min(this=column.copy()))])
 

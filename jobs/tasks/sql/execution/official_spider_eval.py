@@ -1,20 +1,19 @@
-"""The execution comparison that published Spider numbers use, bug for bug, from the description of its behaviour.
+"""The official Spider evaluation (test-suite-sql-eval's execution match), from the description of its behaviour.
 
-Kept apart from the strict comparison on purpose: it answers "what would the paper say", not "is
-it right". Its rules, each of which the strict comparison breaks for a reason:
+It reproduces published numbers, errors included; the strict comparison is separate. Its rules:
 
 - DISTINCT is removed from gold and answer before they run;
 - `> =`, `< =` and `! =` are closed up, `YEAR(CURDATE())` is 2020;
-- row order matters where the gold's text contains "order by" anywhere, a subquery included, and
-  then exactly: rows with equal keys have no freedom;
+- row order matters if the gold's text contains "order by" anywhere, a subquery included; rows with equal keys
+  must come in the same order too;
 - two results without rows are equal, whatever their columns;
-- values are equal as Python has it: 1 and 1.0 are, 0.1 + 0.2 and 0.3 are not, '1' and 1 are not;
-- but first each row's values are sorted by their text, and 1 and 1.0 may end in different places;
+- values are compared by Python's `==`: 1 equals 1.0, 0.1 + 0.2 does not equal 0.3, '1' does not equal 1;
+- but each row's values are first sorted by their text, which may put 1 and 1.0 in different places;
 - a word `value` in the answer is 1;
-- text that is not UTF-8 loses the bytes that are wrong;
-- columns may stand in any order, in each database another.
+- bytes that are not UTF-8 are dropped;
+- columns may come in any order, a different one on each database.
 
-One thing is not reproduced: statements that write or reach outside are refused and count as wrong.
+Not reproduced: statements that write or reach outside the database are refused and count as wrong.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ _THIS_YEAR = re.compile(r"YEAR\s*\(\s*CURDATE\s*\(\s*\)\s*\)\s*", re.IGNORECASE)
 
 
 def databases(given: Sequence[tuple[str, apsw.Connection]]) -> Sequence[tuple[str, apsw.Connection]]:
-    """The databases of the official verdict: the real one alone where there is one, as for published numbers."""
+    """The databases that the official verdict uses: only the real one if there is one."""
     return given[:1] if given and given[0][0] == "real" else given
 
 
 def rewritten(sql: str) -> str:
-    """The text that is run instead of `sql`."""
+    """The text that the evaluation runs instead of `sql`."""
     for split, whole in (("> =", ">="), ("< =", "<="), ("! =", "!=")):
         sql = sql.replace(split, whole)
     sql = _TOKEN.sub(lambda match: "" if match[0].lower() == "distinct" else match[0], sql)
@@ -48,7 +47,7 @@ def rewritten(sql: str) -> str:
 
 
 def rewritten_answer(sql: str) -> str:
-    """As `rewritten`, for the answer, in which a word `value` between spaces is 1 besides."""
+    """As `rewritten`, for the answer: ` value ` also becomes ` 1 `."""
     return rewritten(sql.replace(" value ", " 1 "))
 
 
@@ -67,7 +66,7 @@ def equal(gold: Table, answer: Table, ordered: bool) -> bool:
 
 
 def _rows_agree_by_text(gold: Table, answer: Table, ordered: bool) -> bool:
-    """The official quick rejection, for what it gets wrong: equal numbers of two types, sorted as texts."""
+    """The evaluation's quick rejection, which is wrong for equal numbers of two types: it sorts values as texts."""
     if not any(isinstance(value, float) for table in (gold, answer) for row in table.rows for value in row):
         return True
     first, second = (

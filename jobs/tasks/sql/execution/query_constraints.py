@@ -1,4 +1,4 @@
-"""What a gold query says about the data that would test it: literals by column, columns that meet each other."""
+"""Constraints that a query puts on its columns: literals, LIKE patterns, columns compared with each other."""
 
 from __future__ import annotations
 
@@ -18,70 +18,74 @@ _COMPARISONS = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Is)
 
 @dataclass
 class QueryConstraints:
-    """Read from one query. `patterns` are LIKE patterns, `meeting` pairs of columns compared with each other."""
+    """The constraints of one query. `hits` are values that satisfy the condition on a column; `compared` are pairs
+    of columns; `group_sizes` are numbers that an aggregate is compared with (HAVING count(*) > 2).
+    """
 
     literals: dict[ColumnKey, list[Literal]] = field(default_factory=dict)
-    #: Values that satisfy the query's condition on the column, by that condition alone.
     hits: dict[ColumnKey, list[Literal]] = field(default_factory=dict)
     patterns: dict[ColumnKey, list[str]] = field(default_factory=dict)
-    meeting: list[tuple[ColumnKey, ColumnKey]] = field(default_factory=list)
-    #: Numbers that an aggregate is compared with (HAVING count(*) > 2): sizes that groups should have.
-    sizes: list[int] = field(default_factory=list)
+    compared: list[tuple[ColumnKey, ColumnKey]] = field(default_factory=list)
+    group_sizes: list[int] = field(default_factory=list)
     columns: set[ColumnKey] = field(default_factory=set)
 
 
 def constraints_of(tree: exp.Expression, schema: Schema) -> QueryConstraints:
-    """Literals, patterns and meeting columns of a query on `schema`."""
-    facts = QueryConstraints()
+    """The constraints of a query on `schema`."""
+    constraints = QueryConstraints()
     for column in tree.find_all(exp.Column):
-        facts.columns.update(resolve(column, schema)[:1])
+        constraints.columns.update(resolve(column, schema)[:1])
     for node in tree.find_all(*_COMPARISONS):
-        _comparison(node, schema, facts)
+        _comparison(node, schema, constraints)
     for node in tree.find_all(exp.Like, exp.ILike, exp.Glob):
         for key in _columns(node.this, schema):
-            facts.patterns.setdefault(key, []).extend(str(v) for v in _literals(node.expression, schema))
+            constraints.patterns.setdefault(key, []).extend(
+                str(v) for v in _literals(node.expression, schema)
+            )
     for node in tree.find_all(exp.Between):
         for key in _columns(node.this, schema):
             for bound in (node.args.get("low"), node.args.get("high")):
                 if bound is not None:
                     values = _literals(bound, schema)
-                    facts.literals.setdefault(key, []).extend(values)
-                    facts.hits.setdefault(key, []).extend(values)
+                    constraints.literals.setdefault(key, []).extend(values)
+                    constraints.hits.setdefault(key, []).extend(values)
     for node in tree.find_all(exp.In):
         keys = _columns(node.this, schema)
         for key in keys:
             for item in node.expressions:
                 values = _literals(item, schema)
-                facts.literals.setdefault(key, []).extend(values)
-                facts.hits.setdefault(key, []).extend(values)
+                constraints.literals.setdefault(key, []).extend(values)
+                constraints.hits.setdefault(key, []).extend(values)
         if (query := node.args.get("query")) is not None:
-            facts.meeting += [(a, b) for a in keys for b in _outputs(query, schema)[:1]]
+            constraints.compared += [(a, b) for a in keys for b in _outputs(query, schema)[:1]]
     for node in tree.find_all(exp.SetOperation):
-        facts.meeting += list(zip(_outputs(node.left, schema), _outputs(node.right, schema), strict=False))
-    return facts
+        constraints.compared += list(
+            zip(_outputs(node.left, schema), _outputs(node.right, schema), strict=False)
+        )
+    return constraints
 
 
-def _comparison(node: exp.Expression, schema: Schema, facts: QueryConstraints) -> None:
+def _comparison(node: exp.Expression, schema: Schema, constraints: QueryConstraints) -> None:
     for side, other in ((node.this, node.expression), (node.expression, node.this)):
         if side is None or other is None or isinstance(side, exp.Subquery):
             continue
         values = _literals(other, schema)
         keys = _columns(side, schema)
         for key in keys:
-            facts.literals.setdefault(key, []).extend(values)
-            facts.hits.setdefault(key, []).extend(
+            constraints.literals.setdefault(key, []).extend(values)
+            constraints.hits.setdefault(key, []).extend(
                 hit for value in values for hit in _satisfying(node, side, value)
             )
         if isinstance(side, exp.Count):
-            facts.sizes += [value for value in values if isinstance(value, int)]
+            constraints.group_sizes += [value for value in values if isinstance(value, int)]
         if isinstance(other, exp.Subquery):
-            facts.meeting += [(a, b) for a in keys for b in _outputs(other, schema)[:1]]
+            constraints.compared += [(a, b) for a in keys for b in _outputs(other, schema)[:1]]
         elif isinstance(other, exp.Column):
-            facts.meeting += [(a, b) for a in keys for b in _columns(other, schema)]
+            constraints.compared += [(a, b) for a in keys for b in _columns(other, schema)]
 
 
 def _satisfying(node: exp.Expression, side: exp.Expression, value: Literal) -> list[Literal]:
-    """Values of `side` that make the comparison with the literal true; texts only where they are equal to it."""
+    """Values of `side` that make the comparison with the literal true; of a text only the text itself."""
     if isinstance(node, exp.EQ | exp.Is):
         return [value]
     if isinstance(value, str) or isinstance(node, exp.NEQ):
@@ -92,7 +96,7 @@ def _satisfying(node: exp.Expression, side: exp.Expression, value: Literal) -> l
 
 
 def _columns(node: exp.Expression, schema: Schema) -> list[ColumnKey]:
-    """The columns of one side of a comparison, not those of queries inside it; counts say nothing of their column."""
+    """The columns of one side of a comparison; none for subqueries and COUNT, which do not constrain a column."""
     if isinstance(node, exp.Count | exp.Subquery):
         return []
     found = [node] if isinstance(node, exp.Column) else list(node.find_all(exp.Column))
@@ -100,7 +104,7 @@ def _columns(node: exp.Expression, schema: Schema) -> list[ColumnKey]:
 
 
 def _literals(node: exp.Expression, schema: Schema) -> list[Literal]:
-    """A literal's value, in a list; `"text"` counts where no column has that name."""
+    """A literal's value as a list of one; `"text"` is a literal if no column has that name."""
     if isinstance(node, exp.Paren):
         return _literals(node.this, schema)
     if isinstance(node, exp.Neg):
@@ -127,7 +131,7 @@ def _literals(node: exp.Expression, schema: Schema) -> list[Literal]:
 
 
 def _outputs(query: exp.Expression, schema: Schema) -> list[ColumnKey]:
-    """The columns that a query's outputs are (or aggregate), in order; stops at the first that is neither."""
+    """The columns that a query outputs or aggregates, in order, up to the first output that is neither."""
     while isinstance(query, exp.Subquery | exp.SetOperation):
         query = query.this
     keys: list[ColumnKey] = []
@@ -143,7 +147,7 @@ def _outputs(query: exp.Expression, schema: Schema) -> list[ColumnKey]:
 
 
 def resolve(column: exp.Column, schema: Schema) -> list[ColumnKey]:
-    """Where a column reference can come from, nearest scope first."""
+    """The columns that a reference can mean, innermost scope first."""
     name, qualifier = column.name.lower(), column.table.lower()
     found = []
     for alias, table_name in visible(column):
@@ -154,7 +158,7 @@ def resolve(column: exp.Column, schema: Schema) -> list[ColumnKey]:
 
 
 def visible(node: exp.Expression) -> Iterator[tuple[str, str]]:
-    """(alias, table) of the tables around a node, from the innermost query outwards."""
+    """(alias, table) of the tables visible at a node, innermost query first."""
     select = node.parent_select
     while select is not None:
         clause = select.args.get("from_")

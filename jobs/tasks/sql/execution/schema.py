@@ -1,7 +1,7 @@
-"""The tables a query may read: from CREATE TABLE text or from a database, and back to safe DDL.
+"""Schemas: read from CREATE TABLE text or from a database, and written back as safe DDL.
 
-What is kept is what matters for filling tables: names, declared types, keys. Checks, triggers,
-defaults and views are left out: the text comes with the data and is not trusted.
+Only names, declared types and keys are kept. The text is untrusted data: checks, triggers, defaults and views
+are dropped.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ ColumnKind = Literal["integer", "real", "text", "time", "boolean"]
 
 @dataclass(frozen=True)
 class Column:
+    """`declared` is the type; `key`: the whole primary key, or unique; `required`: NOT NULL."""
+
     name: str
     declared: str
-    key: bool  # the whole primary key, or unique by itself
+    key: bool
     required: bool
 
 
@@ -55,14 +57,14 @@ class Schema:
 
 
 class SchemaError(Exception):
-    """The CREATE TABLE text does not make a database."""
+    """SQLite refuses the CREATE TABLE text."""
 
 
 _STATEMENT = re.compile(
     r"""(?:'(?:[^']|'')*(?:'|\Z)|"(?:[^"]|"")*(?:"|\Z)|`[^`]*(?:`|\Z)|\[[^\]]*(?:\]|\Z)|--[^\n]*|/\*.*?(?:\*/|\Z)|[^;])+""",
     re.DOTALL,
 )
-_DEFINING = frozenset(
+_DDL_ACTIONS = frozenset(
     {
         apsw.SQLITE_CREATE_TABLE,
         apsw.SQLITE_CREATE_INDEX,
@@ -84,11 +86,13 @@ def statements(text: str) -> Iterator[str]:
 
 
 def from_text(text: str) -> Schema:
-    """The schema that CREATE TABLE statements define. Raises SchemaError where SQLite refuses one of them."""
+    """The schema that CREATE TABLE statements define. Raises SchemaError."""
     connection = apsw.Connection(":memory:", statementcachesize=0)
     try:
         connection.limit(apsw.SQLITE_LIMIT_ATTACHED, 0)
-        connection.authorizer = lambda action, *_: apsw.SQLITE_OK if action in _DEFINING else apsw.SQLITE_DENY
+        connection.authorizer = lambda action, *_: (
+            apsw.SQLITE_OK if action in _DDL_ACTIONS else apsw.SQLITE_DENY
+        )
         for statement in statements(text):
             connection.execute(statement)
         connection.authorizer = None
@@ -100,7 +104,7 @@ def from_text(text: str) -> Schema:
 
 
 def read(connection: apsw.Connection) -> Schema:
-    """The schema of an open database. Needs a connection whose authorizer allows `PRAGMA table_info`."""
+    """The schema of an open database; needs a connection that allows `pragma_table_info`."""
     names = connection.execute(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
     )
@@ -155,13 +159,13 @@ def _unique_columns(connection: apsw.Connection, table: str) -> set[str]:
 
 
 def quoted(name: str) -> str:
-    """An identifier as SQLite takes it anywhere."""
+    """A quoted identifier."""
     escaped = name.replace('"', '""')
     return f'"{escaped}"'
 
 
 def create_table(table: TableSchema) -> str:
-    """DDL with names, types and keys only. Rowid aliases stay: INTEGER PRIMARY KEY is more than a type."""
+    """DDL with names, types and the primary key; INTEGER PRIMARY KEY stays an alias of the row id."""
     columns = []
     for column in table.columns:
         declared = re.sub(r"[^A-Za-z0-9_ (),.]", "", column.declared)
@@ -172,7 +176,7 @@ def create_table(table: TableSchema) -> str:
 
 
 def kind_of(column: Column) -> ColumnKind:
-    """What values a column is for, by SQLite's affinity rules and the words schemas use."""
+    """The kind of a column's values, by its declared type and, for dates kept as text, its name."""
     declared, name = column.declared.lower(), column.name.lower()
     if "bool" in declared or declared == "bit":
         return "boolean"

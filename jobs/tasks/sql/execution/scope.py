@@ -1,7 +1,7 @@
-"""The tables of one SELECT: where its columns come from, which identify a row, which cannot be NULL.
+"""Name resolution in one SELECT: where columns come from, which identify a row, which cannot be NULL.
 
-Everything here is a sufficient condition: what cannot be told (a subquery in FROM, a name that two tables
-have) has no source. Common table expressions are not looked at: do not ask about queries that have any.
+All conditions are sufficient, not necessary: what cannot be resolved (a subquery in FROM, an ambiguous name)
+has no source. Common table expressions are not supported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _REJECTS_NULL = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Like, ex
 
 
 def sources(select: exp.Select) -> list[exp.Expression]:
-    """What a SELECT reads from, in order."""
+    """The items of FROM, JOIN and LATERAL, in order."""
     clause = select.args.get("from_")
     found = [clause.this] if clause is not None else []
     return found + [join.this for join in joins(select)] + list(select.args.get("laterals") or [])
@@ -40,7 +40,7 @@ class Scope:
 
     @cached_property
     def tables(self) -> dict[str, TableSchema | None]:
-        """Aliases in lower case and their tables; None for what is no table of the schema, or not the only one."""
+        """Lower-case alias -> table; None if it is no table of the schema or the alias is not unique."""
         found: dict[str, TableSchema | None] = {}
         for source in sources(self.select):
             plain = isinstance(source, exp.Table) and not source.args.get("joins")
@@ -49,7 +49,7 @@ class Scope:
         return found
 
     def source(self, column: exp.Column) -> Source | None:
-        """Where a column comes from, or None where that is not one of this SELECT's own tables for certain."""
+        """Where a column comes from; None if it is not certainly one of this SELECT's own tables."""
         alias, name = column.table.lower(), column.name.lower()
         if alias:
             return (alias, name) if alias in self.tables else None
@@ -58,18 +58,18 @@ class Scope:
         return (owners[0], name) if len(owners) == 1 and len(known) == len(self.tables) else None
 
     def column(self, source: Source | None) -> tuple[TableSchema, Column] | None:
-        """A source in the schema."""
+        """The table and column of the schema that a source names."""
         table = self.tables.get(source[0]) if source is not None else None
         column = table.column(source[1]) if table is not None and source is not None else None
         return (table, column) if table is not None and column is not None else None
 
     def is_identifier(self, node: exp.Expression) -> bool:
-        """Whether an expression is a column that no two rows of its table share: declared, or rows repeat whole."""
+        """Whether an expression is a declared key column: no two rows of its table share a value."""
         found = self.column(self.source(node)) if isinstance(node, exp.Column) else None
         return found is not None and found[1].key
 
     def only_table(self) -> TableSchema | None:
-        """The table that a SELECT from one table alone reads."""
+        """The table of a SELECT that reads exactly one."""
         return next(iter(self.tables.values())) if len(sources(self.select)) == 1 else None
 
     def has_value(self, source: Source | None) -> bool:
@@ -78,15 +78,15 @@ class Scope:
         if found is None:
             return False
         table, column = found
-        # Somebody has no boss.
-        inward = any(
+        # A reference to the own table is NULL at the root of the hierarchy.
+        self_reference = any(
             key.table.lower() == table.name.lower() and column.name.lower() in map(str.lower, key.columns)
             for key in table.foreign
         )
-        return column.required or (is_key_like(column) and not inward)
+        return column.required or (is_key_like(column) and not self_reference)
 
     @cached_property
-    def padded(self) -> frozenset[str]:
+    def nullable_aliases(self) -> frozenset[str]:
         """Aliases whose columns an outer join may fill with NULL."""
         found: set[str] = set()
         before: list[str] = [source.alias_or_name.lower() for source in sources(self.select)[:1]]
@@ -98,10 +98,10 @@ class Scope:
         return frozenset(found)
 
     def not_null(self) -> frozenset[Source]:
-        """Columns that cannot be NULL behind the WHERE and the inner joins."""
+        """Columns that cannot be NULL after WHERE and the inner joins."""
         where = self.select.args.get("where")
         clauses = [where.this] if where is not None else []
-        # Rows that a later RIGHT or FULL join adds have not met the conditions before it.
+        # Rows that a later RIGHT or FULL join adds need not satisfy earlier conditions.
         if all(join.side in ("", "LEFT") for join in joins(self.select)):
             clauses += [
                 join.args["on"] for join in joins(self.select) if join.args.get("on") and not join.side
@@ -109,7 +109,7 @@ class Scope:
         return frozenset().union(*(self._rejected(clause) for clause in clauses))
 
     def _rejected(self, condition: exp.Expression) -> frozenset[Source]:
-        """Columns whose NULL makes a condition fail."""
+        """Columns for which NULL makes a condition fail."""
         if isinstance(condition, exp.Paren):
             return self._rejected(condition.this)
         if isinstance(condition, exp.And):

@@ -1,4 +1,4 @@
-"""SQL functions of our own, in place of SQLite's that can run for a minute inside one call."""
+"""Replacements of SQL functions that can run for a minute inside one call."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import apsw
 
 from jobs.tasks.sql.execution.compare import Value
 
-#: `printf('%.*c', 1000000000, 'x')` counts to a billion although its result is refused from the start.
+#: `printf('%.*c', 1000000000, 'x')` runs a billion iterations before its result is refused.
 _MAX_PRINTF_WIDTH = 9_999
 _LONG_NUMBER = re.compile(r"\d{5}")
 
 
 def install(connection: apsw.Connection) -> None:
-    """Give a connection the functions of this module."""
+    """Register the functions of this module on a connection."""
     for name in ("printf", "format"):
         connection.create_scalar_function(name, _printf, -1, deterministic=True)
 
 
 def _printf(*arguments: Value) -> Value:
-    """SQLite's printf, refused where a width or precision is beyond reason. Raises OverflowError."""
+    """SQLite's printf. Raises OverflowError if a width or precision may exceed _MAX_PRINTF_WIDTH."""
     if not arguments or arguments[0] is None:
         return None
     text = str(arguments[0])
