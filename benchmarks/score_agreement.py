@@ -1,8 +1,7 @@
-"""Strict against official on altered answers: `python benchmarks/score_agreement.py --data DIR [--rows N]`.
+"""Agreement of the strict and the official verdict: `python benchmarks/score_agreement.py --data DIR [--rows N]`.
 
-Every N-th gold query of Spider's training part is answered by its own mutants and by harmless
-rewritings of itself; the table counts the four combinations of verdicts, and every disagreement
-by the rule that explains it.
+N gold queries, spread over Spider's training part, are answered by their mutants and by equivalent rewritings.
+The table counts the four combinations of verdicts; below it, disagreements are counted by rule.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ def main() -> None:
 
 
 def _alterations(row: Row) -> list[tuple[str, str]]:
-    """Wrong and harmless versions of a gold query."""
+    """(kind, query) for the mutants and the equivalent rewritings of a gold query."""
     tree = syntax.parse(row.gold)
     try:
         schema = from_text(row.fields["schema"])
@@ -70,7 +69,7 @@ def _alterations(row: Row) -> list[tuple[str, str]]:
 
 
 def _rewritings(tree: exp.Expression, gold: str) -> list[tuple[str, str]]:
-    """The same question asked otherwise: outputs in another order, rows the other way, a sum for an average."""
+    """Rewritings that answer the same question: other output order, other row order, SUM / COUNT for AVG."""
     found = [
         ("spelling", tree.sql(dialect=syntax.DIALECT)),
         ("ORDER  BY", gold.replace("ORDER BY", "ORDER  BY")),

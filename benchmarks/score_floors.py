@@ -1,4 +1,4 @@
-"""What answers score that understand nothing: `python benchmarks/score_floors.py --data DIR`.
+"""Baseline scores of trivial answers: `python benchmarks/score_floors.py --data DIR`.
 
 DIR holds `spider-create-context`, `spider` and `viggo`. For SQL: an answer that returns nothing,
 `SELECT count(*)` of the first table, and the SQL of the nearest training question; for ViGGO the
@@ -22,7 +22,7 @@ from jobs.tasks.sql.judging import default_workers, score
 from jobs.tasks.viggo import scorer
 
 _FIRST_TABLE = re.compile(r"CREATE TABLE\s+(\"[^\"]+\"|\S+)", re.IGNORECASE)
-#: Returns no row whatever the database holds; one column, as most questions want.
+#: Returns no row on any database; one column, like most gold queries.
 EMPTY = "SELECT NULL WHERE 0"
 
 
@@ -71,7 +71,7 @@ def _count(row: Row) -> str:
 
 
 def _nearest(rows: Sequence[Row], train: Sequence[Row]) -> list[str]:
-    """For each row the gold answer of the training row whose question shares most words with its own (Jaccard)."""
+    """For each row, the gold answer of the training row with the most similar question (Jaccard)."""
     known = [_words(row) for row in train]
     index: dict[str, list[int]] = defaultdict(list)
     for place, words in enumerate(known):

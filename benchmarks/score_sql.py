@@ -1,14 +1,13 @@
 """Answers per second of the SQL scorer: `python benchmarks/score_sql.py --data DIR` (`make bench-score`).
 
-DIR has Spider's layout. Every gold query is judged as its own answer against its real database
-and its generated ones, in the sandbox. Measured: making gold queries ready (cold, no cache), then
-judging, on one and on two workers, warm: databases made, no answer cached. `official` and the
-normalised match are measured apart, and the time per row for growing parts of the data; last a whole
-scoring with all measures, where equal answers to equal questions are judged once.
+DIR has Spider's layout. Each gold query is judged as its own answer on its real and its generated databases, in
+the sandbox. Measured: preparing gold queries without a cache; judging on one and two workers, with gold queries
+prepared and no answer cached; `official` and the normalised match separately; growing parts of the data; and a
+whole scoring with all measures, in which equal answers to equal questions are judged once.
 
-To compare with, on the real databases alone: a plain loop in one process without any sandbox, gold
-and answer, as evaluators do it; and each query run once by the SQLite that the scorer has, nothing
-compared: no scorer can be quicker. Last the databases on which SQLite spends most of that are left out.
+For comparison, on real databases only: a loop in one process without a sandbox that runs gold and answer, as
+evaluators do; and the scorer's SQLite running each query once, a lower bound. The slowest databases are left out
+of the last measurements.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ from jobs.tasks.sql.execution.records import GoldEntry, JudgeJob, PrepareJob
 from jobs.tasks.sql.execution.worker_pool import LostJob, WorkerPool
 from jobs.tasks.sql.judging import judge_job, prepare_golds, prepare_jobs, prepare_key, score
 
-#: Gold queries made ready without the cache, to say what the first scoring costs.
+#: Gold queries prepared without the cache.
 COLD_ROWS = 200
 PARTS = (0.125, 0.25, 0.5, 1.0)
-#: A database is slow that takes so much of the time which SQLite itself needs for all.
+#: A database is slow if it takes more than this share of the time that SQLite takes for all.
 SLOW_SHARE = 0.2
 
 
@@ -107,13 +106,13 @@ def _measure_cold(jobs: Sequence[PrepareJob]) -> None:
         pool.map(sample, batch=2)
         seconds = time.perf_counter() - started
     print(
-        f"cold: {len(sample)} gold queries made ready in {seconds:.1f} s on 2 workers: {len(sample) / seconds:.0f}/s"
+        f"cold: {len(sample)} gold queries prepared in {seconds:.1f} s on 2 workers: {len(sample) / seconds:.0f}/s"
     )
 
 
 def _measure(name: str, jobs: Sequence[JudgeJob], workers: int, repeat: int) -> None:
     with WorkerPool(workers) as pool:
-        pool.map(jobs[:200])  # workers started, their modules loaded
+        pool.map(jobs[:200])  # start the workers, load their modules
         _show(name, len(jobs), repeat, lambda: _timed(pool, jobs))
 
 
@@ -136,7 +135,7 @@ def _timed(pool: WorkerPool, jobs: Sequence[JudgeJob]) -> float:
 
 
 def _plain_loop(jobs: Sequence[JudgeJob]) -> float:
-    """Seconds of judging as evaluators do: Python's own sqlite3, each database opened once, bags compared."""
+    """Seconds of a loop over Python's sqlite3 that opens each database once and compares bags of rows."""
     opened: dict[str, sqlite3.Connection] = {}
     started = time.perf_counter()
     for job in jobs:
@@ -156,7 +155,7 @@ def _plain_loop(jobs: Sequence[JudgeJob]) -> float:
 
 
 def _sqlite_itself(jobs: Sequence[JudgeJob], by_database: dict[str, float]) -> float:
-    """Seconds in which apsw alone returns every answer's rows, in one process; added up by database too."""
+    """Seconds in which apsw returns all answers' rows in one process; also added to `by_database`."""
     opened: dict[str, apsw.Connection] = {}
     began = time.perf_counter()
     for job in jobs:
@@ -175,7 +174,7 @@ def _sqlite_itself(jobs: Sequence[JudgeJob], by_database: dict[str, float]) -> f
 def _whole_scoring(
     rows: Sequence[Row], data: Path, prepared: Sequence[PrepareJob], golds: Sequence[GoldEntry]
 ) -> float:
-    """Seconds of `launcher score` without its start: gold queries ready, no answer known."""
+    """Seconds of `launcher score` without its start, with gold queries prepared and no answer cached."""
     with tempfile.TemporaryDirectory() as directory:
         cache = Cache(Path(directory) / "cache.sqlite")
         cache.put({prepare_key(job): gold.to_json() for job, gold in zip(prepared, golds, strict=True)})

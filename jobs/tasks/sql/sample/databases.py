@@ -1,4 +1,4 @@
-"""The sample's databases: schemas from `domains`, rows drawn from a seed, SQLite files with fixed bytes."""
+"""The sample's databases: schemas from `domains`, rows from a seed, SQLite files with reproducible bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Value = str | int | float
 
 _NUMBERS = re.compile(r"(\d+)-(\d+)\Z")
 _HALVES = re.compile(r"(\d+\.\d)-(\d+\.\d)\Z")
-#: Rows of a database's first and second table.
+#: Rows of the first and the second table of a database.
 ROWS = (18, 30)
 #: Bytes 96 to 99 of an SQLite file hold the version of the library that wrote it.
 _VERSION_OFFSET, _VERSION = 96, (3_040_000).to_bytes(4, "big")
@@ -30,7 +30,7 @@ class Column:
 
     @property
     def label(self) -> str:
-        """The column as a question names it."""
+        """The column's name in a question."""
         return self.name.replace("_", " ")
 
     @property
@@ -50,7 +50,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; `parent` is the table that its last column points at."""
+    """A table; its last column is a foreign key to `parent`."""
 
     plural: str
     singular: str
@@ -63,12 +63,12 @@ class Table:
 
     @property
     def thing(self) -> str:
-        """One row of it, as a question says it."""
+        """The name of one row in a question."""
         return self.singular.replace("_", " ")
 
     @property
     def key(self) -> str:
-        """The column by which a child points here."""
+        """The name of a child's foreign key column."""
         return f"{self.singular}_id"
 
     @property
@@ -101,7 +101,7 @@ class Database:
         return connection
 
     def write(self, path: Path) -> None:
-        """The database as a file: the same bytes on every machine, whatever SQLite is installed."""
+        """Write the database as a file with the same bytes for every version of SQLite."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         connection = sqlite3.connect(path)
@@ -146,7 +146,7 @@ def databases(seed: int) -> list[Database]:
             if len(tables) > 1 and table.parent is None:
                 columns.insert(0, list(range(1, count + 1)))
             if table.parent is not None:
-                # The last parents stay without children, so that questions about "none" have an answer.
+                # The last parents have no children, so that questions about "no children" have answers.
                 columns.append([rng.randint(1, ROWS[0] - 4) for _ in range(count)])
             rows[table.name] = list(zip(*columns, strict=True))
         found.append(Database(name, tables, rows))
@@ -169,7 +169,7 @@ def schemas() -> list[tuple[str, tuple[Table, ...]]]:
 
 
 def _values(kind: str, count: int, rng: random.Random) -> list[Value]:
-    """`count` values of a kind; names are all different, numbers and categories repeat."""
+    """`count` values of a kind; names are unique, numbers and categories repeat."""
     if match := _HALVES.match(kind):
         low, high = (round(float(text) * 2) for text in match.groups())
         return [rng.randint(low, high) / 2 for _ in range(count)]
@@ -185,7 +185,7 @@ def _values(kind: str, count: int, rng: random.Random) -> list[Value]:
 
 
 def _rounded(value: int, high: int) -> int:
-    """Large numbers as people write them: 43,700 rather than 43,687. Years (below 3,000) stay exact."""
+    """Round large numbers, as 43,687 to 43,600; ranges below 3,000 (years) stay exact."""
     step = 1 if high < 3000 else 10 if high < 10_000 else 100
     return max(value // step * step, step if step > 1 else value)
 

@@ -1,10 +1,10 @@
-"""The sample's world: tables over many domains, in words of our own.
+"""Schemas of the sample's databases.
 
-One block is one database, named in its first line. A table line is `plural/singular: column:kind, …`;
-its first column names the thing. The second table of a block points at the first by `<singular>_id`.
+A block is one database; its first line is the name. A table line is `plural/singular: column:kind, …`; the
+first column is the display name of a row. The second table of a block references the first by `<singular>_id`.
 
-Kinds: person, place, title, brand, thing (text, different in each row); town (one of six);
-`a|b|c` (one of these words); `1-9` (whole numbers); `1.0-9.0` (numbers in steps of a half).
+Kinds: person, place, title, brand, thing, code (unique texts); town (one of six); `a|b|c` (one of these words);
+`1-9` (integers); `1.0-9.0` (multiples of 0.5).
 """
 
 DOMAINS = """

@@ -1,7 +1,7 @@
-"""Rows of the sample: questions over databases, the test part on databases never seen in training.
+"""Generate the rows of the sample data set: questions about databases; no database is in two parts.
 
-Deterministic from the seed. Row i of a part does not depend on how many are asked for, so a smaller
-sample is the beginning of a larger one.
+Deterministic from the seed. Row i of a part does not depend on the number of rows, so a smaller sample is a
+prefix of a larger one.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from launcher.outcome import Failure, Reason
 
 PARTS = ("train", "validation", "test")
 DEFAULT_ROWS = {"train": 480, "validation": 60, "test": 150}
-#: How many can be asked for; a test holds that as many can be made.
+#: The most rows of each part; a test generates that many.
 MOST_ROWS = {"train": 3000, "validation": 500, "test": 1000}
-#: Databases of the test and the validation part: (with one table, with two); training has the rest.
+#: Databases of the test and validation parts: (with one table, with two). The training part has the others.
 _HELD_OUT = {"test": (10, 7), "validation": (4, 3)}
-_TRIES = 400
-#: Share of questions (joins apart) that are asked of a database with one table: their prompts are shorter.
-_SINGLE = 0.7
+_MAX_ATTEMPTS = 400
+#: Share of questions without joins about single-table databases, whose prompts are shorter.
+_SINGLE_TABLE_SHARE = 0.7
 
 
 def split(seed: int) -> dict[str, list[Database]]:
@@ -52,9 +52,9 @@ def generate(
     directory: Path | None,
     beat: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> list[Row]:
-    """`count` rows of a part; their databases are written to `directory`/databases (None writes nothing).
+    """`count` rows of a part; their databases are written to `directory`/databases (None: not written).
 
-    Raises Failure(BAD_DATA) where the sample does not have as many different questions.
+    Raises Failure(BAD_DATA) if the sample does not have that many different questions.
     """
     found: list[Row] = []
     asked: set[tuple[str, str]] = set()
@@ -101,11 +101,14 @@ def _draw(
     asked: set[tuple[str, str]],
     golds: set[tuple[str, str]],
 ) -> tuple[Database, str, str] | None:
-    """A question not asked yet with a gold not given yet, or None. Kinds take turns as far as they last."""
+    """(database, question, gold), the question and the gold new in their database; None after _MAX_ATTEMPTS.
+
+    `index` chooses the kind; the second half of the attempts draws any kind.
+    """
     kinds = kind_schedule()
-    for attempt in range(_TRIES):
-        kind = kinds[index % len(kinds)] if attempt < _TRIES // 2 else rng.choice(kinds)
-        single = not kind.linked and rng.random() < _SINGLE
+    for attempt in range(_MAX_ATTEMPTS):
+        kind = kinds[index % len(kinds)] if attempt < _MAX_ATTEMPTS // 2 else rng.choice(kinds)
+        single = not kind.linked and rng.random() < _SINGLE_TABLE_SHARE
         database = rng.choice([d for d in pool if not single or len(d.tables) == 1])
         tables = [table for table in database.tables if not kind.linked or table.parent is not None]
         if not tables:
@@ -120,22 +123,22 @@ def _draw(
             continue
         if kind.ordered and _has_ties(database, table, slots["m"]):
             continue
-        if _tells(connections[database.name].execute(gold).fetchall(), database, table, kind):
+        if _is_informative(connections[database.name].execute(gold).fetchall(), database, table, kind):
             return database, question, gold
     return None
 
 
 def _has_ties(database: Database, table: Table, column_name: str) -> bool:
-    """Ties would leave the order, and with LIMIT the rows, open."""
+    """Whether a column has equal values, which would leave the order, and with LIMIT the rows, undetermined."""
     column = next(column for column in table.columns if column.name == column_name)
     values = database.column_values(table, column)
     return len(set(values)) < len(values)
 
 
-def _tells(
+def _is_informative(
     result: list[tuple[Value | None, ...]], database: Database, table: Table, kind: QuestionKind
 ) -> bool:
-    """Whether a result tells the gold from a careless query: rows, no NULL, no filter without effect."""
+    """Whether a gold result can expose wrong queries: it has rows and no NULL, and its filter has an effect."""
     if not result or any(value is None for row in result for value in row) or result == [(0,)]:
         return False
     everything = len(database.rows[table.name])

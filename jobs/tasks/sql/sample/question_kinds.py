@@ -1,7 +1,6 @@
-"""The sample's questions: kinds of query, each with phrasings.
+"""Kinds of questions of the sample: templates of question and gold query, filled from the same slots.
 
-A phrasing and the gold query are filled from the same slots, so that the question fixes the answer:
-columns to show are always named, and so is every bound.
+The question determines the answer: it names all output columns and all bounds.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ Draw = Callable[[Database, Table, random.Random], Slots | None]
 
 @dataclass(frozen=True)
 class QuestionKind:
-    """One kind of question. Slots in braces; `draw` returns None where the table does not allow it.
+    """One kind of question. Slots are in braces; `draw` returns None if the table does not allow the kind.
 
-    `ordered` names the slot of the column by which the answer is ordered: it must have no ties.
-    `rare` kinds come up once where others come up `_COMMON` times: they keep the test honest (a small
-    model learns little of them from a few hundred rows) without making up most of it.
+    `ordered`: the answer is sorted by slot `m`, whose column must have no ties. `linked`: needs a table with a
+    parent. `rare` kinds are _COMMON_WEIGHT times less frequent: a small model learns little of them from a few
+    hundred rows.
     """
 
     name: str
@@ -319,12 +318,12 @@ KINDS = (
     ),
 )
 
-#: How often a common kind comes up while a rare one does once.
-_COMMON = 10
+#: How many times more frequent common kinds are than rare ones.
+_COMMON_WEIGHT = 10
 
 
 def kind_schedule() -> tuple[QuestionKind, ...]:
-    """The kinds in the order in which they take turns, mixed the same way always."""
-    mixed = [kind for kind in KINDS for _ in range(1 if kind.rare else _COMMON)]
+    """The kinds in a fixed, shuffled order; rows cycle through it."""
+    mixed = [kind for kind in KINDS for _ in range(1 if kind.rare else _COMMON_WEIGHT)]
     random.Random("tuneyard sample turns").shuffle(mixed)
     return tuple(mixed)

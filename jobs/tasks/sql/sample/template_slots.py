@@ -1,6 +1,6 @@
-"""What a question of the sample is filled with: columns, operators and values drawn from a table.
+"""Slots of the sample's templates: columns, operators and values drawn from a table.
 
-Each `draw_…` returns the slots of one question, or None where the table does not allow it.
+Each `draw_…` returns the slots of one question, or None if the table has no suitable column.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import random
 
 from jobs.tasks.sql.sample.databases import Column, Database, Table
 
-#: Slot name -> the text that stands there.
+#: Slot name -> text.
 Slots = dict[str, str]
 
 _STRICT = ((">", "more than"), ("<", "less than"))
@@ -20,7 +20,7 @@ _AGGREGATES = (
     ("MIN", "minimum"),
     ("SUM", "sum"),
 )
-#: A sum of these would mean nothing.
+#: Columns whose sum has no meaning.
 _NOT_SUMMED = {
     *("age", "born", "distance", "founded", "launched", "length"),
     *("opened", "rating", "score", "size", "temperature", "year"),
@@ -29,7 +29,7 @@ _DIRECTIONS = (("DESC", "highest"), ("ASC", "lowest"))
 
 
 def _literal(value: object) -> str:
-    """A value as SQL writes it. Ours hold no quotes."""
+    """A value as an SQL literal; the sample's texts have no quotes."""
     if isinstance(value, str):
         return f"'{value}'"
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -68,7 +68,7 @@ def _column(slot: str, column: Column) -> Slots:
 def _compared(
     database: Database, table: Table, rng: random.Random, operators: tuple[tuple[str, str], ...] = _STRICT
 ) -> Slots | None:
-    """A number column, an operator and a bound that occurs in the middle of the column's values."""
+    """A number column, an operator and a bound: one of the middle three fifths of the column's values."""
     column = _number(table, rng)
     if column is None:
         return None
@@ -171,7 +171,7 @@ def draw_first_letter(database: Database, table: Table, rng: random.Random) -> S
 
 
 def draw_linked(database: Database, table: Table, rng: random.Random) -> Slots | None:
-    """For a child table: its parent's words and the name of a parent row that has children."""
+    """For a child table: its parent's names, and the display value of a parent row that has children."""
     if table.parent is None:
         return None
     parent = table.parent

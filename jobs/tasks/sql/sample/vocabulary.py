@@ -1,4 +1,4 @@
-"""Words of our own that the sample's rows are made of."""
+"""Words from which the sample's values are composed."""
 
 from __future__ import annotations
 
