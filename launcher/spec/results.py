@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Literal
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from pydantic import SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 
 from launcher.spec.plan import canonical
 from launcher.spec.strict import Strict
 from launcher.spec.tasks import MeasureKind, TaskName
+
+#: Serialization context of `Results.digest`.
+_FOR_DIGEST = "digest"
 
 
 class Measure(Strict):
@@ -29,13 +32,15 @@ class Measure(Strict):
     high: float
     correct: float
     of: int
-    #: Left out of the JSON for a share.
+    #: Left out of the JSON for a share, and of the digest, which is then the same as before measures had kinds.
     kind: MeasureKind = "share"
 
     @model_serializer(mode="wrap")
-    def _without_default_kind(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_default_kind(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
         plain: dict[str, Any] = handler(self)
-        if self.kind == "share":
+        if self.kind == "share" or info.context == _FOR_DIGEST:
             del plain["kind"]
         return plain
 
@@ -152,5 +157,5 @@ class Results(Strict):
     caveats: list[str]
 
     def digest(self) -> str:
-        """sha256 over the canonical JSON."""
-        return hashlib.sha256(canonical(self.model_dump(mode="json"))).hexdigest()
+        """sha256 over the canonical JSON without the `kind` of measures."""
+        return hashlib.sha256(canonical(self.model_dump(mode="json", context=_FOR_DIGEST))).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
 import statistics
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from jobs.data import tokens
 from jobs.data.splits import collect
-from jobs.tasks.rows import Row
+from jobs.tasks.rows import Row, write_rows
 from jobs.tasks.sql.sample.databases import databases, schemas
 from jobs.tasks.sql.sample.generate import DEFAULT_ROWS, MOST_ROWS, PARTS, generate, split
 from jobs.tasks.sql.sample.question_kinds import KINDS, kind_schedule
@@ -35,6 +36,24 @@ def test_two_generations_give_the_same_bytes(made: tuple[Path, dict[str, list[Ro
     assert again == rows
     assert digests(tmp_path) == digests(directory)
     assert len(digests(tmp_path)) > 60
+
+
+def test_rows_and_databases_of_seed_0_are_those_of_earlier_versions(
+    made: tuple[Path, dict[str, list[Row]]], tmp_path: Path
+) -> None:
+    directory, rows = made
+    found = {}
+    for path in sorted(directory.rglob("*.sqlite")):
+        connection = sqlite3.connect(path)
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+        names = [name for (name,) in tables]
+        found[path.name] = {name: connection.execute(f'SELECT * FROM "{name}"').fetchall() for name in names}
+        connection.close()
+    write_rows(tmp_path / "test.jsonl", rows["test"])
+    digest = hashlib.sha256((tmp_path / "test.jsonl").read_bytes()).hexdigest()
+    assert digest == "b141ea6a0cc9af141567d5a20cc9682e4f658ec74ebd366ebd47fe3db0b4d0d6"
+    digest = hashlib.sha256(json.dumps(found).encode()).hexdigest()
+    assert digest == "2c09e04d31af24ecfa17a5d86eec641b67309c52184c5784342d6e692d751fd2"
 
 
 def test_database_files_do_not_name_the_library_that_wrote_them(

@@ -24,7 +24,7 @@ TOWNS = _words(
     "Arden Belmont Corby Dunmore Eastlake Fairview Glenwood Hartley Kingston Linden Marlow Newport"
 )
 TITLE_FIRST = _words(
-    "Silent Golden Broken Hidden Distant Winter Burning Empty Crimson Gentle LostJob Early Hollow "
+    "Silent Golden Broken Hidden Distant Winter Burning Empty Crimson Gentle Lost Early Hollow "
     "Bright Frozen Quiet Second Wild"
 )
 TITLE_SECOND = _words(
