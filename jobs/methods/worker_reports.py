@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jobs.methods.training_facts import MeasuredTraining
 from launcher.outcome import Failure
@@ -54,10 +55,13 @@ def to_line(report: WorkerReport) -> str:
 
 
 def from_line(line: bytes | str) -> WorkerReport:
-    value = json.loads(line)
-    kind = value.pop("kind")
+    return from_json(json.loads(line))
+
+
+def from_json(value: dict[str, Any]) -> WorkerReport:
+    kind = value["kind"]
     if kind == "heartbeat":
-        return HeartbeatReport(**value)
+        return HeartbeatReport(value["step"], value["total"], value["measures"])
     if kind == "checkpoint":
         return CheckpointReport(Path(value["directory"]), value["step"])
     if kind == "facts":

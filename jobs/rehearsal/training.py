@@ -13,11 +13,11 @@ import shutil
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from jobs.hosted import pricing, upload_checks
-from jobs.methods import checkpoint
+from jobs.methods import checkpoint, worker_reports
 from jobs.methods.training_job import TrainingJob, to_json
+from jobs.methods.worker_reports import CheckpointReport, FailureReport, HeartbeatReport, WorkerReport
 from jobs.models.adapters import BaseReference
 from jobs.rehearsal.child_process import ChildProcess
 from jobs.rehearsal.job_files import metrics_csv, newest_checkpoint, row_of, write_adapter
@@ -193,9 +193,10 @@ class Trainer:
             # Paused, cancelled or stopped while the process was starting: it got no signal.
             self._child.kill()
         failure: Failure | None = None
-        async for report in self._child.reports():
-            if report["kind"] == "failure":
-                failure = Failure.from_json(report["failure"])
+        async for message in self._child.reports():
+            report = worker_reports.from_json(message)
+            if isinstance(report, FailureReport):
+                failure = report.failure
             else:
                 self._progress(job, report)
         code = await self._child.wait()
@@ -216,16 +217,16 @@ class Trainer:
             base=BaseReference(job.model),
         )
 
-    def _progress(self, job: FineTuningJob, report: dict[str, Any]) -> None:
-        if report["kind"] == "heartbeat" and report["step"]:
+    def _progress(self, job: FineTuningJob, report: WorkerReport) -> None:
+        if isinstance(report, HeartbeatReport) and report.step:
             self._add_metrics(job, report)
-        elif report["kind"] == "checkpoint":
+        elif isinstance(report, CheckpointReport):
             store = DirectoryStore(self._state.job_directory(job.id))
-            checkpoint.commit(store, "checkpoints", Path(report["directory"]), report["step"])
-            self._publish_checkpoint(job, report["step"])
+            checkpoint.commit(store, "checkpoints", report.directory, report.step)
+            self._publish_checkpoint(job, report.step)
 
-    def _add_metrics(self, job: FineTuningJob, report: dict[str, Any]) -> None:
-        step, total, measures = report["step"], report["total"], report["measures"]
+    def _add_metrics(self, job: FineTuningJob, report: HeartbeatReport) -> None:
+        step, total, measures = report.step, report.total, report.measures
         metrics = StepMetrics(step, total, measures.get("loss"), measures.get("validation_loss"))
         text = f"Step {step}/{total}: training loss={measures.get('loss', 0):.4f}"
         if metrics.valid_loss is not None:
