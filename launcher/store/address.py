@@ -36,7 +36,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
-class Limits:
+class TransferLimits:
     """How long anything may take and how much moves at once. Times are seconds."""
 
     connect_timeout_s: float = 10
@@ -77,7 +77,7 @@ class S3Address:
     #: Plain http, which anybody on the way can read and change. Loopback needs no permission.
     allow_http: bool = False
     bandwidth_mib_s: float | None = None
-    limits: Limits = field(default=Limits(), compare=False)
+    limits: TransferLimits = field(default=TransferLimits(), compare=False)
 
     def __str__(self) -> str:
         options = {

@@ -101,7 +101,7 @@ def create(client: Client, key: str, data: bytes, *, conditional: bool) -> bool:
             etag = client.put(key, data, writer=writer, create=True)
         except Taken:
             return _is_ours(client, key, data, writer)
-        if client.arrived(etag, md5(data)):
+        if client.etag_matches(etag, md5(data)):
             return True
         if _is_ours(client, key, data, writer):
             return True
@@ -129,7 +129,7 @@ def _is_ours(client: Client, key: str, data: bytes, writer: str) -> bool:
 def overwrite(client: Client, key: str, data: bytes, writer: str = "") -> None:
     """Write `data` at `key` whatever is there, until it has arrived right."""
     for _ in range(client.limits.wrong_answers):
-        if client.arrived(client.put(key, data, writer=writer), md5(data)):
+        if client.etag_matches(client.put(key, data, writer=writer), md5(data)):
             return
     raise _spoilt(client, key)
 
@@ -189,7 +189,7 @@ def _write_in_time(client: Client, key: str, data: bytes, writer: str) -> bool:
         if failure.reason is not Reason.UNSUPPORTED:
             raise
         etag = client.put(key, data, writer=writer, hasty=True)
-    if not client.arrived(etag, md5(data)):
+    if not client.etag_matches(etag, md5(data)):
         overwrite(client, key, data, writer)
     return True
 

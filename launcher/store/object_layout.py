@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.store.address import Limits
+from launcher.store.address import TransferLimits
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ObjectPlan:
         return found[0] if len(found) == 1 else b"".join(found)
 
 
-def pack(files: list[tuple[str, Path, int]], limits: Limits) -> list[ObjectPlan]:
+def pack(files: list[tuple[str, Path, int]], limits: TransferLimits) -> list[ObjectPlan]:
     """Objects for `files` (name, path, bytes), in an order that depends on nothing else."""
     small = [file for file in files if file[2] < limits.small_file_bytes]
     if len(small) <= limits.loose_files:

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,16 @@ from launcher.store.artifact import (
     encode,
     scan,
 )
+from launcher.store.download import Downloader
 from launcher.store.file_locks import is_locked, locked
 from launcher.store.local_state import cache_home, state_directory, write_whole
+from launcher.store.parallel import run_all, started
+from launcher.store.part_ledger import PartLedger
+from launcher.store.parts import etag_matches, part_size, ranges
+from launcher.store.rate_limiter import RateLimiter
 from launcher.store.s3_artifact import S3Artifact, fetch_input
 from launcher.store.s3_client import Absent, Client, md5
-from launcher.store.transfer import Crew, Ledger, Pace, Transfer, part_size, ranges
+from launcher.store.upload import Uploader
 
 _DATA = ".data"
 #: How long what a probe found out about a server is believed.
@@ -65,7 +71,9 @@ class S3Store:
         self.client = Client(address)
         self.progress = progress
         cap = address.bandwidth_mib_s
-        self.transfer = Transfer(self.client, Pace(cap * (1 << 20) if cap else None))
+        rate_limiter = RateLimiter(cap * (1 << 20) if cap else None)
+        self.uploader = Uploader(self.client, rate_limiter)
+        self.downloader = Downloader(self.client, rate_limiter)
         self.local_root = state_directory(str(address), state)
         self.cache = cache or cache_home()
         self._conditional: bool | None = None
@@ -120,10 +128,9 @@ class S3Store:
         conditional = self.conditional
         with self._ledger(prefix) as ledger:
             entries: dict[str, FileEntry] = {}
-            hashing = Crew([_hash_into(entries, name, path) for name, path in paths], 2)
             base = self._data_key(prefix, ledger.data)
-            digests = self.transfer.upload(objects, base, ledger, self.progress)
-            hashing.join()
+            with started([partial(_hash_into, entries, name, path) for name, path in paths], 2):
+                digests = self.uploader.upload(objects, base, ledger, self.progress)
             self._check_written(base, objects, digests)
             storage = {
                 "data": ledger.data,
@@ -193,7 +200,7 @@ class S3Store:
                 for key, (size, parts) in expected.items()
                 if key not in there
                 or there[key].size_bytes != size
-                or not self.transfer.fits(there[key].etag, parts)
+                or not etag_matches(self.client, there[key].etag, parts)
             ]
             if not wrong:
                 return
@@ -210,12 +217,12 @@ class S3Store:
         return self.place.key(f"{folder}{data}/" if data else folder)
 
     @contextmanager
-    def _ledger(self, prefix: str) -> Iterator[Ledger]:
+    def _ledger(self, prefix: str) -> Iterator[PartLedger]:
         """The ledger of uploads to `prefix` on this machine; one without a file where another holds it."""
         base = self.local_root / "uploads" / prefix.replace("/", "%")
         fresh = uuid.uuid4().hex[:16]
         with locked(base.with_name(f"{base.name}.lock"), wait=False) as held:
-            yield Ledger(base.with_name(f"{base.name}.json") if held else None, fresh)
+            yield PartLedger(base.with_name(f"{base.name}.json") if held else None, fresh)
 
     def _seed(self, manifest: Manifest, directory: Path) -> None:
         """Keep what was just committed as this machine's verified copy, where that is a rename."""
@@ -237,7 +244,7 @@ class S3Store:
             where = f"s3://{self.place.bucket}/{self.place.key(prefix)}"
             raise Failure(Reason.MISSING_INPUT, "nothing is committed here", where=where)
         data = str(manifest.storage.get("data", ""))
-        return S3Artifact(manifest, self.transfer, self._data_key(prefix, data), self.cache, self.progress)
+        return S3Artifact(manifest, self.downloader, self._data_key(prefix, data), self.cache, self.progress)
 
     def exists(self, prefix: str) -> bool:
         relative_path(prefix)
@@ -287,7 +294,7 @@ class S3Store:
             return entry.sha256
         _ = self.conditional  # learns whether ETags tell what has arrived
         with self._ledger(f"inputs/{entry.sha256}") as ledger:
-            self.transfer.upload([planned], self.place.key("inputs/"), ledger, self.progress)
+            self.uploader.upload([planned], self.place.key("inputs/"), ledger, self.progress)
             ledger.remove()
         if digest_file(source) != entry:
             self.client.delete([self.place.key(f"inputs/{entry.sha256}")])
@@ -303,7 +310,7 @@ class S3Store:
         if there.size_bytes != planned.size_bytes:
             return False
         spans = ranges(planned.size_bytes, part_size(planned.size_bytes, self.place.limits.part_bytes))
-        return self.transfer.fits(there.etag, [md5(planned.read(*span)) for span in spans])
+        return etag_matches(self.client, there.etag, [md5(planned.read(*span)) for span in spans])
 
     def has_input(self, sha256: str) -> bool:
         relative_path(sha256)
@@ -315,7 +322,7 @@ class S3Store:
 
     def input(self, sha256: str) -> Path:
         relative_path(sha256)
-        return fetch_input(self.transfer, self.place.key(f"inputs/{sha256}"), sha256, self.cache)
+        return fetch_input(self.downloader, self.place.key(f"inputs/{sha256}"), sha256, self.cache)
 
     # -- logs and other plain files -------------------------------------------------------
     def local_path(self, path: str) -> Path:
@@ -329,7 +336,7 @@ class S3Store:
         except FileNotFoundError:
             return
         planned = object_layout.ObjectPlan(path, (object_layout.Piece(path, source, 0, size),))
-        self.transfer.upload([planned], self.place.key(""), Ledger(None, ""))
+        self.uploader.upload([planned], self.place.key(""), PartLedger(None, ""))
 
     def fetch(self, path: str) -> Path | None:
         own = self.local_path(path)
@@ -367,7 +374,7 @@ class S3Store:
         keys = sorted(
             (stat.key for stat in self.client.objects(base)), key=lambda key: not key.endswith(MANIFEST)
         )
-        Crew([lambda key=key: self.client.delete([key]) for key in keys], self.place.limits.parallel).join()  # type: ignore[misc]
+        run_all([partial(self.client.delete, [key]) for key in keys], self.place.limits.parallel)
 
     def usage(self, prefix: str) -> int:
         relative_path(prefix)
@@ -437,8 +444,5 @@ def _group(path: str) -> str:
     return ""
 
 
-def _hash_into(entries: dict[str, FileEntry], name: str, path: Path) -> Any:
-    def work() -> None:
-        entries[name] = digest_file(path)
-
-    return work
+def _hash_into(entries: dict[str, FileEntry], name: str, path: Path) -> None:
+    entries[name] = digest_file(path)

@@ -12,20 +12,27 @@ from pathlib import Path
 
 from launcher.outcome import Failure, Reason
 from launcher.store.artifact import FileEntry, Manifest, Progress, digest_file
+from launcher.store.download import Downloader
 from launcher.store.file_locks import locked
 from launcher.store.local_state import write_whole
+from launcher.store.parallel import run_all
+from launcher.store.parts import part_size
 from launcher.store.s3_client import Absent
-from launcher.store.transfer import Crew, Transfer, part_size
 
 
 class S3Artifact:
     """A committed artifact; `data_key` is where its manifest says that the objects are."""
 
     def __init__(
-        self, manifest: Manifest, transfer: Transfer, data_key: str, cache: Path, progress: Progress | None
+        self,
+        manifest: Manifest,
+        downloader: Downloader,
+        data_key: str,
+        cache: Path,
+        progress: Progress | None,
     ) -> None:
         self._manifest = manifest
-        self._transfer = transfer
+        self._downloader = downloader
         self._data_key = data_key
         self._directory = self.tree(cache, manifest)
         self._progress = progress
@@ -73,7 +80,7 @@ class S3Artifact:
                 # A large file uses all connections itself.
                 self._fetch_large(name, self._manifest.files[name])
         tasks += [self._unpacking(pack, names) for pack, names in packs.items()]
-        Crew(tasks, max(1, self._transfer.limits.parallel // 2)).join()
+        run_all(tasks, self._downloader.limits.parallel // 2)
         self._directory.mkdir(parents=True, exist_ok=True)
         return self._directory
 
@@ -87,7 +94,7 @@ class S3Artifact:
             if _is_good(target, entry):
                 return
             try:
-                self._transfer.download(
+                self._downloader.download(
                     f"{self._data_key}files/{name}",
                     target,
                     entry.size_bytes,
@@ -100,7 +107,7 @@ class S3Artifact:
 
     def _fetch_packed(self, name: str, entry: FileEntry) -> None:
         pack, offset = self._packed[name]
-        for _ in range(self._transfer.limits.wrong_answers):
+        for _ in range(self._downloader.limits.wrong_answers):
             data = self._read(pack, offset, entry.size_bytes)
             if hashlib.sha256(data).hexdigest() == entry.sha256:
                 self._keep(name, data)
@@ -114,7 +121,7 @@ class S3Artifact:
             wanted = {name: self._manifest.files[name] for name in names}
             first = min(self._packed[name][1] for name in names)
             end = max(self._packed[name][1] + entry.size_bytes for name, entry in wanted.items())
-            for _ in range(self._transfer.limits.wrong_answers):
+            for _ in range(self._downloader.limits.wrong_answers):
                 data = memoryview(self._read(pack, first, end - first))
                 for name, entry in list(wanted.items()):
                     start = self._packed[name][1] - first
@@ -131,9 +138,9 @@ class S3Artifact:
     def _read(self, pack: str, first: int, size: int) -> bytes:
         if size == 0:
             return b""
-        self._transfer.pace.take(size)
+        self._downloader.rate_limiter.take(size)
         try:
-            return self._transfer.client.get(f"{self._data_key}{pack}", first, size).data
+            return self._downloader.client.get(f"{self._data_key}{pack}", first, size).data
         except Absent:
             raise self._lost(pack) from None
 
@@ -145,18 +152,18 @@ class S3Artifact:
         return Failure(
             Reason.CORRUPT_ARTIFACT,
             f"'{name}' is committed, and the server does not have it",
-            where=f"s3://{self._transfer.client.address.bucket}/{self._data_key}",
+            where=f"s3://{self._downloader.client.address.bucket}/{self._data_key}",
         )
 
     def _spoilt(self, name: str) -> Failure:
         return Failure(
             Reason.CORRUPT_ARTIFACT,
             f"the bytes of '{name}' are not those that were committed",
-            where=f"s3://{self._transfer.client.address.bucket}/{self._data_key}",
+            where=f"s3://{self._downloader.client.address.bucket}/{self._data_key}",
         )
 
 
-def fetch_input(transfer: Transfer, key: str, sha256: str, cache: Path) -> Path:
+def fetch_input(downloader: Downloader, key: str, sha256: str, cache: Path) -> Path:
     """A verified copy of an outside file. Raises Failure(MISSING_INPUT | CORRUPT_ARTIFACT)."""
     target = cache / "inputs" / sha256
     if target.is_file() and digest_file(target).sha256 == sha256:
@@ -166,11 +173,11 @@ def fetch_input(transfer: Transfer, key: str, sha256: str, cache: Path) -> Path:
         if target.is_file() and digest_file(target).sha256 == sha256:
             return target
         try:
-            size = transfer.client.head(key).size_bytes
-            part_bytes = part_size(size, transfer.limits.part_bytes)
-            transfer.download(key, target, size, sha256, part_bytes=part_bytes, part_md5=[])
+            size = downloader.client.head(key).size_bytes
+            part_bytes = part_size(size, downloader.limits.part_bytes)
+            downloader.download(key, target, size, sha256, part_bytes=part_bytes, part_md5=[])
         except Absent:
-            where = f"s3://{transfer.client.address.bucket}/{key}"
+            where = f"s3://{downloader.client.address.bucket}/{key}"
             what = f"the outside file {sha256[:12]}… is not in the store"
             raise Failure(Reason.MISSING_INPUT, what, where=where) from None
     return target

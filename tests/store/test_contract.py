@@ -13,7 +13,7 @@ from places import Place, content_of, reason_of
 
 from launcher.outcome import Failure, Reason
 from launcher.store import MANIFEST, Store
-from launcher.store.address import Limits
+from launcher.store.address import TransferLimits
 from launcher.store.s3 import S3Store
 
 Files = Callable[[dict[str, bytes]], Path]
@@ -63,7 +63,7 @@ def test_who_commits_second_gets_what_the_first_committed(place: Place, files: F
 
 def test_of_eight_writers_of_one_artifact_all_get_one_whole_one(place: Place, files: Files) -> None:
     # Where a server ignores conditions, all rests on nobody being slower than this: the product's own time.
-    place.limits["settle_s"] = Limits().settle_s
+    place.limits["settle_s"] = TransferLimits().settle_s
     stores = [place.elsewhere() for _ in range(8)]
     directories = [files({"a": b"%d" % n * 999, "b": b"%d" % n}) for n in range(8)]
     with ThreadPoolExecutor(8) as pool:
@@ -78,7 +78,7 @@ def test_of_eight_writers_of_one_artifact_all_get_one_whole_one(place: Place, fi
 
 
 def test_create_once_has_one_winner_and_later_writers_lose(place: Place) -> None:
-    place.limits["settle_s"] = Limits().settle_s
+    place.limits["settle_s"] = TransferLimits().settle_s
     stores = [place.elsewhere() for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
         won = list(pool.map(lambda n: stores[n].put_json("runs/r/outcome.json", {"by": n}), range(8)))

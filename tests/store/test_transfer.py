@@ -12,8 +12,8 @@ from fault_proxy import FaultProxy
 from places import Place, content_of, machine
 
 from launcher.outcome import Failure, Reason
+from launcher.store.rate_limiter import RateLimiter
 from launcher.store.s3 import S3Store
-from launcher.store.transfer import Pace
 
 Files = Callable[[dict[str, bytes]], Path]
 MIB = 1 << 20
@@ -124,11 +124,11 @@ def test_nobody_exceeds_the_pace() -> None:
         slept.append(seconds)
         now[0] += seconds
 
-    pace = Pace(10.0, clock=lambda: now[0], sleep=sleep)
+    pace = RateLimiter(10.0, clock=lambda: now[0], sleep=sleep)
     for _ in range(5):
         pace.take(20)
     assert now[0] == pytest.approx(100 + 4 * 2)
-    Pace(None, sleep=lambda _: pytest.fail("no cap, no wait")).take(10**12)
+    RateLimiter(None, sleep=lambda _: pytest.fail("no cap, no wait")).take(10**12)
 
 
 @pytest.mark.parametrize("fault", ["wrong_write", "wrong_read"])
