@@ -1,4 +1,4 @@
-"""Answers that try to break, escape, exhaust or confuse the scorer; none of them answers "how many singers?"."""
+"""Answers that try to escape, exhaust or confuse the scorer; none is a right answer to "how many singers?"."""
 
 from __future__ import annotations
 

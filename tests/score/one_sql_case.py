@@ -1,4 +1,4 @@
-"""One gold query and one answer through the sandbox, on a schema alone or with a real database."""
+"""Prepare one gold query and judge one answer in the sandbox, with or without a real database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small SQL data to score: a Spider-shaped directory with a database of its own."""
+"""A small SQL data set in Spider's layout, with a real database."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ QUESTIONS = [
 
 @dataclass
 class SqlData:
-    """A data set and how to score answers to it."""
+    """A data set, and scoring of answers to it."""
 
     directory: Path
     rows: list[Row]

@@ -1,4 +1,4 @@
-"""A second scoring is instant, and a verdict can be looked at."""
+"""The score cache, and `--explain` for one row."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from launcher.cli.main import main
 from launcher.outcome import Failure, Reason
 
 
-def test_what_is_kept_comes_back(tmp_path: Path) -> None:
+def test_cache_returns_stored_values(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "deep" / "score.sqlite")
     cache.put({key("a"): {"x": [1, None, "é"]}, key("b"): 2})
     assert cache.get([key("a"), key("c"), key("a")]) == {key("a"): {"x": [1, None, "é"]}}
@@ -24,7 +24,7 @@ def test_what_is_kept_comes_back(tmp_path: Path) -> None:
     again.close()
 
 
-def test_a_second_scoring_starts_no_worker(
+def test_cached_scoring_starts_no_worker(
     sql_data: SqlData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = [sql for _, sql in QUESTIONS[:-1]] + ["SELECT 1"]
@@ -41,7 +41,7 @@ def test_a_second_scoring_starts_no_worker(
     assert scored() == first
 
 
-def test_a_changed_database_is_scored_anew(sql_data: SqlData, tmp_path: Path) -> None:
+def test_cache_key_depends_on_database_content(sql_data: SqlData, tmp_path: Path) -> None:
     from jobs.tasks.sql.judging import prepare_jobs, prepare_key
 
     before = prepare_key(prepare_jobs(sql_data.rows, sql_data.directory)[0])
@@ -54,7 +54,7 @@ def test_a_changed_database_is_scored_anew(sql_data: SqlData, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a database", b"SQLite format 3\0" + b"x" * 5000])
-def test_a_damaged_cache_is_begun_anew_or_done_without(tmp_path: Path, damage: bytes) -> None:
+def test_damaged_cache_is_recreated_or_ignored(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "score.sqlite"
     path.write_bytes(damage)
     cache = Cache(path)
@@ -63,9 +63,7 @@ def test_a_damaged_cache_is_begun_anew_or_done_without(tmp_path: Path, damage: b
     cache.close()
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unwritable_cache_is_ignored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     cache = Cache(tmp_path / "file" / "score.sqlite")
     cache.put({key(1): 1})
@@ -90,13 +88,13 @@ def explained(sql_data: SqlData, tmp_path: Path, capsys: pytest.CaptureFixture[s
     return explain
 
 
-def test_a_wrong_answer_is_proved_on_a_small_database(explained) -> None:  # type: ignore[no-untyped-def]
+def test_explanation_is_reduced_to_one_row(explained) -> None:  # type: ignore[no-untyped-def]
     proof = json.loads(explained("3", "-o", "json"))["proof"]
     assert sum(table["of"] for table in proof["tables"]) == 1
     assert proof["gold"]["rows"] != proof["answer"]["rows"]
 
 
-def test_the_proof_can_be_read(explained) -> None:  # type: ignore[no-untyped-def]
+def test_explanation_as_text(explained) -> None:  # type: ignore[no-untyped-def]
     text = explained("train-00005")
     for part in (
         "question  The oldest singer.",
@@ -108,15 +106,15 @@ def test_the_proof_can_be_read(explained) -> None:  # type: ignore[no-untyped-de
         assert part in text
 
 
-def test_what_does_not_run_says_so(explained) -> None:  # type: ignore[no-untyped-def]
+def test_explanation_shows_the_error_of_an_answer(explained) -> None:  # type: ignore[no-untyped-def]
     assert "the answer returns: syntax error" in explained("4")
 
 
-def test_a_right_answer_has_nothing_against_it(explained) -> None:  # type: ignore[no-untyped-def]
+def test_explanation_of_a_right_answer(explained) -> None:  # type: ignore[no-untyped-def]
     assert "nothing tells it from the gold" in explained("1")
 
 
-def test_an_unknown_row_is_usage(sql_data: SqlData) -> None:
+def test_unknown_row_is_a_usage_error(sql_data: SqlData) -> None:
     with pytest.raises(Failure, match="there is no row '99'") as failure:
         find_row(sql_data.rows, "99")
     assert failure.value.reason is Reason.USAGE

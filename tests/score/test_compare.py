@@ -1,4 +1,4 @@
-"""Two results are the same when the question could not tell them apart, and only then."""
+"""Comparison of query results: order, ties, columns, tolerance, and descriptions of differences."""
 
 import random
 import time
@@ -35,7 +35,7 @@ def test_a_result_equals_itself(table: Table) -> None:
 
 
 @given(tables(), st.randoms(use_true_random=False))
-def test_rows_are_free_without_order(table: Table, rng: random.Random) -> None:
+def test_row_order_is_free_without_order_by(table: Table, rng: random.Random) -> None:
     rows = list(table.rows)
     rng.shuffle(rows)
     assert same([unordered(table)], [Table(table.width, rows)])
@@ -50,7 +50,7 @@ def test_columns_are_matched_by_content(table: Table, rng: random.Random) -> Non
 
 
 @given(tables(), st.data())
-def test_a_changed_value_is_seen(table: Table, data: st.DataObject) -> None:
+def test_changed_value_is_detected(table: Table, data: st.DataObject) -> None:
     if not table.rows:
         return
     at, column = data.draw(st.integers(0, len(table.rows) - 1)), data.draw(st.integers(0, table.width - 1))
@@ -60,14 +60,14 @@ def test_a_changed_value_is_seen(table: Table, data: st.DataObject) -> None:
 
 
 @given(tables())
-def test_a_lost_or_doubled_row_is_seen(table: Table) -> None:
+def test_missing_or_duplicate_row_is_detected(table: Table) -> None:
     if table.rows:
         assert not same([unordered(table)], [Table(table.width, table.rows[1:])])
         assert not same([unordered(table)], [Table(table.width, [*table.rows, table.rows[0]])])
 
 
 @given(st.lists(VALUES, min_size=2, max_size=6, unique_by=lambda v: (type(v), v)))
-def test_order_counts_where_it_is_asked_for(column: list[Row]) -> None:
+def test_row_order_matters_with_order_by(column: list[Row]) -> None:
     rows = [(value,) for value in column]
     if rows[0] != rows[-1]:
         assert not same([in_order(Table(1, rows))], [Table(1, [rows[-1], *rows[1:-1], rows[0]])])
@@ -85,7 +85,7 @@ def test_order_is_free_among_ties(pairs: list[tuple[int, int]], rng: random.Rand
 
 
 @given(tables(), st.sampled_from([1e-13, -1e-13]))
-def test_floats_agree_within_the_tolerance(table: Table, error: float) -> None:
+def test_floats_are_equal_within_tolerance(table: Table, error: float) -> None:
     rows = [tuple(v * (1 + error) if isinstance(v, float) else v for v in row) for row in table.rows]
     assert same([unordered(table)], [Table(table.width, rows)])
 
@@ -111,11 +111,11 @@ def test_floats_agree_within_the_tolerance(table: Table, error: float) -> None:
         (float("inf"), 1e308, False),
     ],
 )
-def test_values(gold: object, answer: object, equal: bool) -> None:
+def test_value_equality(gold: object, answer: object, equal: bool) -> None:
     assert same([unordered(Table(1, [(gold,)]))], [Table(1, [(answer,)])]) is equal  # type: ignore[arg-type]
 
 
-def test_limit_leaves_a_choice_among_ties_at_its_edge() -> None:
+def test_limit_allows_any_of_the_ties_at_its_edge() -> None:
     table, keys = Table(1, [("a",), ("b",), ("c",), ("d",)]), [(1,), (2,), (2,), (3,)]
     expected = grouped(table, keys, 0, 2)
     assert same([expected], [Table(1, [("a",), ("b",)])])
@@ -125,23 +125,23 @@ def test_limit_leaves_a_choice_among_ties_at_its_edge() -> None:
     assert same([grouped(table, keys, 2, 2)], [Table(1, [("b",), ("d",)])])
 
 
-def test_empty_results_agree_only_with_as_many_columns() -> None:
+def test_empty_results_differ_by_column_count() -> None:
     assert same([unordered(Table(2, []))], [Table(2, [])])
     assert not same([unordered(Table(2, []))], [Table(1, [])])
 
 
-def test_one_assignment_of_columns_must_do_for_all_databases() -> None:
+def test_column_assignment_is_common_to_all_databases() -> None:
     first, second = Table(2, [(1, 2)]), Table(2, [(3, 4)])
     assert same([unordered(first)], [Table(2, [(2, 1)])])
     assert not same([unordered(first), unordered(second)], [Table(2, [(2, 1)]), second])
 
 
-def test_columns_of_one_row_belong_together() -> None:
+def test_columns_are_not_matched_independently() -> None:
     gold = Table(2, [(1, 1), (2, 2)])
     assert not same([unordered(gold)], [Table(2, [(1, 2), (2, 1)])])
 
 
-def test_many_columns_of_booleans_are_quick() -> None:
+def test_many_boolean_columns_are_compared_in_two_seconds() -> None:
     rng = random.Random(0)
     rows = [tuple(rng.randrange(2) for _ in range(12)) for _ in range(40)]
     places = list(range(12))
@@ -155,18 +155,18 @@ def test_many_columns_of_booleans_are_quick() -> None:
 
 @settings(max_examples=30)
 @given(tables())
-def test_a_difference_has_words(table: Table) -> None:
+def test_difference_counts_extra_rows(table: Table) -> None:
     text = difference(unordered(table), Table(table.width, [*table.rows, ("new",) * table.width])).text()
     assert text == "wrong rows: 0 missing, 1 extra"
 
 
-def test_wrong_order_is_called_so() -> None:
+def test_difference_reports_wrong_order() -> None:
     table = Table(1, [(1,), (2,)])
     assert difference(in_order(table), Table(1, [(2,), (1,)])).text() == "wrong order"
     assert difference(in_order(table), Table(2, [(2, 1)])).text() == "wrong columns: 2 instead of 1"
 
 
-def test_more_rows_than_a_limit_takes_are_extra() -> None:
+def test_difference_counts_rows_beyond_limit_as_extra() -> None:
     # ORDER BY age DESC LIMIT 1 with a tie, against all that are oldest.
     oldest = Table(1, [("a",), ("b",), ("c",)])
     expected = grouped(oldest, [(9,), (9,), (5,)], 0, 1)
@@ -177,9 +177,7 @@ def test_more_rows_than_a_limit_takes_are_extra() -> None:
 
 
 @given(tables(), st.data())
-def test_columns_are_blamed_only_where_there_are_several_and_as_many_rows(
-    table: Table, data: st.DataObject
-) -> None:
+def test_columns_only_needs_several_columns_and_equal_row_counts(table: Table, data: st.DataObject) -> None:
     rows = st.lists(st.tuples(*[VALUES] * table.width), max_size=8)
     answer = Table(table.width, data.draw(rows))
     take = data.draw(st.integers(0, len(table.rows)))
@@ -193,7 +191,7 @@ def test_columns_are_blamed_only_where_there_are_several_and_as_many_rows(
         assert len(answer.rows) == take
 
 
-def test_columns_put_together_in_wrong_rows_are_called_so() -> None:
+def test_difference_reports_columns_in_wrong_rows() -> None:
     gold = unordered(Table(2, [(1, "a"), (2, "b")]))
     words = "right columns, put together in wrong rows"
     assert difference(gold, Table(2, [(1, "b"), (2, "a")])).text() == words
@@ -201,7 +199,7 @@ def test_columns_put_together_in_wrong_rows_are_called_so() -> None:
     assert difference(gold, Table(2, [(1, "b")])).text() == "wrong rows: 2 missing, 1 extra"
 
 
-def test_a_segment_takes_from_its_own_rows_only() -> None:
+def test_segment_takes_only_its_own_rows() -> None:
     expected = Expected(1, (Segment([(1,), (2,)], 1), Segment([(3,)], 1)))
     assert same([expected], [Table(1, [(2,), (3,)])])
     assert not same([expected], [Table(1, [(1,), (2,)])])

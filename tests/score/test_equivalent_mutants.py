@@ -1,4 +1,4 @@
-"""What is called equivalent is never told apart: neither by generated databases nor where the real one is blind."""
+"""Equivalent mutants: each rule applies where it should, and no generated database kills a mutant with a rule."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ EQUIVALENT = [
     (f"SELECT a.name FROM {J} WHERE b.year > 5", "inner join to left join", NEEDED),
 ]
 
-#: Golds and wrong queries that were once called equivalent, or nearly are.
+#: Gold queries with mutants that are not equivalent, though similar ones are.
 WRONG = [
     ("SELECT name FROM t ORDER BY age DESC LIMIT 1", "the other direction"),
     ("SELECT name FROM t ORDER BY age DESC LIMIT 1", "drop ORDER BY"),
@@ -147,7 +147,7 @@ def rule_of(gold: str, mutant: Mutant) -> str | None:
 
 
 def databases(gold: str) -> Iterator[bytes]:
-    """Generated databases on which the rules' assumptions hold: foreign keys find their rows."""
+    """Generated databases that satisfy the rules' assumptions: no dangling foreign keys."""
     tree = parse(gold)
     assert tree is not None
     for variant in range(DATABASES):
@@ -159,31 +159,31 @@ def databases(gold: str) -> Iterator[bytes]:
             yield connection.serialize("main")
 
 
-def told_apart(gold: str, mutant: str, image: bytes) -> bool:
+def is_killed(gold: str, mutant: str, image: bytes) -> bool:
     with closing(connections.open_image(image)) as connection:
         expected = allowed_results(connection, plan_gold(gold, parse(gold), TABLES), LIMITS)
         return not compare.same([expected], [run_query(connection, mutant, LIMITS)])
 
 
 @pytest.mark.parametrize(("gold", "change", "expected"), EQUIVALENT)
-def test_the_rules_find_what_is_equivalent(gold: str, change: str, expected: str | None) -> None:
+def test_equivalence_rules(gold: str, change: str, expected: str | None) -> None:
     found = {mutant.change: rule_of(gold, mutant) for mutant in made(gold)}
     assert found[change] == expected
 
 
 @pytest.mark.parametrize(("gold", "change"), WRONG)
-def test_a_mutant_that_some_database_tells_apart_has_no_rule(gold: str, change: str) -> None:
+def test_killable_mutant_has_no_equivalence_rule(gold: str, change: str) -> None:
     found = [mutant for mutant in made(gold) if mutant.change == change]
-    assert any(told_apart(gold, mutant.sql, image) for image in databases(gold) for mutant in found)
+    assert any(is_killed(gold, mutant.sql, image) for image in databases(gold) for mutant in found)
     assert None in [rule_of(gold, mutant) for mutant in found]
 
 
 @pytest.mark.parametrize("gold", GOLDS)
-def test_no_database_tells_apart_what_a_rule_calls_equivalent(gold: str) -> None:
+def test_no_database_kills_a_mutant_proved_equivalent(gold: str) -> None:
     called = [mutant for mutant in made(gold) if rule_of(gold, mutant) is not None]
     for image in databases(gold) if called else ():
         for mutant in called:
-            assert not told_apart(gold, mutant.sql, image), (mutant, rule_of(gold, mutant))
+            assert not is_killed(gold, mutant.sql, image), (mutant, rule_of(gold, mutant))
 
 
 BLIND = (
@@ -210,9 +210,7 @@ BLIND = (
         ),
     ],
 )
-def test_what_the_real_database_cannot_tell_is_told_by_a_generated_one(
-    gold: str, answer: str, tmp_path: Path
-) -> None:
+def test_generated_database_catches_what_the_real_one_misses(gold: str, answer: str, tmp_path: Path) -> None:
     real = real_database(tmp_path / "real.sqlite", f"{SCHEMA};{BLIND}")
     entry = prepared(gold, SCHEMA, real)
     assert entry.reference is not None

@@ -1,4 +1,4 @@
-"""The query is found in whatever a model wraps around it."""
+"""Extraction of the query from an answer: fences, labels, prose, semicolons."""
 
 import time
 
@@ -30,7 +30,7 @@ QUERY = "SELECT name FROM singer WHERE country = 'a;b'"
         f"{QUERY}\n\nThis query lists the singers.",
     ],
 )
-def test_finds_the_query(answer: str) -> None:
+def test_query_is_extracted(answer: str) -> None:
     assert extract_sql(answer) == QUERY
 
 
@@ -48,12 +48,12 @@ def test_finds_the_query(answer: str) -> None:
         "",
     ],
 )
-def test_leaves_alone_what_is_a_query_or_none(answer: str) -> None:
+def test_text_without_wrapper_is_unchanged(answer: str) -> None:
     assert extract_sql(answer) == answer
 
 
 @pytest.mark.parametrize("unit", ["[", "'", '"', "/*", "```", "\n\n", "(", "select ", "; ", "`", "--"])
-def test_takes_linear_time_on_any_text(unit: str) -> None:
+def test_extraction_takes_linear_time(unit: str) -> None:
     started = time.process_time()
     extract_sql(unit * 100_000)
     assert time.process_time() - started < 2

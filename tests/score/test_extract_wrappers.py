@@ -1,4 +1,4 @@
-"""A query is extracted as itself from every wrapper that models put around one."""
+"""Extraction round trip: a query in any wrapper that models use is extracted unchanged."""
 
 import re
 import time
@@ -60,7 +60,7 @@ query = st.sampled_from(QUERIES)
 
 
 @given(query, BEFORE, AFTER)
-def test_bare_between_prose(query: str, before: str, after: str) -> None:
+def test_query_between_prose(query: str, before: str, after: str) -> None:
     if "/* ; */" in query or query.endswith("them."):
         after = after if after.startswith("\n\n") else ""  # a comment has no end on its line
     if query.startswith("--") and before:
@@ -69,24 +69,24 @@ def test_bare_between_prose(query: str, before: str, after: str) -> None:
 
 
 @given(query, BEFORE, INFO, AFTER, st.sampled_from(["```", "````", "\n~~~"]))
-def test_in_a_fence_with_any_info_string(query: str, before: str, info: str, after: str, fence: str) -> None:
+def test_fence_with_any_info_string(query: str, before: str, info: str, after: str, fence: str) -> None:
     assert extract_sql(f"{before}{fence}{info}\n{query}\n{fence}{after}") == query
 
 
 @given(query, INFO)
-def test_in_a_fence_that_is_never_closed(query: str, info: str) -> None:
+def test_unclosed_fence(query: str, info: str) -> None:
     assert extract_sql(f"```{info}\n{query}") == query
 
 
 @given(query, st.sampled_from(["", "\n", "\n\nThis lists the singers.", "\nOr:\n```sql\nSELECT 2\n```"]))
-def test_before_the_end_of_a_fence_that_the_prompt_opened(query: str, after: str) -> None:
+def test_fence_opened_by_the_prompt(query: str, after: str) -> None:
     assert extract_sql(f"{query}\n```{after}") == query
     if not query.endswith("them."):  # a semicolon in a comment is none
         assert extract_sql(f"{query};\n```{after}") == query
 
 
 @given(query.filter(lambda sql: "--" not in sql), st.sampled_from(["", "sql", "SQL ", "mysql ", " "]))
-def test_on_one_line_with_its_fence(query: str, info: str) -> None:
+def test_fence_on_one_line(query: str, info: str) -> None:
     flat = re.sub(r"\s+", " ", query)
     assert extract_sql(f"```{info} {flat}```") == flat
 
@@ -95,7 +95,7 @@ def test_on_one_line_with_its_fence(query: str, info: str) -> None:
     "sql", ["SELECT name FROM t", "SELECT `name` FROM `t`", "WITH a AS (SELECT 1) SELECT * FROM a"]
 )
 @pytest.mark.parametrize("wrapper", ["`{}`", "**SQL:** `{}`", "Use `{}` to get the `name`.", "`{};`"])
-def test_as_inline_code(sql: str, wrapper: str) -> None:
+def test_inline_code(sql: str, wrapper: str) -> None:
     assert extract_sql(wrapper.format(sql)) == sql
 
 
@@ -111,7 +111,7 @@ def test_as_inline_code(sql: str, wrapper: str) -> None:
         ("```sql\n-- one\nSELECT 1\n```\n```sql\nSELECT 2\n```", "-- one\nSELECT 1"),
     ],
 )
-def test_what_is_query_and_what_is_prose(answer: str, sql: str) -> None:
+def test_query_among_prose(answer: str, sql: str) -> None:
     assert extract_sql(answer) == sql
 
 
@@ -125,7 +125,7 @@ def test_what_is_query_and_what_is_prose(answer: str, sql: str) -> None:
         "SELECT 'a: b.'\nUNION\nSELECT 'c'",
     ],
 )
-def test_a_wrong_query_is_not_made_right_by_cutting(answer: str) -> None:
+def test_wrong_query_is_not_repaired(answer: str) -> None:
     assert extract_sql(answer) == answer
 
 
@@ -135,7 +135,7 @@ def test_a_wrong_query_is_not_made_right_by_cutting(answer: str) -> None:
      "with x(", "\nwith x as ", "\nwith [", '\nwith "', "\nwith/*", "--\n", "/*", "'", "```a ", "```sql\n```",
      "Select x:\n", "Select x.\n", "`select ", "x:", ". ", "!"],
 )  # fmt: skip
-def test_any_text_is_read_in_linear_time(unit: str) -> None:
+def test_extraction_is_linear_for_repeated_units(unit: str) -> None:
     text = unit * (200_000 // len(unit))
     started = time.process_time()
     extract_sql(text)
@@ -145,7 +145,7 @@ def test_any_text_is_read_in_linear_time(unit: str) -> None:
 
 
 @pytest.mark.parametrize("unit", ["`", "```", "(", "\n\n"])
-def test_a_megabyte_is_read_in_seconds(unit: str) -> None:
+def test_megabyte_is_extracted_in_seconds(unit: str) -> None:
     started = time.process_time()
     extract_sql(unit * (1_000_000 // len(unit)))
     assert time.process_time() - started < 20

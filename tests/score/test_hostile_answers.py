@@ -1,4 +1,4 @@
-"""A hostile answer costs itself only: no escape, no change, no lost neighbour, bounded time and memory."""
+"""Hostile answers: no escape, no changed file, no other job lost, bounded time and memory."""
 
 import hashlib
 import os
@@ -24,7 +24,7 @@ from jobs.tasks.sql.execution.worker import MEMORY_BYTES
 from jobs.tasks.sql.execution.worker_pool import LostJob, WorkerPool
 from jobs.tasks.sql.judging import explain, judge_job, prepare_jobs, score
 
-#: What an answer may use here: a twentieth of the usual, or the suite would take the time it bounds.
+#: A small fraction of the default limits, to keep the suite fast.
 LIMITS = QueryLimits(steps=500_000, cpu_s=0.1, rows=20_000, content_bytes=4 << 20)
 
 
@@ -61,11 +61,11 @@ def children_peak_kib() -> Iterator[dict[str, int]]:
         watcher.join()
 
 
-def test_there_are_enough_of_them() -> None:
+def test_hostile_answers_are_at_least_300() -> None:
     assert len(set(HOSTILE)) >= 300
 
 
-def test_a_hostile_answer_costs_itself_only(
+def test_hostile_answers_are_wrong_and_harm_nothing(
     sql_data: SqlData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work, temporary = tmp_path / "work", tmp_path / "temporary"
@@ -118,13 +118,13 @@ def test_a_hostile_answer_costs_itself_only(
         ("", "empty"),
     ],
 )
-def test_the_verdict_says_what_happened(sql_data: SqlData, answer: str, reason: str) -> None:
+def test_reason_of_refused_answers(sql_data: SqlData, answer: str, reason: str) -> None:
     (found,) = score([sql_data.rows[0]], [answer], sql_data.directory, workers=1, limits=LIMITS).rows
     assert found.reason is not None
     assert found.reason.startswith(reason)
 
 
-def test_a_right_answer_that_no_parser_ends_with_is_right(sql_data: SqlData) -> None:
+def test_right_answer_that_cannot_be_parsed_in_time_is_right(sql_data: SqlData) -> None:
     answer = QUESTIONS[0][1] + " JOIN (SELECT 1)" * 40
     (found,) = score([sql_data.rows[0]], [answer], sql_data.directory, workers=1).rows
     assert found.reason is None
@@ -135,14 +135,14 @@ def test_a_right_answer_that_no_parser_ends_with_is_right(sql_data: SqlData) -> 
     assert shown["proof"]["answer"]["rows"] != shown["proof"]["gold"]["rows"]
 
 
-def test_what_stands_behind_the_first_statement_is_never_run(sql_data: SqlData) -> None:
+def test_second_statement_is_never_run(sql_data: SqlData) -> None:
     before = contents(sql_data.directory)
     found = sql_data.one(0, "SELECT count(*) FROM singer; DROP TABLE singer")
     assert found.scores["strict"]
     assert contents(sql_data.directory) == before
 
 
-#: Minutes between two looks at the clock: each call of instr() takes long, and SQLite looks after 5,000 steps.
+#: Each call of instr() takes long, and the limits are checked every 5,000 steps: minutes pass between checks.
 UNSTOPPABLE = (
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
     " SELECT sum(instr(hex(zeroblob(49000)), hex(zeroblob(24000)) || i)) FROM n"
@@ -150,7 +150,7 @@ UNSTOPPABLE = (
 
 
 def spinning(sql_data: SqlData, cpu_s: float) -> tuple[JudgeJob, JudgeJob]:
-    """A job that SQLite's own limits do not stop, and an ordinary one."""
+    """A job that the progress handler does not stop in time, and an ordinary one."""
     with WorkerPool(1) as pool:
         (job,) = prepare_jobs([sql_data.rows[0]], sql_data.directory)
         (gold,) = pool.map([job])
@@ -159,7 +159,7 @@ def spinning(sql_data: SqlData, cpu_s: float) -> tuple[JudgeJob, JudgeJob]:
     return bomb, judge_job(gold, QUESTIONS[0][1], job.database)
 
 
-def test_a_process_that_does_not_stop_is_killed_and_its_neighbours_are_judged(sql_data: SqlData) -> None:
+def test_cpu_limit_kills_the_worker_and_loses_one_job(sql_data: SqlData) -> None:
     bomb, ordinary = spinning(sql_data, cpu_s=0.1)
     with WorkerPool(2) as pool:
         results = pool.map([ordinary, bomb, ordinary, ordinary], batch=4)
@@ -168,16 +168,16 @@ def test_a_process_that_does_not_stop_is_killed_and_its_neighbours_are_judged(sq
     assert all(result.strict for result in results if isinstance(result, Verdict))
 
 
-def test_a_process_that_sleeps_is_killed_too(sql_data: SqlData) -> None:
+def test_wall_limit_kills_the_worker(sql_data: SqlData) -> None:
     bomb, ordinary = spinning(sql_data, cpu_s=10_000.0)
-    with WorkerPool(1, wall_s=15.0) as pool:  # starting one counts too, on a busy machine
+    with WorkerPool(1, wall_s=15.0) as pool:  # includes the start of a worker, on a busy machine
         results = pool.map([bomb, ordinary])
     assert results[0] == LostJob("too slow: killed at the time limit")
     assert isinstance(results[1], Verdict)
     assert results[1].strict
 
 
-def test_jobs_and_results_that_fill_the_pipes_are_exchanged(sql_data: SqlData) -> None:
+def test_batches_larger_than_a_pipe_do_not_deadlock(sql_data: SqlData) -> None:
     (job,) = prepare_jobs([sql_data.rows[0]], sql_data.directory)
     with WorkerPool(1) as pool:
         (gold,) = pool.map([job])
@@ -193,7 +193,7 @@ def test_jobs_and_results_that_fill_the_pipes_are_exchanged(sql_data: SqlData) -
     assert len(str(results[0])) > 2_000
 
 
-def test_a_worker_has_no_environment_writes_no_file_and_dies_with_its_parent(
+def test_worker_has_no_environment_and_file_size_limit_zero(
     sql_data: SqlData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("A_SECRET", "hush")

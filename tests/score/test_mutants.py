@@ -1,4 +1,4 @@
-"""Mutants are wrong queries of every kind, and the databases chosen for a query kill them."""
+"""Mutants of every kind, the databases that kill them, and the kill rate."""
 
 import pytest
 
@@ -32,7 +32,7 @@ def made(gold: str, schema: str = SCHEMA) -> GoldEntry:
     return prepare_gold(PrepareJob(gold, None, schema, schema, seed=0))
 
 
-def test_there_are_mutants_of_every_kind() -> None:
+def test_mutants_of_every_kind() -> None:
     schema = from_text(SCHEMA)
     found = {m.kind for gold in GOLDS for m in generate_mutants(parse(gold), schema)}  # type: ignore[arg-type]
     assert found == set(MUTANT_KINDS)
@@ -49,7 +49,7 @@ def test_mutants_differ_from_the_query_and_from_each_other(gold: str) -> None:
 
 
 @pytest.mark.parametrize("gold", GOLDS)
-def test_the_chosen_databases_kill_all_but_the_equivalent(gold: str) -> None:
+def test_selected_databases_kill_all_but_equivalent_mutants(gold: str) -> None:
     entry = made(gold)
     missed = [(mutant.change, mutant.sql) for mutant in entry.survivors if mutant.rule is None]
     assert len(missed) <= 1, missed
@@ -57,7 +57,7 @@ def test_the_chosen_databases_kill_all_but_the_equivalent(gold: str) -> None:
     assert 1 <= len(entry.reference.images) <= 8
 
 
-def test_the_same_query_gives_the_same_databases() -> None:
+def test_prepare_gold_is_deterministic() -> None:
     assert made(GOLDS[3]) == made(GOLDS[3])
 
 
@@ -87,7 +87,7 @@ def test_the_same_query_gives_the_same_databases() -> None:
         ),
     ],
 )
-def test_equivalent_mutants_have_a_rule(gold: str, change: str, expected: str | None) -> None:
+def test_equivalence_rule_of_simple_mutants(gold: str, change: str, expected: str | None) -> None:
     schema, tree = from_text(SCHEMA), parse(gold)
     assert tree is not None
     found = {m.change: equivalence_rule(m, tree, schema) for m in generate_mutants(tree, schema)}
@@ -97,7 +97,7 @@ def test_equivalent_mutants_have_a_rule(gold: str, change: str, expected: str | 
         assert expected is None
 
 
-def test_the_kill_rate_counts_each_query_once() -> None:
+def test_kill_rate_counts_each_query_once() -> None:
     entry = made(GOLDS[0])
     once, twice = kill_rate([entry]), kill_rate([entry, entry])
     assert once == twice
@@ -106,7 +106,7 @@ def test_the_kill_rate_counts_each_query_once() -> None:
     assert total.rate > 0.9
 
 
-def test_the_same_query_on_two_schemas_counts_twice() -> None:
+def test_kill_rate_counts_a_query_once_per_schema() -> None:
     wide = made("SELECT name FROM singer WHERE id > 3")
     schema = "CREATE TABLE singer (id INTEGER PRIMARY KEY, name TEXT)"
     narrow = made(wide.sql, schema)
@@ -116,7 +116,7 @@ def test_the_same_query_on_two_schemas_counts_twice() -> None:
         assert kill_rate(entries).total.mutants == one + other
 
 
-def test_a_query_whose_result_is_chance_is_not_held_against_an_answer() -> None:
+def test_limit_in_a_subquery_has_usable_databases() -> None:
     # A LIMIT in a subquery picks one of several equal: databases on which it matters are not used.
     common = "SELECT country FROM singer GROUP BY country ORDER BY count(*) DESC LIMIT 1"
     gold = f"SELECT name FROM singer WHERE country = ({common})"

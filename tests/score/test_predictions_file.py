@@ -1,4 +1,4 @@
-"""A file of answers is matched to its questions, or every problem in it is named at once."""
+"""Predictions files: matching to questions, and errors with line numbers, all at once."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""On the real data gold is right, wrong is wrong, and the databases tell."""
+"""Scores on the shared real data: gold is right, a wrong literal is wrong, mutants are killed."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from jobs.tasks.viggo import scorer
 pytestmark = pytest.mark.shared
 
 
-def test_gold_is_right_on_the_studys_rows_and_mutants_are_not(shared_data: Path) -> None:
+def test_gold_is_right_on_the_studys_rows_and_mutants_are_killed(shared_data: Path) -> None:
     rows = read_part("sql", "spider-create-context", shared_data, "test")
     assert len(rows) == 568
     rows = rows[::12]

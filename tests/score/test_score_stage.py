@@ -1,4 +1,4 @@
-"""The stage `score` commits what the report reads, the same bytes each time."""
+"""The stage `score`: its output files, reproducible byte for byte."""
 
 import json
 from pathlib import Path

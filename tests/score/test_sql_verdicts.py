@@ -1,4 +1,4 @@
-"""An SQL answer is right when it returns what the question asks for, however it is written."""
+"""Verdicts on SQL answers: right, wrong with a reason, normalised match, flags."""
 
 import dataclasses
 
@@ -29,7 +29,7 @@ def test_gold_is_right_by_every_measure(sql_data: SqlData) -> None:
         (6, "SELECT sum(weight) / count(*) FROM singer WHERE country = 'Chad'"),  # floats by tolerance
     ],
 )
-def test_right_in_other_words(sql_data: SqlData, question: int, answer: str) -> None:
+def test_equivalent_answers_are_right(sql_data: SqlData, question: int, answer: str) -> None:
     found = sql_data.one(question, answer)
     assert found.scores["strict"], found.reason
     assert found.reason is None
@@ -54,7 +54,7 @@ def test_right_in_other_words(sql_data: SqlData, question: int, answer: str) -> 
         (5, "SELECT name FROM singer ORDER BY age LIMIT 2", "wrong rows: 2 missing, 2 extra"),
     ],
 )  # fmt: skip
-def test_wrong_and_says_why(sql_data: SqlData, question: int, answer: str, reason: str) -> None:
+def test_wrong_answers_have_a_reason(sql_data: SqlData, question: int, answer: str, reason: str) -> None:
     found = sql_data.one(question, answer)
     assert not found.scores["strict"]
     assert found.reason is not None
@@ -84,7 +84,7 @@ def test_normalised_match(gold: str, answer: str, equal: bool) -> None:
 
 
 def gold_instead(sql_data: SqlData, gold: str) -> None:
-    """Question 0 has another gold query."""
+    """Replace the gold query of question 0."""
     row = sql_data.rows[0]
     messages = (*row.messages[:-1], {"role": "assistant", "content": gold})
     sql_data.rows[0] = dataclasses.replace(row, messages=messages)
@@ -106,7 +106,7 @@ def test_both_empty_is_flagged(sql_data: SqlData) -> None:
         ("SELECT count(*), max(country) FROM singer", False),
     ],
 )
-def test_where_chance_has_a_part_in_the_gold_either_result_is_right(
+def test_both_results_of_a_nondeterministic_gold_are_right(
     sql_data: SqlData, answer: str, right: bool
 ) -> None:
     gold_instead(sql_data, "SELECT name, count(*) FROM singer")
@@ -127,7 +127,7 @@ def test_where_chance_has_a_part_in_the_gold_either_result_is_right(
         ("SELECT a.id, b.id, c.name, d.id FROM singer a, singer b, singer c, singer d LIMIT 624", False),
     ],
 )
-def test_a_big_result_is_judged_like_a_small_one(sql_data: SqlData, answer: str, right: bool) -> None:
+def test_results_too_large_to_store_are_judged_the_same(sql_data: SqlData, answer: str, right: bool) -> None:
     gold_instead(sql_data, "SELECT a.id, b.id, c.name, d.id FROM singer a, singer b, singer c, singer d")
     found = score(sql_data.rows[:1], [answer], sql_data.directory, workers=1)
     reference = found.golds[0].reference
@@ -142,7 +142,7 @@ def test_verdicts_do_not_depend_on_the_number_of_workers(sql_data: SqlData) -> N
     assert sql_data.score(answers, workers=1) == sql_data.score(answers, workers=3)
 
 
-def test_invalid_gold_is_counted_apart(sql_data: SqlData) -> None:
+def test_invalid_gold_is_excluded(sql_data: SqlData) -> None:
     gold_instead(sql_data, "SELECT nope FROM singer")
     found = sql_data.one(0, "SELECT count(*) FROM singer")
     assert not found.valid_gold

@@ -1,4 +1,4 @@
-"""Our intervals and tests are the textbook's: checked against scipy."""
+"""Intervals and tests agree with scipy."""
 
 import pytest
 from scipy.stats import binomtest

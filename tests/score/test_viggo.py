@@ -1,4 +1,4 @@
-"""ViGGO's measures say what they mean, and a wrong answer says what is wrong with it."""
+"""ViGGO's measures, and the reasons of wrong answers."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The databases kept without a real one are chosen by what they hold."""
+"""Selection of databases without a real one, by their content."""
 
 from contextlib import closing
 
@@ -9,7 +9,7 @@ from jobs.tasks.sql.execution.gold_plan import GoldPlan
 from jobs.tasks.sql.execution.query_runner import QueryLimits, run_query
 
 PLAIN = "('x'), ('y'), ('z')"
-#: By number of the candidate; all others are plain.
+#: Rows by candidate number; the others have PLAIN.
 SPECIAL = {12: "('x'), (NULL), ('z')", 14: "('x'), ('X'), ('z')", 16: "('x'), ('x'), ('x')"}
 
 
@@ -22,7 +22,7 @@ def build(number: int, fill_all: bool) -> bytes:
         return connection.serialize("main")
 
 
-def test_those_with_nulls_ties_and_other_spellings_are_kept_with_all_tables_filled() -> None:
+def test_databases_with_nulls_ties_and_spellings_are_kept_with_all_tables_filled() -> None:
     found = select_databases(GoldPlan("SELECT a FROM t", "bag"), [], None, build, [], {"t"})
     kept = [
         run_query(open_image(image), "SELECT n FROM other", QueryLimits()).rows[0][0]

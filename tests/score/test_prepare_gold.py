@@ -1,4 +1,4 @@
-"""A gold query that runs is judged right when it is given as the answer, or said to be no use and why."""
+"""Preparation of gold queries: the gold is right as its own answer, or its entry has a problem."""
 
 from __future__ import annotations
 
@@ -27,16 +27,14 @@ ROWS = ";".join(f"INSERT INTO t VALUES ({n}, '2014-01-{n % 27 + 1:02}', {n % 7})
         "SELECT id, day FROM t ORDER BY CAST(day AS {}), id LIMIT 7",
     ],
 )
-def test_a_gold_that_sqlglot_writes_otherwise_is_right(gold: str, kind: str) -> None:
+def test_gold_that_sqlglot_rewrites_is_right(gold: str, kind: str) -> None:
     entry = prepared(gold.format(kind), SCHEMA)
     assert judged(entry, gold.format(kind)).strict
     assert not judged(entry, "SELECT id FROM t ORDER BY id").strict
 
 
 @pytest.mark.parametrize("broken", ["SELECT no_such_column FROM t", "SELECT id + 1, id FROM t ORDER BY id"])
-def test_where_the_plan_is_not_the_gold_its_own_order_counts(
-    broken: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_plan_falls_back_to_exact_order(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gold_plan, "plan_gold", lambda *_: GoldPlan(broken, "choice", 1, (-1,)))
     gold = "SELECT id FROM t ORDER BY id"
     entry = prepare_gold(PrepareJob(gold, None, SCHEMA, SCHEMA, seed=0))
@@ -50,7 +48,7 @@ COUNTING = (
 )
 
 
-def test_a_gold_without_a_database_says_why() -> None:
+def test_gold_without_a_database_has_a_problem() -> None:
     entry = prepared(COUNTING, SCHEMA)
     assert entry.reference is None
     assert entry.problem == "on generated databases: too slow: stopped at its limit of steps"
@@ -60,7 +58,7 @@ HEAVY = "SELECT max(a.age + b.age * c.age - d.age) FROM t AS a, t AS b, t AS c, 
 FEW = QueryLimits(steps=1_000_000)
 
 
-def test_an_answer_to_a_heavy_gold_may_take_as_long(tmp_path: Path) -> None:
+def test_heavy_gold_raises_the_answers_limits(tmp_path: Path) -> None:
     real = real_database(tmp_path / "real.sqlite", f"{SCHEMA};{ROWS}")
     entry = prepared(HEAVY, SCHEMA, real)
     assert entry.heavy
@@ -70,7 +68,7 @@ def test_an_answer_to_a_heavy_gold_may_take_as_long(tmp_path: Path) -> None:
     assert [isinstance(verdict, Verdict) and verdict.strict for verdict in verdicts] == [True, True, False]
 
 
-def test_an_answer_to_another_gold_may_not(tmp_path: Path) -> None:
+def test_light_gold_keeps_the_answers_limits(tmp_path: Path) -> None:
     real = real_database(tmp_path / "real.sqlite", f"{SCHEMA};{ROWS}")
     entry = prepared("SELECT 42 FROM t WHERE id = 1", SCHEMA, real)
     assert not entry.heavy
@@ -81,9 +79,7 @@ def test_an_answer_to_another_gold_may_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("more", "right"), [("INSERT INTO t VALUES (90, 'x', 99)", True), ("", False)])
-def test_ties_that_the_real_database_has_not_make_no_difference(
-    more: str, right: bool, tmp_path: Path
-) -> None:
+def test_ties_only_in_generated_databases_do_not_matter(more: str, right: bool, tmp_path: Path) -> None:
     real = real_database(tmp_path / "real.sqlite", f"{SCHEMA};{ROWS};{more}")
     entry = prepared("SELECT day FROM t ORDER BY age DESC LIMIT 1", SCHEMA, real)
     verdict = judged(entry, "SELECT day FROM t WHERE age = (SELECT max(age) FROM t)", real)

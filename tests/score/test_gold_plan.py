@@ -1,4 +1,4 @@
-"""The plan of a gold query sorts by what SQLite sorts by: aliases, columns and texts found as SQLite finds them."""
+"""Gold plans: sort keys resolve to aliases, columns and expressions by SQLite's rules."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROWS = (
     "INSERT INTO t VALUES (6, 'd', 5, 1.4);"
     "INSERT INTO u VALUES (2, 9, 4), (4, 1, 3), (5, 2, 2)"
 )
-#: The output (from 0, appended ones counted from the end) that each gold's plan sorts by, or None: in its own order.
+#: (gold, output positions of its sort keys: from 0, appended ones from the end; None: exact order)
 GOLDS: list[tuple[str, tuple[int, ...] | None]] = [
     ("SELECT name, age * 2 AS d FROM t ORDER BY d + 0", (-1,)),
     ("SELECT name, -age AS d FROM t ORDER BY -d, name", (-1, 0)),
@@ -65,7 +65,7 @@ GOLDS: list[tuple[str, tuple[int, ...] | None]] = [
 
 
 @pytest.mark.parametrize(("gold", "keys"), GOLDS)
-def test_the_sort_keys_are_those_of_sqlite(gold: str, keys: tuple[int, ...] | None) -> None:
+def test_sort_keys_match_sqlite(gold: str, keys: tuple[int, ...] | None) -> None:
     plan = plan_gold(gold, parse(gold), TABLES)
     assert (plan.keys if plan.mode == "choice" else None) == keys
     with closing(connections.unguarded_image()) as connection:
@@ -74,7 +74,7 @@ def test_the_sort_keys_are_those_of_sqlite(gold: str, keys: tuple[int, ...] | No
         assert compare.as_is(expected, run_query(connection, gold, QueryLimits()))
 
 
-def test_where_it_is_not_known_what_is_a_column_the_golds_own_order_counts() -> None:
+def test_unknown_schema_falls_back_to_exact_order() -> None:
     gold = "SELECT name, age * 2 AS d FROM t ORDER BY d + 0"
     assert plan_gold(gold, parse(gold)).mode == "exact"
 
@@ -99,14 +99,14 @@ D, CUT = (
         (CUT, "SELECT CAST(w AS INTEGER), name FROM t ORDER BY CAST(w AS INTEGER), w DESC", False),
     ],
 )
-def test_answers_are_held_to_that_order(gold: str, answer: str, right: bool, tmp_path: Path) -> None:
+def test_answers_must_have_the_golds_order(gold: str, answer: str, right: bool, tmp_path: Path) -> None:
     database = real_database(tmp_path / "real.sqlite", f"{SCHEMA};{ROWS}")
     entry = prepared(gold, SCHEMA, database)
     assert judged(entry, gold, database).strict
     assert judged(entry, answer, database).strict is right
 
 
-def test_an_alias_inside_a_sort_key_needs_no_real_database() -> None:
+def test_alias_in_a_sort_key_without_a_real_database() -> None:
     entry = prepared(D, SCHEMA)
     assert judged(entry, D).strict
     assert judged(entry, "SELECT name, age + age FROM t ORDER BY age, name").strict

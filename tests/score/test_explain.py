@@ -1,4 +1,4 @@
-"""`--explain` shows what it can, says what it cannot, and never contradicts the verdict."""
+"""Explanations: reduction, partial failures, and notes on nondeterministic gold queries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROWS = SINGER + "INSERT INTO singer VALUES (1, 'Ann', 'Chad'), (2, 'Bob', 'Franc
 
 
 def proof(gold: str, answer: str, script: str = ROWS) -> Any:
-    """The proof on one database, as a worker makes it."""
+    """The explanation on one database, as JSON."""
     with closing(connections.unguarded_image()) as connection:
         connection.execute(script)
         image = connection.serialize("main")
@@ -35,7 +35,7 @@ def proof(gold: str, answer: str, script: str = ROWS) -> Any:
         return explain.explain(plan, answer, [database]).to_json()
 
 
-def test_text_that_is_not_utf8_is_kept_while_rows_are_taken_away() -> None:
+def test_undecodable_text_survives_reduction() -> None:
     script = SINGER + "INSERT INTO singer VALUES (1, CAST(x'4DFC' AS TEXT), 'Chad'), (2, 'Bob', 'Chad');"
     found = proof("SELECT name FROM singer", "SELECT name FROM singer WHERE name >= 'C'", script)
     assert (found["shrunk"], found["tables"][0]["rows"]) == (True, [[2, "Bob", "Chad"]])
@@ -43,7 +43,7 @@ def test_text_that_is_not_utf8_is_kept_while_rows_are_taken_away() -> None:
     assert (found["shrunk"], found["tables"][0]["rows"]) == (True, [[1, "M?", "Chad"]])
 
 
-def test_a_gold_query_that_is_too_slow_leaves_the_rest_of_the_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_gold_query_leaves_the_rest_of_the_explanation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explain, "_LIMITS", QueryLimits(steps=10_000, cpu_s=60.0))
     many = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 100000) SELECT count(*) FROM n, singer"
     found = proof(many, "SELECT name FROM singer")
@@ -52,7 +52,7 @@ def test_a_gold_query_that_is_too_slow_leaves_the_rest_of_the_proof(monkeypatch:
     assert (found["shrunk"], found["answer"]["of"], found["tables"][0]["of"]) == (False, 3, 3)
 
 
-def test_what_cannot_be_copied_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_database_that_cannot_be_copied_is_not_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_rows: object) -> bytes:
         raise UnicodeEncodeError("utf-8", "x", 0, 1, "no")
 
@@ -66,7 +66,7 @@ CHANCE = "SELECT name, count(*) FROM singer"
 
 
 @pytest.mark.parametrize("order", ["ASC", "DESC"])
-def test_a_gold_result_that_is_chance_is_called_so(order: str) -> None:
+def test_nondeterministic_gold_is_noted(order: str) -> None:
     found = proof(
         CHANCE, f"SELECT (SELECT name FROM singer ORDER BY id {order} LIMIT 1), count(*) FROM singer"
     )
@@ -74,14 +74,14 @@ def test_a_gold_result_that_is_chance_is_called_so(order: str) -> None:
     assert (found["shrunk"], found["tables"][0]["of"]) == (False, 3)
 
 
-def test_an_answer_that_is_none_of_the_results_by_chance_is_called_so() -> None:
+def test_answer_outside_nondeterministic_results_is_noted() -> None:
     found = proof(CHANCE, "SELECT 'Zoe', count(*) FROM singer")
     assert (
         found["note"] == "the gold query is nondeterministic here, and the answer returns none of its results"
     )
 
 
-def test_rows_are_not_taken_away_until_the_gold_is_chance() -> None:
+def test_reduction_keeps_the_gold_deterministic() -> None:
     common = "SELECT country FROM singer GROUP BY country ORDER BY count(*) DESC LIMIT 1"
     found = proof(
         f"SELECT name FROM singer WHERE country = ({common})",
@@ -93,7 +93,7 @@ def test_rows_are_not_taken_away_until_the_gold_is_chance() -> None:
     assert found["note"] is None
 
 
-def test_the_terminal_says_that_the_gold_is_chance(
+def test_terminal_shows_the_note_on_nondeterminism(
     sql_data: SqlData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     questions = sql_data.directory / "train_spider.json"
@@ -124,7 +124,7 @@ class BrokenJob:
         return value
 
 
-def test_a_proof_that_fails_says_how_and_its_process_lives() -> None:
+def test_failed_explanation_returns_its_error_and_keeps_the_worker() -> None:
     with WorkerPool(1) as pool:
         pool.map([BrokenJob("explain")])
         (before,) = pool.pids()
@@ -133,13 +133,13 @@ def test_a_proof_that_fails_says_how_and_its_process_lives() -> None:
         assert pool.pids() == [before]
 
 
-def test_a_verdict_that_fails_is_lost_and_never_kept() -> None:
+def test_failed_verdict_is_a_lost_job() -> None:
     with WorkerPool(1) as pool:
         (found,) = pool.map([BrokenJob("judge")])
     assert isinstance(found, LostJob)
 
 
-def test_the_message_of_a_failed_proof_is_one_short_line() -> None:
+def test_error_of_a_failed_explanation_is_one_short_line() -> None:
     def fail(_job: object) -> object:
         raise ValueError("a\nb\x1b[2J\ud800" + "c" * 1000)
 

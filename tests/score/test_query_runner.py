@@ -1,4 +1,4 @@
-"""SQLite behind its walls, asked directly."""
+"""Queries on guarded connections: one statement, limits, undecodable text, read-only files."""
 
 import json
 
@@ -11,7 +11,7 @@ from jobs.tasks.sql.execution.gold_plan import GoldPlan
 from jobs.tasks.sql.execution.query_runner import QueryError, QueryLimits, column_names, run_query
 
 LIMITS = QueryLimits()
-#: Two texts that are no UTF-8, with a number and a blob beside them.
+#: Text that is not UTF-8, with a number and a blob.
 UNDECODABLE = (
     "SELECT CAST(x'ff41' AS TEXT) AS a, 2 AS b, x'ff41' AS c UNION ALL SELECT 'z', 1, NULL ORDER BY b DESC"
 )
@@ -31,7 +31,7 @@ def database(*statements: str) -> bytes:
 @pytest.mark.parametrize(
     "sql", ["SELECT 1; SELECT 2", "SELECT 1;;\n/* and */ DROP TABLE t", "SELECT 1; nonsense"]
 )
-def test_one_statement_alone_is_run(sql: str) -> None:
+def test_only_one_statement_runs(sql: str) -> None:
     with pytest.raises(QueryError) as caught:
         run_query(empty(), sql, LIMITS)
     assert caught.value.kind == "several statements"
@@ -40,28 +40,28 @@ def test_one_statement_alone_is_run(sql: str) -> None:
 @pytest.mark.parametrize(
     "sql", ["SELECT 1;", "SELECT 1 ; -- that is all", "SELECT 1 /* or */;;\n /* not */ ;"]
 )
-def test_blanks_and_comments_behind_a_statement_are_free(sql: str) -> None:
+def test_trailing_blanks_and_comments_are_allowed(sql: str) -> None:
     assert run_query(empty(), sql, LIMITS).rows == [(1,)]
 
 
 @pytest.mark.parametrize(("sql", "rows"), [("SELECT a, a FROM t", []), ("SELECT 1, 2 WHERE 0", [])])
-def test_a_result_without_rows_has_its_width(sql: str, rows: list[object]) -> None:
+def test_empty_result_has_a_width(sql: str, rows: list[object]) -> None:
     found = run_query(empty(), sql, LIMITS)
     assert (found.width, found.rows) == (2, rows)
 
 
-def test_text_that_is_not_utf8_is_kept_in_its_row_and_order() -> None:
+def test_undecodable_text_keeps_row_and_order() -> None:
     found = run_query(empty(), UNDECODABLE + ";", LIMITS)
     assert found.rows == [("\udcffA", 2, b"\xffA"), ("z", 1, None)]
     assert found.undecodable
 
 
-def test_text_that_is_not_utf8_loses_its_bad_bytes_where_the_official_comparison_asks() -> None:
+def test_drop_undecodable_drops_invalid_bytes() -> None:
     found = run_query(empty(), UNDECODABLE, LIMITS, drop_undecodable=True)
     assert found.rows == [("A", 2, b"\xffA"), ("z", 1, None)]
 
 
-def test_a_query_on_text_that_is_not_utf8_keeps_its_limits() -> None:
+def test_limits_hold_for_undecodable_text() -> None:
     many = (
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT CAST(x'ff' AS TEXT), i FROM n"
     )
@@ -70,7 +70,7 @@ def test_a_query_on_text_that_is_not_utf8_keeps_its_limits() -> None:
     assert caught.value.kind == "too slow"
 
 
-def test_a_database_put_in_anothers_place_leaves_nothing_of_it_and_the_walls_standing() -> None:
+def test_replace_image_replaces_content_and_keeps_the_authorizer() -> None:
     connection = connections.open_image(database("CREATE TABLE old (a)", "INSERT INTO old VALUES (1)"))
     assert run_query(connection, "SELECT a FROM old", LIMITS).rows == [(1,)]
     connections.replace_image(connection, database("CREATE TABLE new (a)", "INSERT INTO new VALUES (2)"))
@@ -87,7 +87,7 @@ def test_a_database_put_in_anothers_place_leaves_nothing_of_it_and_the_walls_sta
         assert caught.value.kind == kind, sql
 
 
-def test_columns_are_named_without_running_the_query() -> None:
+def test_column_names_do_not_run_the_query() -> None:
     endless = (
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT count(*) AS many, max(i) FROM n"
     )
@@ -96,7 +96,7 @@ def test_columns_are_named_without_running_the_query() -> None:
         column_names(empty(), "SELECT nothing FROM nowhere")
 
 
-def test_a_file_is_opened_read_only(sql_data: SqlData) -> None:
+def test_files_are_opened_read_only(sql_data: SqlData) -> None:
     before = sql_data.database.read_bytes()
     connection = connections.open_file(sql_data.database)
     assert run_query(connection, QUESTIONS[0][1], LIMITS).rows == [(5,)]
@@ -108,7 +108,7 @@ def test_a_file_is_opened_read_only(sql_data: SqlData) -> None:
 
 
 @pytest.mark.parametrize("values", ["1, 'a', NULL, 2.5", "1, x'00ff', '00ff', NULL", "x'', '', 0, x'ff'"])
-def test_a_gold_result_that_was_kept_is_what_it_was(values: str) -> None:
+def test_expected_results_survive_json(values: str) -> None:
     expected = gold_results.allowed_results(
         empty(), GoldPlan(f"SELECT {values} UNION ALL SELECT 1, 2, 3, 4", "exact"), LIMITS
     )

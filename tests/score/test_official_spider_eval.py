@@ -1,4 +1,4 @@
-"""The official comparison with its habits, each of them by name, and Spider's hardness."""
+"""The official Spider evaluation with its quirks, the rules of disagreement, and Spider's hardness."""
 
 import pytest
 from small_sql_data import SqlData
@@ -51,7 +51,7 @@ def test_official_rewriting(sql: str, text: str) -> None:
         (5, "SELECT name FROM singer ORDER BY age DESC, id DESC LIMIT 2", disagreement.LIMIT),
     ],
 )  # fmt: skip
-def test_a_disagreement_has_a_name(sql_data: SqlData, question: int, answer: str, rule: str) -> None:
+def test_disagreement_has_a_rule(sql_data: SqlData, question: int, answer: str, rule: str) -> None:
     found = sql_data.one(question, answer)
     assert found.scores["strict"] != found.scores["official"]
     assert found.notes == {"strict_and_official": rule}

@@ -1,4 +1,4 @@
-"""Where no real database is at hand, generated ones catch mistakes that are no mutants of the gold."""
+"""Generated databases without a real one: they catch mistakes that are no mutants of the gold."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ SCHEMA = from_text(
 MANY_TABLES = from_text(
     "".join(f"CREATE TABLE t{n} (id INTEGER PRIMARY KEY, name TEXT, size INTEGER);" for n in range(26))
 )
-#: (gold, answers that mean something else)
+#: (gold, wrong answer)
 ANOTHER_TABLE = [
     ("SELECT name FROM singer", "SELECT name FROM singer WHERE id NOT IN (SELECT singer_id FROM concert)"),
     ("SELECT name FROM singer", "SELECT name FROM singer UNION ALL SELECT year FROM concert"),
@@ -44,7 +44,7 @@ NULLS_TIES_SPELLINGS = [
 
 
 def scored(sql_data: SqlData, cases: list[tuple[str, str]]) -> SqlScores:
-    """Answers to questions whose rows have a schema and no database."""
+    """Scores of answers to rows with a schema and no database."""
     (row, *_) = sql_data.rows
     fields = {name: value for name, value in row.fields.items() if name != "database"}
     rows = [
@@ -60,7 +60,9 @@ def scored(sql_data: SqlData, cases: list[tuple[str, str]]) -> SqlScores:
 
 
 @pytest.mark.parametrize("cases", [ANOTHER_TABLE, NULLS_TIES_SPELLINGS], ids=["another table", "content"])
-def test_they_are_wrong_and_gold_is_right(sql_data: SqlData, cases: list[tuple[str, str]]) -> None:
+def test_generated_databases_catch_mistakes_that_are_no_mutants(
+    sql_data: SqlData, cases: list[tuple[str, str]]
+) -> None:
     found = scored(sql_data, [*cases, *((gold, gold) for gold, _ in cases)])
     assert all(row.valid_gold for row in found.rows)
     accepted = [row.answer for row in found.rows[: len(cases)] if row.scores["strict"]]
@@ -68,7 +70,7 @@ def test_they_are_wrong_and_gold_is_right(sql_data: SqlData, cases: list[tuple[s
     assert all(row.scores["strict"] for row in found.rows[len(cases) :])
 
 
-def test_more_databases_are_kept_than_mutants_need_and_beside_a_real_one_none(sql_data: SqlData) -> None:
+def test_min_kept_holds_only_without_a_real_database(sql_data: SqlData) -> None:
     gold = "SELECT name FROM singer WHERE age > 20"
     (entry,) = scored(sql_data, [(gold, gold)]).golds
     assert entry.reference is not None
@@ -90,7 +92,7 @@ def images(schema: Schema, used: str, *, fill_all: bool) -> list[bytes]:
     ]
 
 
-def test_tables_that_the_gold_does_not_read_have_a_few_rows_that_meet_its_own() -> None:
+def test_fill_all_gives_unread_tables_rows_that_join() -> None:
     filled = images(SCHEMA, "singer", fill_all=True)
     assert sum(bool(rows_of(image, "award")) for image in filled) >= len(SHAPES) - 2
     met = missed = 0
@@ -103,7 +105,7 @@ def test_tables_that_the_gold_does_not_read_have_a_few_rows_that_meet_its_own() 
     assert min(met, missed) >= len(SHAPES) - 2
 
 
-def test_the_gold_s_own_tables_do_not_depend_on_the_others() -> None:
+def test_fill_all_does_not_change_the_golds_tables() -> None:
     for filled, bare in zip(
         images(SCHEMA, "singer", fill_all=True), images(SCHEMA, "singer", fill_all=False), strict=True
     ):
@@ -111,14 +113,14 @@ def test_the_gold_s_own_tables_do_not_depend_on_the_others() -> None:
         assert rows_of(bare, "concert") == rows_of(bare, "award") == []
 
 
-def test_a_database_of_many_tables_grows_by_no_page() -> None:
+def test_fill_all_adds_no_page() -> None:
     for filled, bare in zip(
         images(MANY_TABLES, "t7", fill_all=True), images(MANY_TABLES, "t7", fill_all=False), strict=True
     ):
         assert len(filled) == len(bare)
 
 
-def test_where_every_row_of_the_gold_is_chance_no_answer_is_right_for_returning_nothing(
+def test_empty_answer_to_a_nondeterministic_gold_is_wrong(
     sql_data: SqlData,
 ) -> None:
     gold = "SELECT id FROM singer GROUP BY country HAVING count(*) > 2"
