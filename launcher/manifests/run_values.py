@@ -17,9 +17,9 @@ from launcher.store import address
 from launcher.store.records import Request
 
 NAME_LIMIT_CHARACTERS = 60
-#: Stands for the manifest hash while it is not known.
+#: Placeholder for the manifest hash.
 NO_HASH = "00000"
-#: Exit codes that do not close an attempt: success, and those of a pod that was taken away.
+#: Exit codes that do not close an attempt: success, and those of an evicted pod.
 _NOT_CLOSING = (0, 137, 143)
 #: How long a stage's pod may take to save its progress, unless an overlay changes it.
 GRACE_TRAINER_S, _GRACE_S = 120, 30

@@ -34,8 +34,8 @@ class Submission:
         """Copy the inputs to the store and open the attempt there; it may run twice at once."""
         if self.locations is not None:
             push_inputs(self.plan, self.attempt.store, self.locations)
-        asked = Request.of(self.site, self.target, self.budget_usd)
-        self.attempt.record(self.plan, asked.model_copy(update={"opened_at": time.time()}))
+        request = Request.of(self.site, self.target, self.budget_usd)
+        self.attempt.record(self.plan, request.model_copy(update={"opened_at": time.time()}))
         return self.attempt
 
 

@@ -245,7 +245,7 @@ def test_preflight_names_what_is_missing_and_passes_once_it_is_there(
         preflight(client, run, site)
     text = refused.value.text()
     assert "Secret hub does not exist, needed with key token (secrets.hub_token of the site file)" in text
-    assert "nvidia.com/gpu: 2 asked, 1 allocatable" in text
+    assert "nvidia.com/gpu: 2 requested, 1 allocatable" in text
     assert "unrestricted capabilities" in text
     assert client.get("ConfigMap", "sql-1") is None, "nothing was applied"
     del run.stage_jobs["many"]

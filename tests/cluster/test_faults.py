@@ -142,7 +142,7 @@ def test_a_lost_node_is_reported_and_its_stage_not_started_elsewhere(
 
     with node.lost() as stop:
         stop(user.space.name, pod)
-        user.await_output("the node is missed", f"node {node.NODE} is not heard of", "why", "sql")
+        user.await_output("the node is missed", f"node {node.NODE} has stopped responding", "why", "sql")
         # `why` names the first of the running stages; `status` has all.
         said = user.await_output("the node is lost", r"\A\S+ is stuck: node lost: ", "why", "sql")
         assert f"kubectl delete node {node.NODE}" in said

@@ -217,8 +217,8 @@ def test_claim_with_an_unknown_storage_class_is_a_problem(team: Team, connect: C
     ("node", "why"),
     [
         (gpu_node(product="NVIDIA-A40-SHARED"), "is NVIDIA-A40-SHARED, wanted NVIDIA-A40"),
-        (gpu_node(gpus=0), "nvidia.com/gpu: 1 asked, 0 allocatable"),
-        (gpu_node(memory="32Gi"), "memory: 40Gi asked, 32Gi allocatable"),
+        (gpu_node(gpus=0), "nvidia.com/gpu: 1 requested, 0 allocatable"),
+        (gpu_node(memory="32Gi"), "memory: 40Gi requested, 32Gi allocatable"),
     ],
 )
 def test_node_mismatch_names_the_resource_or_label(node: dict[str, Any], why: str) -> None:

@@ -85,7 +85,7 @@ def test_why_names_a_silent_node_before_its_pods_are_evicted(
     pod["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
     holding(server, [job()], [pod])
     said = why(launcher, run)
-    assert "node node-7 is not heard of" in said
+    assert "node node-7 has stopped responding" in said
     assert "next: kubectl describe node node-7" in said
 
 

@@ -195,9 +195,9 @@ def test_pod_on_a_silent_then_lost_node_is_not_replaced(scene: Scene) -> None:
     assert scene.cluster.created.count("prepare-aaaaa-t1") == 1
     assert "prepare-aaaaa-t2" not in scene.cluster.created
     # One of the two is said all the time, also while it is being taken away.
-    assert {note.partition(":")[0] for note in seen} == {"node node-1 is not heard of", "node lost"}
+    assert {note.partition(":")[0] for note in seen} == {"node node-1 has stopped responding", "node lost"}
     assert len(seen) > 2 * START_TIMEOUT_S
-    assert seen[0].startswith("node node-1 is not heard of")
+    assert seen[0].startswith("node node-1 has stopped responding")
     assert seen[-1].startswith("node lost: node-1")
     assert "out-of-service" in seen[-1]
     assert scene.backend.notes == {}

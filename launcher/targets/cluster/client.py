@@ -236,14 +236,14 @@ class Cluster:
         timestamps: bool,
         follow: bool,
     ) -> Request:
-        asked = {
+        parameters = {
             "container": container,
             "sinceTime": since_time,
             "tailLines": None if tail_lines is None else str(tail_lines),
             "timestamps": "true" if timestamps else None,
             "follow": "true" if follow else None,
         }
-        query = tuple((name, value) for name, value in asked.items() if value is not None)
+        query = tuple((name, value) for name, value in parameters.items() if value is not None)
         return Request("GET", f"{self._path('Pod', pod)}/log", f"read the log of Pod {pod}", query)
 
     def _write(

@@ -27,18 +27,18 @@ def requests_of(pod_spec: dict[str, Any]) -> dict[str, Decimal]:
     total: dict[str, Decimal] = {}
     for container in pod_spec.get("containers") or ():
         resources = container.get("resources") or {}
-        asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
-        for name, amount in asked.items():
+        requested = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+        for name, amount in requested.items():
             total[name] = total.get(name, Decimal(0)) + quantity(amount)
     return total
 
 
 def why_nowhere(pod_spec: dict[str, Any], nodes: Iterable[dict[str, Any]]) -> str | None:
     """None if some node could run the pod; otherwise the nodes and what each lacks."""
-    asked = requests_of(pod_spec)
+    requested = requests_of(pod_spec)
     lacking: dict[str, list[str]] = {}
     for node in nodes:
-        why = _why_not(pod_spec, asked, node)
+        why = _why_not(pod_spec, requested, node)
         if why is None:
             return None
         lacking.setdefault(why, []).append(node["metadata"]["name"])
@@ -47,7 +47,7 @@ def why_nowhere(pod_spec: dict[str, Any], nodes: Iterable[dict[str, Any]]) -> st
     return "; ".join(f"{_names(names)}: {why}" for why, names in lacking.items())
 
 
-def _why_not(pod_spec: dict[str, Any], asked: dict[str, Decimal], node: dict[str, Any]) -> str | None:
+def _why_not(pod_spec: dict[str, Any], requested: dict[str, Decimal], node: dict[str, Any]) -> str | None:
     labels = node["metadata"].get("labels") or {}
     for name, wanted in (pod_spec.get("nodeSelector") or {}).items():
         if labels.get(name) != wanted:
@@ -60,10 +60,10 @@ def _why_not(pod_spec: dict[str, Any], asked: dict[str, Decimal], node: dict[str
             return f"taint {taint['key']} is not tolerated"
     allocatable = status.get("allocatable") or {}
     short = []
-    for name, amount in asked.items():
+    for name, amount in requested.items():
         offered = allocatable.get(name, "0")
         if amount > quantity(offered):
-            short.append(f"{name}: {_readable(name, amount)} asked, {offered} allocatable")
+            short.append(f"{name}: {_readable(name, amount)} requested, {offered} allocatable")
     return ", ".join(short) or None
 
 

@@ -83,7 +83,7 @@ def _silent_node(pod: Object) -> Obstacle | None:
     for one in status.get("conditions") or []:
         if one.get("type") == "Ready" and one.get("status") == "False" and not one.get("reason"):
             node = pod.get("spec", {}).get("nodeName", "?")
-            text = f"node {node} is not heard of: the pod is evicted if it stays silent"
+            text = f"node {node} has stopped responding: the pod is evicted if it stays silent"
             return Obstacle(text, next_step=f"kubectl describe node {node}", cause="node")
     return None
 

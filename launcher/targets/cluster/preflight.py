@@ -158,13 +158,13 @@ def _is_missing_role(error: KubernetesApiError, own: set[tuple[str, str]]) -> bo
 def _fits_an_empty_quota(message: str) -> bool:
     """Whether the request is within the quota's limits, so that only other pods' use exceeds it."""
     parts = dict(re.findall(r"(requested|limited): ((?:[^,\s]+=[^,\s]+,?)+)", message))
-    asked, limited = (
+    requested, limited = (
         dict(item.split("=", 1) for item in parts.get(name, "").strip(",").split(",") if item)
         for name in ("requested", "limited")
     )
-    return bool(asked) and all(
+    return bool(requested) and all(
         name in limited and node_fit.quantity(amount) <= node_fit.quantity(limited[name])
-        for name, amount in asked.items()
+        for name, amount in requested.items()
     )
 
 
@@ -227,7 +227,7 @@ def _check_nodes(cluster: Cluster, findings: _Findings, jobs: list[Manifest]) ->
     except KubernetesApiError as error:
         if error.cause != "forbidden":
             raise
-        findings.note(f"not checked whether a node has the GPUs and memory asked for: {error.what}")
+        findings.note(f"not checked whether a node has the requested GPUs and memory: {error.what}")
         return
     for job in jobs:
         why = node_fit.why_nowhere(job["spec"]["template"]["spec"], nodes)
