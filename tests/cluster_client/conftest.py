@@ -14,7 +14,7 @@ TOKEN = "eyJ-a-secret-token"
 
 
 class Clock:
-    """Stands in for the module `time` of a connection: sleeping takes no time."""
+    """A fake of the module `time` for connections: sleeping takes no time."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0

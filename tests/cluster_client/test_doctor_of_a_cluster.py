@@ -61,10 +61,10 @@ def test_doctor_reports_site_file_problems_and_still_contacts_the_server(
     (tmp_path / "site.yaml").write_text("namespace: Not_One\nqueu: gpus\n")
     code, rows = examine("--target", "cluster", "--site", str(tmp_path / "site.yaml"))
     assert code == 21
-    told = sorted(
+    reported = sorted(
         str(row["found"]).partition("site.yaml: ")[2].partition(":")[0] for row in rows["site file"]
     )
-    assert told == ["namespace", "queu"]
+    assert reported == ["namespace", "queu"]
     assert [row["ok"] for row in rows["site file"]] == [False, False]
     [row] = rows["API server"]
     assert (row["ok"], server.count("GET", "/version")) == (True, 1)

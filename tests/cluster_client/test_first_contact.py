@@ -21,9 +21,9 @@ AWAY = Reply(503, b"<html>bad gateway")
 
 @pytest.fixture
 def submit(kubeconfig: Path) -> tuple[ClusterTarget, list[str]]:  # noqa: ARG001
-    """The target that submit uses, and what it has said."""
-    said: list[str] = []
-    return ClusterTarget(Site(), None, None, said.append), said
+    """The target that submit uses, and its messages."""
+    messages: list[str] = []
+    return ClusterTarget(Site(), None, None, messages.append), messages
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_first_contact_times_out_soon_behind_a_gateway(
 def test_later_requests_are_retried_for_the_full_timeout_and_reported_once(
     server: ApiServer, clock: Clock, submit: tuple[ClusterTarget, list[str]]
 ) -> None:
-    target, said = submit
+    target, messages = submit
     server.answer = after_contact(scripted(AWAY))
     began_s = clock.now_s
     with pytest.raises(Failure):
@@ -75,22 +75,22 @@ def test_later_requests_are_retried_for_the_full_timeout_and_reported_once(
         <= clock.now_s - began_s
         <= connection.RETRY_TIMEOUT_S
     )
-    [told] = said
-    assert told.startswith(f"waiting for the API server {server.url}, up to 60 s (Ctrl-C to stop): ")
+    [reported] = messages
+    assert reported.startswith(f"waiting for the API server {server.url}, up to 60 s (Ctrl-C to stop): ")
 
 
 @pytest.mark.usefixtures("clock")
 def test_short_waits_are_not_reported_and_each_long_one_is(
     server: ApiServer, submit: tuple[ClusterTarget, list[str]]
 ) -> None:
-    target, said = submit
+    target, messages = submit
     busy = Reply(429, {}, headers=[("Retry-After", "4")])
     answers = [AWAY, AWAY, listing("1"), busy, busy, busy, listing("1"), busy, busy, listing("1")]
     server.answer = after_contact(scripted(*answers))
     counts = []
     for _ in range(3):
         target.cluster.list("Job")
-        counts.append(len(said))
+        counts.append(len(messages))
     assert counts == [0, 1, 2]
 
 

@@ -19,31 +19,31 @@ from tests.cluster_client.api_server import ApiServer, Asked, Reply, listing, st
 
 
 @pytest.fixture
-def said() -> list[str]:
+def messages() -> list[str]:
     return []
 
 
 @pytest.fixture
 def watcher(
-    connect: Callable[..., Cluster], tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+    connect: Callable[..., Cluster], tmp_path: Path, messages: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> ConductorJobSupervision:
     monkeypatch.setattr(supervision, "_POLL_INTERVAL_S", 0.0)
     attempt = Attempt(DirectoryStore(tmp_path / "store"), "sql-00000000", 1)
     attempt.put("request.json", {"format": 1, "target": "cluster", "opened_at": time.time()})
     return ConductorJobSupervision(
-        attempt, connect(0.1), "sql-00000000-12345", said.append, start_timeout_s=60
+        attempt, connect(0.1), "sql-00000000-12345", messages.append, start_timeout_s=60
     )
 
 
 def test_unreachable_api_server_is_reported_once_per_outage(
-    watcher: ConductorJobSupervision, server: ApiServer, said: list[str]
+    watcher: ConductorJobSupervision, server: ApiServer, messages: list[str]
 ) -> None:
     away, there = Reply(503, {}), Reply(body={"metadata": {"name": "j", "resourceVersion": "1"}, "items": []})
     for answer in (away, away, there, away):
         server.answer = lambda _, answer=answer: answer
         watcher.look()
-    assert len(said) == 2
-    assert all("progress is read from the store only" in text for text in said)
+    assert len(messages) == 2
+    assert all("progress is read from the store only" in text for text in messages)
 
 
 def test_deleted_conductor_job_ends_the_wait(watcher: ConductorJobSupervision, server: ApiServer) -> None:
@@ -66,7 +66,7 @@ def test_takeover_by_another_conductor_is_named(watcher: ConductorJobSupervision
 
 @pytest.mark.parametrize("after_s", [5, 3600])
 def test_conductor_job_without_a_pod_reports_why_and_times_out(
-    watcher: ConductorJobSupervision, server: ApiServer, said: list[str], after_s: int
+    watcher: ConductorJobSupervision, server: ApiServer, messages: list[str], after_s: int
 ) -> None:
     made = (datetime.now(UTC) - timedelta(seconds=after_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
     job = {"metadata": {"name": "sql-00000000-12345", "creationTimestamp": made, "resourceVersion": "1"}}
@@ -88,4 +88,4 @@ def test_conductor_job_without_a_pod_reports_why_and_times_out(
     else:
         with pytest.raises(Failure, match="did not start within 60 s: admission webhook refuses"):
             watcher.look()
-    assert said == ["the conductor's pod has not started: admission webhook refuses: no owner label"]
+    assert messages == ["the conductor's pod has not started: admission webhook refuses: no owner label"]

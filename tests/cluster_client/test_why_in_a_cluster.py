@@ -22,7 +22,7 @@ CONDUCTOR = "tiny-12345"
 
 @pytest.fixture
 def run(launcher: Launcher, kubeconfig: Path) -> Attempt:  # noqa: ARG001
-    """An open attempt in the cluster of `server`, whose conductor has never said anything."""
+    """An open attempt in the cluster of `server` whose conductor has written no heartbeat."""
     plan = placed(make_plan(), ())
     attempt = Attempt(DirectoryStore(launcher.store), plan.run_id, 1)
     attempt.record(plan, Request(target="cluster", opened_at=time.time()))
@@ -63,9 +63,9 @@ def running_pod() -> dict[str, Any]:
 
 
 def why(launcher: Launcher, attempt: Attempt) -> str:
-    said = launcher("why", attempt.run_id)
-    assert said.returncode == 0, said.stderr
-    return said.stdout
+    done = launcher("why", attempt.run_id)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_why_names_a_lost_node_and_the_command(launcher: Launcher, run: Attempt, server: ApiServer) -> None:
@@ -84,9 +84,9 @@ def test_why_names_a_silent_node_before_its_pods_are_evicted(
     pod = running_pod()
     pod["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
     holding(server, [job()], [pod])
-    said = why(launcher, run)
-    assert "node node-7 has stopped responding" in said
-    assert "next: kubectl describe node node-7" in said
+    output = why(launcher, run)
+    assert "node node-7 has stopped responding" in output
+    assert "next: kubectl describe node node-7" in output
 
 
 def test_why_reports_a_deleted_or_failed_conductor_job(
@@ -96,9 +96,9 @@ def test_why_reports_a_deleted_or_failed_conductor_job(
     assert "the conductor's Job was deleted" in why(launcher, run)
     failed = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}
     holding(server, [job(conditions=[failed])], [])
-    said = why(launcher, run)
-    assert "the conductor's Job has failed" in said
-    assert f"launcher retry {run.run_id}" in said
+    output = why(launcher, run)
+    assert "the conductor's Job has failed" in output
+    assert f"launcher retry {run.run_id}" in output
 
 
 def test_why_reports_an_image_pull_error_before_the_first_heartbeat(
@@ -123,7 +123,7 @@ def test_why_falls_back_to_the_store_if_the_api_server_fails(
     launcher: Launcher, run: Attempt, server: ApiServer
 ) -> None:
     server.answer = lambda _: Reply(401, {})
-    said = launcher("why", run.run_id)
-    assert said.returncode == 0
-    assert "is about to start its next stage" in said.stdout
-    assert "warning: the cluster was not asked: " in said.stderr
+    done = launcher("why", run.run_id)
+    assert done.returncode == 0
+    assert "is about to start its next stage" in done.stdout
+    assert "warning: the cluster was not asked: " in done.stderr

@@ -24,8 +24,8 @@ class FakeInformer:
         return copy.deepcopy(self._cluster.things[self._kind])
 
     def check(self) -> None:
-        if self._cluster.blind is not None:
-            raise self._cluster.blind
+        if self._cluster.stale is not None:
+            raise self._cluster.stale
 
     def stop(self) -> None: ...
 
@@ -37,16 +37,16 @@ class FakeCluster:
         self.things: dict[str, dict[str, Object]] = {"Job": {}, "Pod": {}, "Event": {}}
         self.created: list[str] = []
         self.deleted: list[str] = []
-        self.refusal: Failure | None = None
+        self.rejection: Failure | None = None
         self.requests = 0
-        #: Why the watches have been standing still for too long.
-        self.blind: Failure | None = None
+        #: Why the views are out of date.
+        self.stale: Failure | None = None
         self.now = 1_000_000.0
-        #: Whether pods outlive their deleted Job, as they do while they save their progress.
+        #: Whether pods outlive their deleted Job, as while they save their progress.
         self.lingering = False
         self._numbers = itertools.count()
 
-    # -- what the backend asks ------------------------------------------------------------
+    # -- the API --------------------------------------------------------------------------
     def watch(self, kind: str, *, labels: dict[str, str]) -> FakeInformer:
         return FakeInformer(self, kind)
 
@@ -64,8 +64,8 @@ class FakeCluster:
         return copy.deepcopy(found)
 
     def create(self, manifest: Object) -> Applied:
-        if self.refusal is not None:
-            raise self.refusal
+        if self.rejection is not None:
+            raise self.rejection
         name = manifest["metadata"]["name"]
         if name in self.things["Job"]:
             raise Conflict("Job", name)
@@ -90,7 +90,7 @@ class FakeCluster:
             del self.things["Pod"][pod["metadata"]["name"]]
         return found is not None
 
-    # -- what the test makes happen -------------------------------------------------------
+    # -- events, triggered by the test ----------------------------------------------------
     def add_pod(self, job: Object) -> Object:
         name = f"{job['metadata']['name']}-{next(self._numbers):05d}"
         pod = {

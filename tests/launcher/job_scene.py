@@ -83,7 +83,7 @@ class Scene:
         self.cluster.now += 1
         self.on_tick(self)
 
-    # -- what happens ---------------------------------------------------------------------
+    # -- events --------------------------------------------------------------------------
     def live(self) -> list[str]:
         """Jobs that have not ended."""
         return [name for name, job in self.cluster.things["Job"].items() if not job["status"]]

@@ -77,9 +77,9 @@ def test_second_cancel_deletes_what_the_first_could_not(
     with monkeypatch.context() as without:
         without.setattr(Cluster, "connect", refuse)
         assert cancel() == 0
-    said = capsys.readouterr().err
-    assert "the API server does not let us in" in said
-    assert f"kubectl get jobs -l {RUN_LABEL}={attempt.run_id},{ATTEMPT_LABEL}=1" in said
+    err = capsys.readouterr().err
+    assert "the API server does not let us in" in err
+    assert f"kubectl get jobs -l {RUN_LABEL}={attempt.run_id},{ATTEMPT_LABEL}=1" in err
     assert cancel() == 0
     assert cluster.deleted == ["conductor"]
 

@@ -106,7 +106,7 @@ def commit(store: DirectoryStore, plan: Plan, name: str, meta: dict[str, Any] | 
 
 
 class Scene:
-    """One run on one store; a conductor for it as often as a test wants."""
+    """One run on one store, with any number of conductors in turn."""
 
     def __init__(self, root: Path, **changes: Any) -> None:
         self.plan = make_plan(**changes)

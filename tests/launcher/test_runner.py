@@ -78,10 +78,10 @@ def first(store: DirectoryStore, **changes: Any) -> Submission:
 
 
 def submit(submission: Submission, **overlay: Any) -> list[str]:
-    """What is said while the submission is started."""
-    said: list[str] = []
-    Runner(ClusterTarget(submission.site, overlay or None, None, said.append)).submit(submission)
-    return said
+    """Messages while the submission is started."""
+    messages: list[str] = []
+    Runner(ClusterTarget(submission.site, overlay or None, None, messages.append)).submit(submission)
+    return messages
 
 
 def conductors(cluster: FakeCluster) -> list[str]:
@@ -171,8 +171,8 @@ def test_submitting_again_joins_silently(bucket: Bucket, cluster: FakeCluster) -
 def test_another_overlay_warns_of_the_conductor_that_it_ends(bucket: Bucket, cluster: FakeCluster) -> None:
     submit(first(bucket))
     [running] = conductors(cluster)
-    [said] = submit(first(bucket), spec={"priorityClassName": "batch"})
-    assert said.startswith(f"warning: {running} conducts this run with another site, placement or overlay")
+    [message] = submit(first(bucket), spec={"priorityClassName": "batch"})
+    assert message.startswith(f"warning: {running} conducts this run with another site, placement or overlay")
 
 
 def test_a_retry_after_an_ended_attempt_gives_no_warning(bucket: Bucket) -> None:

@@ -27,16 +27,16 @@ def test_pod_times_are_recorded(scene: Scene) -> None:
 
 
 def test_unreachable_api_server_fails_no_stage(scene: Scene) -> None:
-    scene.cluster.refusal = Failure(Reason.NETWORK, "the API server does not answer")
+    scene.cluster.rejection = Failure(Reason.NETWORK, "the API server does not answer")
     with pytest.raises(Failure, match="does not answer"):
         scene.conduct()
-    scene.cluster.refusal = None
+    scene.cluster.rejection = None
     scene.succeeds()
 
 
 def test_stale_views_end_the_conductor(scene: Scene) -> None:
     def act(scene: Scene) -> None:
-        scene.cluster.blind = Failure(Reason.UNAUTHORIZED, "bob may not watch pods")
+        scene.cluster.stale = Failure(Reason.UNAUTHORIZED, "bob may not watch pods")
 
     scene.on_tick = act
     with pytest.raises(Failure, match="may not watch"):

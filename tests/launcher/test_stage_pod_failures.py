@@ -36,8 +36,8 @@ def test_killed_or_terminated_pod_is_retried(scene: Scene, code: int) -> None:
 
 
 def test_termination_message_overrides_the_exit_code(scene: Scene) -> None:
-    told = Failure(Reason.BAD_DATA, "row 7 has no answer", where="prepare")
-    scene.failing("prepare", lambda job: scene.cluster.end(job, 11, message=told.termination_message()))
+    cause = Failure(Reason.BAD_DATA, "row 7 has no answer", where="prepare")
+    scene.failing("prepare", lambda job: scene.cluster.end(job, 11, message=cause.termination_message()))
     failure = scene.failure(scene.conduct(), "prepare")
     assert (failure.reason, failure.what) == (Reason.BAD_DATA, "row 7 has no answer")
 
@@ -116,8 +116,8 @@ def test_pod_rejected_by_its_node_is_retried_with_growing_pauses(scene: Scene) -
 
     scene.on_tick = act
     scene.succeeds()
-    said = [one.end for one in scene.attempt.tries() if one.stage == "prepare"]
-    assert said[0].failure.what == (
+    ends = [one.end for one in scene.attempt.tries() if one.stage == "prepare"]
+    assert ends[0].failure.what == (
         "its node did not run it: UnexpectedAdmissionError: Allocate failed: no healthy devices present"
     )
     pauses = [later - sooner for sooner, later in pairwise(made_at)]
@@ -126,10 +126,10 @@ def test_pod_rejected_by_its_node_is_retried_with_growing_pauses(scene: Scene) -
 
 
 def test_sidecar_containers_do_not_decide_the_failure(scene: Scene) -> None:
-    told = Failure(Reason.BAD_DATA, "row 7 has no answer", where="prepare")
+    cause = Failure(Reason.BAD_DATA, "row 7 has no answer", where="prepare")
 
     def fail(job: str) -> None:
-        scene.cluster.end(job, 11, message=told.termination_message())
+        scene.cluster.end(job, 11, message=cause.termination_message())
         for pod in scene.cluster.pods_of(job):
             beside = {"name": "logs", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}
             pod["status"]["containerStatuses"].insert(0, beside)
@@ -156,7 +156,7 @@ def test_failed_init_container_is_named_with_its_log(scene: Scene) -> None:
 
 
 def test_rejected_job_fails_its_stage(scene: Scene) -> None:
-    scene.cluster.refusal = Failure(Reason.UNSUPPORTED, "exceeded quota: pods=10")
+    scene.cluster.rejection = Failure(Reason.UNSUPPORTED, "exceeded quota: pods=10")
     failure = scene.failure(scene.conduct(), "prepare")
     assert failure.what == "exceeded quota: pods=10"
 

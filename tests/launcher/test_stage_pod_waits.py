@@ -117,7 +117,7 @@ def test_quota_used_by_the_run_never_times_out(scene: Scene, at_create: bool) ->
         full = scene.tick < patient_until
         trains = any(scene.stage_of(job) == "train-lora-s1" for job in scene.live())
         if at_create:
-            scene.cluster.refusal = refused if full and trains else None
+            scene.cluster.rejection = refused if full and trains else None
         for job in scene.live():
             stage = scene.stage_of(job)
             if stage == "train-lora-s1" and full:
@@ -181,7 +181,7 @@ def test_pod_on_a_silent_then_lost_node_is_not_replaced(scene: Scene) -> None:
             elif scene.tick < 3 * START_TIMEOUT_S:
                 scene.cluster.run(job)
                 for pod in scene.cluster.pods_of(job):
-                    # As the node said last, and as the cluster's own controller says of a silent node.
+                    # The node's last status, and the node controller's mark of a silent node.
                     pod["status"]["containerStatuses"][0]["ready"] = True
                     pod["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
                     if scene.tick > 2 * START_TIMEOUT_S:
@@ -194,7 +194,7 @@ def test_pod_on_a_silent_then_lost_node_is_not_replaced(scene: Scene) -> None:
     scene.succeeds()
     assert scene.cluster.created.count("prepare-aaaaa-t1") == 1
     assert "prepare-aaaaa-t2" not in scene.cluster.created
-    # One of the two is said all the time, also while it is being taken away.
+    # One of the two is noted all the time, also during eviction.
     assert {note.partition(":")[0] for note in seen} == {"node node-1 has stopped responding", "node lost"}
     assert len(seen) > 2 * START_TIMEOUT_S
     assert seen[0].startswith("node node-1 has stopped responding")

@@ -141,10 +141,10 @@ def test_unpriced_device_is_not_shown_as_free() -> None:
 
 def test_prices_have_source_and_date() -> None:
     hosted = {"model": "gpt-x", "training": 8.0, "tuned_input": 12.0, "tuned_output": None, "input": None}
-    told = {"source": "a price list", "date": "2023-08-22"}
+    source = {"source": "a price list", "date": "2023-08-22"}
     paid = {
-        "prices": [{"device": "NVIDIA-A40", "usd": 0.475, **told}],
-        "hosted_prices": [{**hosted, "output": None, **told}],
+        "prices": [{"device": "NVIDIA-A40", "usd": 0.475, **source}],
+        "hosted_prices": [{**hosted, "output": None, **source}],
     }
     assert report_page.price_lines(
         receipt.Receipt.read({"stages": [], "seconds": 0.0, **paid}, "receipt.json")

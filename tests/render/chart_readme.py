@@ -76,7 +76,7 @@ def _default(value: dict[str, Any]) -> str:
 
 
 def _resolved(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """The definition behind a reference, under the description that stands beside it."""
+    """The definition behind a reference, with the description beside the reference."""
     for part in [node, *node.get("allOf", [])]:
         if "$ref" in part:
             found = definitions[part["$ref"].rpartition("/")[2]]

@@ -43,7 +43,7 @@ def make_site(**changes: Any) -> Site:
     return Site.model_validate({**document, **changes})
 
 
-#: Everything that a site may say, said.
+#: A site with every field set.
 FULL_SITE = make_site(
     service_account={"create": False, "name": "conductor", "create_role": False, "stages": "store-user"},
     pull_secrets=["registry", "mirror"],
@@ -104,7 +104,7 @@ def rendered(name: str, **options: Any) -> Rendered:
 def golden(one: Rendered) -> str:
     """A rendering for people to compare: the objects, and every stage's Job written out.
 
-    In the ConfigMap a text's digest stands for the text, except what the attempt was asked for.
+    In the ConfigMap, texts are replaced by their digests, except the request.
     """
     documents = []
     for item in one.objects:

@@ -13,7 +13,7 @@ from launcher.manifests import helm
 from launcher.manifests.chart_values import chart_directory
 from launcher.outcome import Failure, Reason
 
-#: Stands for a helm program: notes how it was called and prints what it was given to print.
+#: A fake helm program: records its arguments and prints a given text.
 FAKE = """#!{python}
 import json, sys
 json.dump({{"arguments": sys.argv[1:], "values": json.load(sys.stdin)}}, open({note!r}, "w"))

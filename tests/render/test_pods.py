@@ -116,7 +116,7 @@ def test_secrets_are_mounted_only_where_needed() -> None:
     assert set(map(frozenset, needs.values())) == {frozenset({"store"})}
     needs = {name: secrets_of(t["spec"]) for name, t in pod_templates(rendered("hosted-only")).items()}
     assert {name for name, used in needs.items() if "openai" in used} == {"tune-gpt35-s1", "predict-gpt35-s1"}
-    # A rehearsal asks nobody: no key, although the site has one.
+    # A rehearsal calls no service: no key, although the site has one.
     assert "openai" not in str(pod_templates(render(built_in("demo"), make_site())))
 
 

@@ -127,7 +127,7 @@ def test_restart_policy_and_ttl_are_not_values() -> None:
         assert word not in text
 
 
-#: A fact of the site -> words that stand in the objects when it is given, and nowhere when it is not.
+#: A field of the site -> texts that are in the objects exactly if it is set.
 FACTS: dict[str, tuple[Any, list[str]]] = {
     "queue": ("gpus", ["kueue.x-k8s.io/queue-name"]),
     "pull_secrets": (["registry"], ["imagePullSecrets", "registry"]),

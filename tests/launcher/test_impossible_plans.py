@@ -1,4 +1,4 @@
-"""What no machine can carry out is refused by whoever could start it: plan, render, submit to either target."""
+"""Impossible plans are rejected by plan, render and submit, on either target."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ SITE = {
         {"model": "gpt-gone", **PRICES, "shut_down": date(2024, 1, 1)},
     ],
 }
-#: --set -> what is said of it, and the option that its next step names.
+#: --set -> part of the message, and the option that the next step names.
 IMPOSSIBLE = {
     "contenders[open].hardware.device=A100x": ("unknown device", "contenders[open].hardware.device="),
     "contenders[open].training.quantization=none": ("needs about", "contenders[open].training.quantization="),
@@ -107,7 +107,7 @@ def made(tmp_path: Path, *sets: str) -> Plan:
 
 @pytest.mark.parametrize("verb", ["plan", "render"])
 @pytest.mark.parametrize("change", IMPOSSIBLE)
-def test_what_nobody_can_do_is_neither_planned_nor_rendered(run: Any, verb: str, change: str) -> None:
+def test_impossible_plan_is_neither_planned_nor_rendered(run: Any, verb: str, change: str) -> None:
     what, option = IMPOSSIBLE[change]
     code, out, err = run(verb, "study.yaml", "--set", change)
     assert code == REFUSED
@@ -118,32 +118,32 @@ def test_what_nobody_can_do_is_neither_planned_nor_rendered(run: Any, verb: str,
 
 @pytest.mark.usefixtures("run")
 @pytest.mark.parametrize("change", IMPOSSIBLE)
-def test_neither_target_takes_what_nobody_can_do(
+def test_neither_target_accepts_an_impossible_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     monkeypatch.setattr(Cluster, "connect", lambda *_: pytest.fail("no cluster needs to be asked"))
     facts, one = site.load(tmp_path / "site.yaml"), made(tmp_path, change)
-    told = []
+    failures = []
     for name in ("local", "cluster"):
         runner = Runner(make_target(name, facts, say=print))
         submission = continue_run(one, Bucket(tmp_path / "store"), target=name, site=facts)
         with pytest.raises(Failure) as caught:
             runner.submit(submission)
-        told.append(caught.value)
+        failures.append(caught.value)
     what, option = IMPOSSIBLE[change]
-    for failure in told:
+    for failure in failures:
         assert what in failure.text()
         assert option in failure.next_step
     # This machine has more to say: it has no GPU.
-    assert set(told[1].problems) <= set(told[0].problems)
+    assert set(failures[1].problems) <= set(failures[0].problems)
 
 
-def test_what_can_be_done_is_planned_and_rendered(run: Any) -> None:
+def test_possible_plan_is_planned_and_rendered(run: Any) -> None:
     assert run("plan", "study.yaml")[0] == 0
     assert run("render", "study.yaml")[0] == 0
 
 
-def test_the_next_step_of_a_model_that_is_gone_leads_on(run: Any) -> None:
+def test_next_step_of_a_shut_down_model_works(run: Any) -> None:
     for verb in ("plan", "render"):
         code, _, err = run(
             verb,
@@ -154,13 +154,13 @@ def test_the_next_step_of_a_model_that_is_gone_leads_on(run: Any) -> None:
         assert code == 0, err
 
 
-def test_stages_with_one_problem_in_common_are_one_line(run: Any) -> None:
+def test_shared_problem_is_one_line(run: Any) -> None:
     _, _, err = run("plan", "study.yaml", "--set", "contenders[hosted].model=gpt-gone")
     assert err.count("was shut down") == 1
     assert "  tune-hosted-s1, predict-hosted-s1: 'gpt-gone' was shut down" in err
 
 
-def test_a_finished_stage_asks_for_nothing_any_more(run: Any, tmp_path: Path) -> None:
+def test_finished_stages_are_not_checked(run: Any, tmp_path: Path) -> None:
     """The model was tuned and asked before it was shut down: what is left can be done."""
     one, store = made(tmp_path, "contenders[hosted].model=gpt-gone"), DirectoryStore(tmp_path / "store")
     prices = site.load(tmp_path / "site.yaml").prices()
@@ -177,7 +177,7 @@ def test_a_finished_stage_asks_for_nothing_any_more(run: Any, tmp_path: Path) ->
     assert shown[0] == 0
 
 
-def test_a_sum_says_what_it_leaves_out(run: Any) -> None:
+def test_cost_estimate_names_missing_stages(run: Any) -> None:
     """Answering has no estimate on a GPU."""
     _, out, _ = run("plan", "study.yaml")
     (line,) = (line for line in out.splitlines() if line.startswith("estimated cost"))
@@ -185,14 +185,14 @@ def test_a_sum_says_what_it_leaves_out(run: Any) -> None:
     assert line.endswith(" without predict-open-s1: no estimate")
 
 
-def test_a_plan_of_unknown_cost_says_so(run: Any) -> None:
+def test_unknown_cost_is_stated(run: Any) -> None:
     h100 = "contenders[open].hardware.device=NVIDIA-H100-80GB-HBM3"
     rehearsed = "contenders[hosted].provider=rehearsal"
     _, out, _ = run("plan", "study.yaml", "--set", h100, "--set", rehearsed)
     assert "estimated cost: no estimate for train-open-s1, predict-open-s1\n" in out
 
 
-def test_another_placement_that_is_none_sends_nobody_to_plan_a_run_id(run: Any, tmp_path: Path) -> None:
+def test_invalid_placement_does_not_suggest_plan_with_a_run_id(run: Any, tmp_path: Path) -> None:
     with pytest.raises(Failure) as caught:
         placed(made(tmp_path), ("contenders[open].hardware.threads=0",))
     assert "contenders[0].hardware.threads" in caught.value.text()
@@ -202,7 +202,7 @@ def test_another_placement_that_is_none_sends_nobody_to_plan_a_run_id(run: Any, 
     assert "next: correct what is listed, then launcher plan study.yaml" in err
 
 
-def test_a_store_that_is_away_leaves_no_half_of_a_plan(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_store_prints_no_partial_plan(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def exists(*_: Any) -> bool:
         raise Failure(Reason.NETWORK, "no answer")
 
