@@ -71,6 +71,8 @@ class StageContext:
         self.node = node_index()
         #: Closed after the outputs are committed, or with the error that prevented it.
         self.until_commit = contextlib.ExitStack()
+        #: Whether results computed earlier on this machine may be used. False when a run is verified.
+        self.may_use_cache = True
         #: Measured facts for the receipt (tokens, seconds): stored in the manifest, never digested.
         self.meta: dict[str, Any] = {}
         self._stop = False

@@ -44,7 +44,7 @@ def run(context: StageContext) -> None:
         scorers=settings.scorers,
         find_module=find_module,
         progress=progress,
-        cache=default_path(),
+        cache=default_path() if context.may_use_cache else None,
     )
     scores, summary = score_rows(task_of(context, settings.task), scoring, rows, answers)
     write_jsonl(context.out / "scores.jsonl", [score.to_json() for score in scores])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from small_sql_data import QUESTIONS, SqlData
 
-from jobs.measures.cache import Cache, key
+from jobs.measures.cache import Cache, key, secret_path
 from jobs.score.explanation import find_row
 from jobs.tasks.sql.execution import worker_pool
 from jobs.tasks.sql.judging import score
@@ -118,3 +118,33 @@ def test_unknown_row_is_a_usage_error(sql_data: SqlData) -> None:
     with pytest.raises(Failure, match="there is no row '99'") as failure:
         find_row(sql_data.rows, "99")
     assert failure.value.reason is Reason.USAGE
+
+
+def test_entries_of_another_user_are_ignored_counted_and_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "theirs"))
+    theirs = Cache(tmp_path / "score.sqlite")
+    theirs.put({key(1): "poison"})
+    theirs.close()
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "mine"))
+    mine = Cache(tmp_path / "score.sqlite")
+    assert mine.get([key(1)]) == {}
+    mine.put({key(1): "computed"})
+    assert mine.get([key(1)]) == {key(1): "computed"}
+    mine.close()
+    assert "1 cached scores were not written by this user" in capsys.readouterr().err
+
+
+def test_a_secret_that_others_may_read_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    Cache(tmp_path / "score.sqlite").close()
+    secret = secret_path()
+    assert secret.stat().st_mode & 0o777 == 0o600
+    secret.chmod(0o644)
+    cache = Cache(tmp_path / "score.sqlite")
+    cache.put({key(1): 1})
+    assert cache.get([key(1)]) == {}
+    assert "must be this user's own" in capsys.readouterr().err
