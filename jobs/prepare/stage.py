@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jobs.data.writer import prepare
 from jobs.stage import StageContext
-from jobs.tasks.stage_inputs import task_of
+from jobs.tasks.stage_inputs import code_errors, task_of
 from launcher.outcome import Failure
 from launcher.spec.names import relative_path
 from launcher.spec.stages import PrepareSettings
@@ -23,15 +23,10 @@ def run(context: StageContext) -> None:
         context.heartbeat(done, total, "row")
         context.check_stop()
 
+    task = task_of(context, settings.task)
     try:
-        card = prepare(
-            task_of(context, settings.task),
-            settings.data,
-            directory,
-            context.out,
-            progress,
-            settings.settings,
-        )
+        with code_errors(task):
+            card = prepare(task, settings.data, directory, context.out, progress, settings.settings)
     except Failure as failure:
         if failure.where == str(directory):
             # The directory is scratch; its files have the names that the user gave.

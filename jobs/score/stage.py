@@ -11,7 +11,7 @@ from jobs.score.scoring import score_rows
 from jobs.stage import StageContext
 from jobs.tasks.contract import ScoreContext
 from jobs.tasks.rows import read_rows
-from jobs.tasks.stage_inputs import task_of
+from jobs.tasks.stage_inputs import code_errors, task_of
 from launcher.outcome import Failure, Reason
 from launcher.spec.stages import ScoreSettings
 
@@ -46,7 +46,9 @@ def run(context: StageContext) -> None:
         progress=progress,
         cache=default_path() if context.may_use_cache else None,
     )
-    scores, summary = score_rows(task_of(context, settings.task), scoring, rows, answers)
+    task = task_of(context, settings.task)
+    with code_errors(task):
+        scores, summary = score_rows(task, scoring, rows, answers)
     write_jsonl(context.out / "scores.jsonl", [score.to_json() for score in scores])
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
     (context.out / "summary.json").write_text(text, encoding="utf-8")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from jobs.stage import StageContext
+from jobs.stage import StageContext, Stopped
 from jobs.tasks import registry
 from launcher.outcome import Failure, Reason
 from launcher.spec.names import relative_path
@@ -34,3 +37,25 @@ def task_of(context: StageContext, name: str) -> registry.Task:
             Reason.BAD_EXPERIMENT, f"the plan's task is '{name}', its files are of task '{loaded.name}'"
         )
     return loaded
+
+
+@contextmanager
+def code_errors(task: registry.Task) -> Iterator[None]:
+    """Turn an error in a user's own code into Failure(BAD_DATA), which is not retried; the trace goes to the log.
+
+    Errors of built-in tasks, of storage and of memory pass.
+    """
+    try:
+        yield
+    except (Failure, Stopped, MemoryError, OSError):
+        raise
+    except (Exception, SystemExit) as error:
+        if task.is_built_in:
+            raise
+        traceback.print_exc()
+        raise Failure(
+            Reason.BAD_DATA,
+            f"the task's code failed: {type(error).__name__}: {error}",
+            where=f"task {task.name}",
+            next_step="correct it, then submit again; the stage's log has the trace",
+        ) from error

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from launcher.api import submit
 from launcher.outcome import Failure, Reason
 from launcher.resolve.resolver import resolve
 from launcher.runs.code_consent import Consent, task_code
@@ -52,6 +53,17 @@ def test_another_or_a_short_digest_is_refused(letters: Plan, given: str) -> None
         Consent(given).check(letters)
     with pytest.raises(Failure, match="has the sha256"):
         Consent(digest(letters)[:11]).check(letters)
+
+
+def test_the_python_api_refuses_without_allow_code_and_writes_nothing(letters: Plan, tmp_path: Path) -> None:
+    experiment = load(str(tmp_path / "letters.yaml"))
+    store = str(tmp_path / "store")
+    with pytest.raises(Failure, match="has not been allowed"):
+        submit(experiment, store=store)
+    with pytest.raises(Failure, match="has the sha256") as caught:
+        submit(experiment, store=store, allow_code="0" * 64)
+    assert digest(letters) in caught.value.what
+    assert not (tmp_path / "store" / "runs").exists()
 
 
 def test_allowed_code_is_remembered_by_its_digest(letters: Plan) -> None:

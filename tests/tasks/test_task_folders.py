@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from jobs.stage import Stopped
 from jobs.tasks import registry
+from jobs.tasks.stage_inputs import code_errors
 from launcher.outcome import Failure, Reason
 from launcher.spec.tasks import built_in, built_in_names, read_facts, tasks_directory
 
@@ -116,6 +118,33 @@ def test_bad_facts_are_refused_with_their_path(
         read_facts(tmp_path)
     assert caught.value.reason is Reason.BAD_EXPERIMENT
     assert problem in caught.value.text()
+
+
+def test_the_chat_scorers_are_those_of_its_facts() -> None:
+    from jobs.tasks.chat.scorer import BUILT_IN
+
+    facts = built_in("chat").scorers
+    assert facts is not None
+    assert set(facts.built_in) == set(BUILT_IN)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("1 / 0"), SystemExit(3)], ids=repr)
+def test_an_error_in_a_users_code_is_bad_data_and_in_a_built_in_task_a_bug(error: BaseException) -> None:
+    with pytest.raises(Failure, match="the task's code failed") as caught, code_errors(_letters()):
+        raise error
+    assert caught.value.reason is Reason.BAD_DATA
+    with pytest.raises(type(error)), code_errors(registry.task("chat")):
+        raise error
+
+
+@pytest.mark.parametrize("error", [Stopped(), MemoryError(), OSError(28, "full")], ids=repr)
+def test_a_stop_and_errors_of_the_machine_pass_through_a_users_code(error: Exception) -> None:
+    with pytest.raises(type(error)), code_errors(_letters()):
+        raise error
+
+
+def _letters() -> registry.Task:
+    return registry.task_of_folder(LETTERS)
 
 
 def test_a_scorer_that_does_not_fit_its_facts_is_one_message(tmp_path: Path) -> None:
