@@ -14,8 +14,9 @@ from typing import Any
 from launcher.outcome import Failure, Reason
 from launcher.targets.cluster import kubeconfig
 from launcher.targets.cluster.api_errors import KubernetesApiError, answer_of
-from launcher.targets.cluster.connection import RETRY_TIMEOUT_S, Connection, Request, Stream
+from launcher.targets.cluster.connection import RETRY_TIMEOUT_S, Connection, Request
 from launcher.targets.cluster.informer import Informer
+from launcher.targets.cluster.stream import Stream
 
 FIELD_MANAGER = "launcher"
 

@@ -10,7 +10,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -23,6 +23,7 @@ from launcher.outcome import Failure, Reason
 from launcher.system.text import header_secret
 from launcher.targets.cluster import kubeconfig
 from launcher.targets.cluster.api_errors import KubernetesApiError, answer_of, api_error, is_final
+from launcher.targets.cluster.stream import Stream
 
 #: How long a request is retried.
 RETRY_TIMEOUT_S = 60.0
@@ -219,41 +220,6 @@ class Connection:
             self.access = self._renew()
             self._rest = RESTClientObject(self.access.configuration)
             return True
-
-
-class Stream:
-    """The lines of an endless answer; another thread may close it."""
-
-    def __init__(self, response: Any, failure: Callable[[Exception], Failure]):
-        self._response = response
-        self._failure = failure
-        self._closed = False
-
-    def lines(self) -> Iterator[bytes]:
-        """Lines with their line feed, as they arrive; the last may lack it. Raises Failure on a lost connection."""
-        rest = b""
-        try:
-            for chunk in self._response.stream(65536):
-                *whole, rest = (rest + chunk).split(b"\n")
-                for line in whole:
-                    yield line + b"\n"
-        except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:
-            # The latter two: another thread has closed the response.
-            if self._closed:
-                return
-            raise self._failure(error) from None
-        finally:
-            self._response.close()
-        if rest and not self._closed:
-            yield rest
-
-    def close(self) -> None:
-        """End `lines` in the thread that reads."""
-        self._closed = True
-        try:
-            self._response.shutdown()
-        except (ValueError, RuntimeError, OSError):
-            return  # already read to its end
 
 
 def _wait_s(attempt: int, retry_after_s: float | None) -> float:

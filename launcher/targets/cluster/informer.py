@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from launcher.outcome import Failure
 from launcher.targets.cluster.api_errors import KubernetesApiError, api_error
-from launcher.targets.cluster.connection import RETRY_TIMEOUT_S, Stream
+from launcher.targets.cluster.connection import RETRY_TIMEOUT_S
+from launcher.targets.cluster.stream import Stream
 
 #: The server ends a watch after this long; the next one continues from its last version.
 WATCH_S = 300

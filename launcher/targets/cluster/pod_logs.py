@@ -13,9 +13,9 @@ from typing import Any
 from launcher.outcome import Failure
 from launcher.targets.cluster.api_errors import KubernetesApiError
 from launcher.targets.cluster.client import Cluster
-from launcher.targets.cluster.connection import Stream
 from launcher.targets.cluster.informer import Informer
 from launcher.targets.cluster.log_lines import NewLines
+from launcher.targets.cluster.stream import Stream
 
 LONGEST_WAIT_S = 5.0
 #: How often `ended` is called while there is no pod to read from.
