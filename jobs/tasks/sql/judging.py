@@ -96,7 +96,7 @@ def score(
 
 
 def explain(row: Row, answer: str, directory: Path, cache: Cache) -> dict[str, Any]:
-    """{"score": the score of one answer, "proof": the JSON of explain.Explanation or explain.Failed}.
+    """{"score": the score of one answer, "proof": the JSON of an Explanation or Failed of explanation.py}.
 
     The proof is None if nothing ran.
     """

@@ -15,6 +15,7 @@ import apsw
 
 from jobs.tasks.sql.execution import compare, connections, gold_results, schema, syntax
 from jobs.tasks.sql.execution.compare import Expected, Row
+from jobs.tasks.sql.execution.explanation import SHOWN_ROWS, Explanation, Failed, ShownTable
 from jobs.tasks.sql.execution.gold_plan import GoldPlan
 from jobs.tasks.sql.execution.query_runner import QueryError, QueryLimits, column_names, run_query
 from jobs.tasks.sql.execution.schema import Schema, create_table, quoted
@@ -26,8 +27,6 @@ _REDUCTION_LIMITS = QueryLimits(steps=5_000_000, cpu_s=1.0, rows=50_000, content
 _MAX_REDUCED_ROWS = 3_000
 _MAX_TRIALS = 1_500
 _REDUCTION_S = 5.0
-#: Rows shown of each table.
-SHOWN_ROWS = 20
 #: What unusual databases, texts and queries raise here.
 _EXPECTED_ERRORS = (QueryError, UnicodeError, apsw.Error)
 
@@ -38,53 +37,6 @@ class Database(NamedTuple):
     name: str
     connection: apsw.Connection
     read_schema: Callable[[], Schema]
-
-
-@dataclass(frozen=True)
-class ShownTable:
-    """A table or result: at most SHOWN_ROWS of `of` rows, values as JSON has them."""
-
-    columns: list[str]
-    rows: list[list[compare.Value]]
-    of: int
-
-    def to_json(self) -> dict[str, object]:
-        return {"columns": self.columns, "rows": self.rows, "of": self.of}
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A query, or a whole explanation, that failed."""
-
-    error: str
-
-    def to_json(self) -> dict[str, object]:
-        return {"error": self.error}
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What gold and answer return on one database, and its tables that they read, by name.
-
-    `note` is None, or says why the database is not reduced or why both results may be right.
-    """
-
-    database: str
-    reduced: bool
-    note: str | None
-    tables: list[tuple[str, ShownTable | Failed]]
-    gold: ShownTable | Failed
-    answer: ShownTable | Failed
-
-    def to_json(self) -> dict[str, object]:
-        return {
-            "database": self.database,
-            "shrunk": self.reduced,
-            "note": self.note,
-            "tables": [{"name": name, **table.to_json()} for name, table in self.tables],
-            "gold": self.gold.to_json(),
-            "answer": self.answer.to_json(),
-        }
 
 
 @dataclass(frozen=True)

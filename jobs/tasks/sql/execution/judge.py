@@ -30,6 +30,7 @@ from jobs.tasks.sql.execution import (
 )
 from jobs.tasks.sql.execution.compare import Expected, Table
 from jobs.tasks.sql.execution.cpu_limit import set_cpu_limit
+from jobs.tasks.sql.execution.explanation import Explanation
 from jobs.tasks.sql.execution.gold_results import allowed_results, alternative_results, digest, from_json
 from jobs.tasks.sql.execution.prepare_gold import prepare_gold
 from jobs.tasks.sql.execution.query_runner import QueryError, QueryLimits, run_query
@@ -84,7 +85,7 @@ def judge(job: JudgeJob) -> Verdict:
     return Verdict(strict.right, strict.both_empty, strict.reason, official, rule, normalised)
 
 
-def explain_verdict(job: ExplainJob) -> explain.Explanation:
+def explain_verdict(job: ExplainJob) -> Explanation:
     """The rows that show the difference between gold and answer (see explain.py)."""
     images = {f"generated {n}": _decode_image(image) for n, image in enumerate(job.reference.images, 1)}
 

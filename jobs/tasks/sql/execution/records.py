@@ -275,6 +275,6 @@ class ExplainJob(AnswerJob):
         )
 
     def read_result(self, value: Any) -> JsonObject:
-        """The JSON of explain.Explanation or explain.Failed."""
+        """The JSON of an Explanation or Failed of explanation.py."""
         found: JsonObject = value
         return found
