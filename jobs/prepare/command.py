@@ -11,16 +11,16 @@ from pathlib import Path
 import click
 
 from jobs.data.sources import detect
-from jobs.tasks import registry
+from jobs.tasks.argument import TaskArgument
 from jobs.tasks.registry import Task
+from jobs.tasks.stage_inputs import code_errors
 from launcher.cli.options import output_option
 from launcher.outcome import Failure, Reason
 from launcher.spec.experiment import Data
-from launcher.spec.tasks import built_in_names
 
 
 @click.command("data")
-@click.argument("task", type=click.Choice(built_in_names()))
+@click.argument("task", type=TaskArgument())
 @click.option(
     "--data",
     "data_directory",
@@ -59,7 +59,7 @@ from launcher.spec.tasks import built_in_names
 )
 @output_option("text", "json")
 def command(
-    task: str,
+    task: Task,
     data_directory: Path | None,
     source: str | None,
     out: Path,
@@ -80,7 +80,7 @@ def command(
     _check_empty(out)
     data = Data.model_validate(
         {
-            "source": _source(registry.task(task), source, data_directory),
+            "source": _source(task, source, data_directory),
             "train_rows": train_rows,
             "validation_rows": validation_rows,
             "test_rows": test_rows,
@@ -147,7 +147,7 @@ def _source(task: Task, source: str | None, directory: Path | None) -> str:
     return source or detect(task, directory)
 
 
-def _prepare(task: str, data: Data, directory: Path | None, out: Path) -> dict[str, object]:
+def _prepare(task: Task, data: Data, directory: Path | None, out: Path) -> dict[str, object]:
     """Write the files to `out` and return the card. Raises Failure; then `out` is not created."""
     from jobs.data.writer import prepare
 
@@ -157,7 +157,8 @@ def _prepare(task: str, data: Data, directory: Path | None, out: Path) -> dict[s
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".tuneyard-") as staged:
             work = Path(staged) / "out"
             work.mkdir()
-            card = prepare(task, data, directory or work, work, lambda _done, _total: None)
+            with code_errors(task):
+                card = prepare(task, data, directory or work, work, lambda _done, _total: None)
             if out.exists():
                 out.rmdir()
             work.rename(out)

@@ -18,9 +18,10 @@ from jobs.score import explanation
 from jobs.score.predictions import read_answers
 from jobs.score.scoring import score_rows
 from jobs.score.summary_formats import summary_json, summary_text
-from jobs.tasks import registry
+from jobs.tasks.argument import TaskArgument
 from jobs.tasks.contract import ScoreContext
 from jobs.tasks.registry import Task
+from jobs.tasks.stage_inputs import code_errors
 from launcher.cli.options import output_option
 from launcher.outcome import Failure, Reason
 from launcher.spec.tasks import TaskFacts, built_in, built_in_names
@@ -46,7 +47,7 @@ def _tasks(which: Callable[[TaskFacts], bool]) -> str:
 
 
 @click.command("score")
-@click.argument("task", type=click.Choice(built_in_names()))
+@click.argument("task", type=TaskArgument())
 @click.option(
     "--data",
     "data_directory",
@@ -93,7 +94,7 @@ def _tasks(which: Callable[[TaskFacts], bool]) -> str:
 @click.option("--no-cache", is_flag=True, help="Ignore cached scores and compute every score again.")
 @output_option("table", "json")
 def command(
-    task: str,
+    task: Task,
     data_directory: Path,
     source: str | None,
     split: str,
@@ -111,18 +112,17 @@ def command(
     \b
     launcher score sql --data spider/ --split dev --predictions answers.jsonl -o json
     """
-    loaded = registry.task(task)
-    _refuse_options_of_other_tasks(loaded, scorers, survivors)
+    _refuse_options_of_other_tasks(task, scorers, survivors)
     written = {"--details": details, "--survivors": survivors}
     _check_writable({option: path for option, path in written.items() if path is not None})
-    source = source or detect(loaded, data_directory)
-    rows = read_part(loaded, source, data_directory, split)
+    source = source or detect(task, data_directory)
+    rows = read_part(task, source, data_directory, split)
     if not rows:
         raise Failure(Reason.BAD_DATA, f"the part '{split}' has no rows", where=str(data_directory))
     answers = read_answers(predictions, [row.id for row in rows])
     context = ScoreContext(
         directory=lambda: data_directory,
-        settings=loaded.facts.resolved_settings({}),
+        settings=task.facts.resolved_settings({}),
         scorers=scorers,
         find_module=_module_here,
         progress=_Progress(),
@@ -131,10 +131,12 @@ def command(
     )
     if explain is not None:
         place = explanation.find_row(rows, explain)
-        found = explanation.explain(loaded, context, rows[place], answers[place])
+        with code_errors(task):
+            found = explanation.explain(task, context, rows[place], answers[place])
         click.echo(json.dumps(found, indent=2) if output == "json" else explanation.text(found))
         return 0
-    scores, summary = score_rows(loaded, context, rows, answers)
+    with code_errors(task):
+        scores, summary = score_rows(task, context, rows, answers)
     result = {"source": source, "split": split, **summary_json(summary)}
     # Printed before the files are written: scoring takes long, and writing may still fail.
     click.echo(json.dumps(result, indent=2) if output == "json" else summary_text(summary))
