@@ -24,7 +24,8 @@ from launcher.cli.output import emit, table
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.spec.plan import Plan, Stage
 from launcher.spec.results import Results
-from launcher.store import Artifact, DirectoryStore, Store
+from launcher.spec.tasks import INPUT_PREFIX, SCORER_PREFIX
+from launcher.store import Artifact, DirectoryStore, Store, digest_file
 from launcher.store.runs import find, view
 from launcher.store.selection import open_named_store
 
@@ -41,20 +42,42 @@ class Check:
 @click.command("verify")
 @click.argument("run")
 @click.option("--digests-only", is_flag=True, help="Check digests only; do not recompute the results.")
+@click.option(
+    "--code",
+    "code_directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="Directory with your own scorer or task folder. A run's own code is run only if the same file is there.  "
+    "[default: the current directory]",
+)
 @store_options
 @output_option("table", "json", "yaml")
 def command(
-    run: str, digests_only: bool, store_address: str | None, site_path: Path | None, output: str
+    run: str,
+    digests_only: bool,
+    code_directory: Path,
+    store_address: str | None,
+    site_path: Path | None,
+    output: str,
 ) -> int:
     """Check every digest of RUN, and recompute its results from the stored answers.
 
-    The exit code is 0 only if every byte is what was committed and the results are the same.
+    The exit code is 0 only if every byte is what was committed and the results are the same. No code from the
+    store is run: a scorer or a task of your own has to be at hand, byte for byte the same.
     """
     store = open_named_store(store_address, site_path)
     seen = view(store, find(store, run))
     checks = _digest_checks(store, seen.plan)
     if seen.verdict is not None and not digests_only:
-        if all(check.ok for check in checks):
+        if foreign := foreign_code(seen.plan, code_directory):
+            checks.append(
+                Check(
+                    "results",
+                    False,
+                    f"not recomputed: this code is not in {code_directory}: {', '.join(foreign)}",
+                )
+            )
+        elif all(check.ok for check in checks):
             checks += _result_checks(store, seen.plan, seen.verdict)
         else:
             click.echo("the results were not recomputed: files that they depend on are corrupt", err=True)
@@ -112,6 +135,29 @@ def _result_checks(store: Store, plan: Plan, verdict: dict[str, Any]) -> list[Ch
     same = found == expected
     text = found[:12] if same else f"{found[:12]}, the verdict has {expected[:12]}"
     return [*checks, Check("results digest", same, text)]
+
+
+def foreign_code(plan: Plan, directory: Path) -> list[str]:
+    """Code that the run's stages would run and that is not, with the same bytes, in `directory`.
+
+    A scorer `scorers/MODULE.py` is looked for as its module's file, a file of a task folder by its path in it.
+    """
+    code: dict[str, str] = {}
+    for stage in plan.stages:
+        for name, sha256 in stage.inputs.items():
+            if name.startswith(SCORER_PREFIX):
+                module = name.removeprefix(SCORER_PREFIX).removesuffix(".py")
+                code[f"{module.replace('.', '/')}.py"] = sha256
+            elif name.startswith(INPUT_PREFIX):
+                code[name.removeprefix(INPUT_PREFIX)] = sha256
+    return [name for name, sha256 in sorted(code.items()) if not _is_same(directory / name, sha256)]
+
+
+def _is_same(path: Path, sha256: str) -> bool:
+    try:
+        return digest_file(path).sha256 == sha256
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from jobs.tasks.rows import read_rows
 from jobs.tasks.stage_inputs import code_errors, task_of
 from launcher.outcome import Failure, Reason
 from launcher.spec.stages import ScoreSettings
+from launcher.spec.tasks import SCORER_PREFIX
 
 
 def run(context: StageContext) -> None:
@@ -35,7 +36,7 @@ def run(context: StageContext) -> None:
         context.check_stop()
 
     def find_module(module: str) -> Path:
-        return context.outside(f"scorers/{module}.py")
+        return context.outside(f"{SCORER_PREFIX}{module}.py")
 
     scoring = ScoreContext(
         # Verified when a scorer asks for it: checking every file of a large artifact takes time.

@@ -26,7 +26,7 @@ from launcher.spec.lock import FORMAT, Lock, LockedModel
 from launcher.spec.planner import stand_in
 from launcher.spec.stages import DirectoryModel, HubData, HubModel, ModelSource
 from launcher.spec.strict import describe
-from launcher.spec.tasks import TaskFacts, facts_of, is_folder, label
+from launcher.spec.tasks import SCORER_PREFIX, TaskFacts, facts_of, is_folder, label
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
 _SOURCE: TypeAdapter[ModelSource] = TypeAdapter(ModelSource)
@@ -257,7 +257,7 @@ def _scorer(scorer: str, facts: TaskFacts, resolution: Resolution) -> dict[str, 
                 next_step="run the command in the directory of the module's file",
             )
         path = Path(spec.origin)
-    return {f"scorers/{module}.py": resolution.digest(path)}
+    return {f"{SCORER_PREFIX}{module}.py": resolution.digest(path)}
 
 
 __all__ = ["Resolution", "choose_source", "read_lock", "resolve"]

@@ -1,4 +1,8 @@
-"""Consent to run the code of a task folder: by its digest, once for each user of a machine."""
+"""Consent to run a user's own code (a task folder, a scorer): by its digest, once for each user of a machine.
+
+A scorer that was named in a local experiment is the user's own file. One that only the store has (`launcher retry`)
+may be anybody's.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from pathlib import Path
 from launcher.outcome import Failure, Reason
 from launcher.resolve.task_folder import folder_digest
 from launcher.spec.plan import Plan
-from launcher.spec.tasks import INPUT_PREFIX
+from launcher.spec.tasks import INPUT_PREFIX, SCORER_PREFIX
 from launcher.store.local_state import state_home, write_whole
 
 #: Fewer digits of a digest could be met by other code.
@@ -18,10 +22,10 @@ _LEAST_DIGITS = 12
 
 
 @dataclass(frozen=True)
-class TaskCode:
-    """The files of a user's task in a plan: their digests by path, and the digest of them all."""
+class OwnCode:
+    """A user's task or scorers in a plan: the digests of the files by path, and the digest of them all."""
 
-    task: str
+    what: str
     files: dict[str, str]
 
     @property
@@ -31,23 +35,32 @@ class TaskCode:
     @property
     def description(self) -> str:
         names = ", ".join(name for name in self.files if name.endswith(".py"))
-        return f"task '{self.task}' is code of a folder ({names}), sha256 {self.digest}"
+        return f"{self.what} ({names}), sha256 {self.digest}"
 
 
-def task_code(plan: Plan) -> TaskCode | None:
-    """The code that the plan's stages would run; None if its task is built in.
+def task_code(plan: Plan) -> OwnCode | None:
+    """The code of a task folder that the plan's stages would run; None if its task is built in.
 
     Raises Failure(BAD_EXPERIMENT) if stages have different files under one name.
     """
+    files = _files(plan, INPUT_PREFIX)
+    name = str(plan.stage("prepare").settings["task"]) if files else ""
+    return OwnCode(f"task '{name}' is code of a folder", files) if files else None
+
+
+def scorer_code(plan: Plan) -> OwnCode | None:
+    """The `module:function` scorers that the plan's stages would run; None if it has none."""
+    files = _files(plan, SCORER_PREFIX)
+    return OwnCode("the run's scorer is code", files) if files else None
+
+
+def _files(plan: Plan, prefix: str) -> dict[str, str]:
     files: dict[str, str] = {}
     for stage in plan.stages:
         for name, sha256 in stage.inputs.items():
-            if name.startswith(INPUT_PREFIX) and files.setdefault(name, sha256) != sha256:
+            if name.startswith(prefix) and files.setdefault(name, sha256) != sha256:
                 raise Failure(Reason.BAD_EXPERIMENT, f"stages have different files {name}", where=plan.run_id)
-    if not files:
-        return None
-    name = str(plan.stage("prepare").settings["task"])
-    return TaskCode(name, {path.removeprefix(INPUT_PREFIX): files[path] for path in sorted(files)})
+    return {path.removeprefix(prefix): files[path] for path in sorted(files)}
 
 
 @dataclass(frozen=True)
@@ -57,16 +70,25 @@ class Consent:
     digest: str | None = None
     ask: Callable[[str], bool] | None = None
 
-    def check(self, plan: Plan) -> None:
-        """Raises Failure(USAGE) if the plan runs code that is not allowed. What is allowed is remembered."""
-        code = task_code(plan)
-        if code is None:
-            return
+    def check(self, plan: Plan, *, from_store: bool = False) -> None:
+        """Raises Failure(USAGE) if the plan runs code that is not allowed. What is allowed is remembered.
+
+        `from_store`: the plan was read from a store, not made of an experiment and files of this machine.
+        """
+        if (code := task_code(plan)) is not None:
+            self._check(code, plan.run_id)
+        if (code := scorer_code(plan)) is not None:
+            if from_store:
+                self._check(code, plan.run_id)
+            else:
+                _remember(code.digest)
+
+    def _check(self, code: OwnCode, run_id: str) -> None:
         if self.digest is not None:
             if not _matches(self.digest, code.digest):
                 raise Failure(
                     Reason.USAGE,
-                    f"the task's code has the sha256 {code.digest}",
+                    f"the code has the sha256 {code.digest}",
                     where=f"--allow-code {self.digest}",
                     next_step="read the code, then allow this digest",
                 )
@@ -76,7 +98,7 @@ class Consent:
             raise Failure(
                 Reason.USAGE,
                 f"{code.description}, and has not been allowed to run",
-                where=plan.run_id,
+                where=run_id,
                 next_step=f"read the code, then: --allow-code {code.digest}",
             )
         _remember(code.digest)

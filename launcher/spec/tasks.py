@@ -21,6 +21,8 @@ FORMAT = 1
 FACTS_FILE = "task.yaml"
 #: Prefix of the files of a user's task among the inputs of a stage.
 INPUT_PREFIX = "task/"
+#: The same for the files of `module:function` scorers.
+SCORER_PREFIX = "scorers/"
 #: A scorer of the user's own: module:function.
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _LABEL = re.compile(r"([a-z0-9][a-z0-9-]*)@([0-9a-f]{12})")

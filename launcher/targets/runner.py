@@ -100,7 +100,7 @@ class Runner:
         """The same submission if it can succeed on the target. Raises Failure with every reason why it cannot."""
         self.target.check(prepared.submission, prepared.rendered)
         if prepared.submission.attempt.outcome is None:
-            self.consent.check(prepared.submission.plan)
+            self.consent.check(prepared.submission.plan, from_store=prepared.submission.locations is None)
         return prepared
 
     def start(self, prepared: Prepared, *, opened: Callable[[Attempt], None] | None = None) -> Run:
