@@ -13,8 +13,10 @@ from fake_cluster import FakeCluster
 from tiny import make_plan
 
 from launcher.manifests.labels import ATTEMPT_LABEL, RUN_LABEL, STAGE_LABEL, TRY_LABEL
+from launcher.manifests.render import render
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.runs import finalize
+from launcher.spec.site import Site
 from launcher.store import DirectoryStore
 from launcher.store.records import Request
 from launcher.store.runs import Attempt
@@ -173,3 +175,33 @@ def test_missing_permission_closes_the_attempt(
     missing = api_error(403, {"message": text}, doing="watch jobs", where="here")
     code = DISPOSITIONS[Reason.UNAUTHORIZED].exit_code
     assert ended(arguments, missing, monkeypatch) == (code, "unauthorized")
+
+
+def test_the_rendered_command_line_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = f"registry.example/image@sha256:{'0' * 64}"
+    site = Site.model_validate(
+        {
+            "format": 1,
+            "namespace": "team",
+            "store": {"inside": "s3://runs/x"},
+            "images": dict.fromkeys(("trainer", "worker", "conductor"), image),
+        }
+    )
+    rendered = render(make_plan(), site, attempt=3)
+    [job] = [item for item in rendered.objects if item["kind"] == "Job"]
+    python, dash_m, module, *arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert (python, dash_m, module) == ("python", "-m", conductor_main.__name__)
+    given: list[conductor_main.Settings] = []
+    monkeypatch.setattr(conductor_main, "conduct", lambda settings: given.append(settings) or 0)
+    monkeypatch.setattr("sys.argv", [module, *arguments])
+    assert conductor_main.main() == 0
+    assert given == [
+        conductor_main.Settings(
+            run=Path("/etc/tuneyard"),
+            store="s3://runs/x",
+            attempt=3,
+            job=rendered.conductor_job,
+            namespace="team",
+            start_timeout_s=900.0,
+        )
+    ]
