@@ -118,6 +118,12 @@ def test_a_folder_of_the_users_own_is_refused_without_allow_code_and_runs_with_i
     again = launcher("submit", str(experiment), "--target", "local")
     assert again.returncode == 0, again.stderr
 
+    folder = launcher.home / "mine" / "letters"
+    verified = launcher("verify", verdict["run_id"], "--code", str(folder))
+    assert verified.returncode == 0, verified.stderr
+    unknown = launcher("verify", verdict["run_id"])
+    assert "not recomputed: this code is not in" in unknown.stdout
+
 
 def test_a_plan_of_a_folder_runs_none_of_its_code_and_names_no_path(tmp_path: Path) -> None:
     shutil.copytree(LETTERS, tmp_path / "letters")
