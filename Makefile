@@ -48,10 +48,6 @@ test-chaos: $(VENV)/.installed-test
 	$(CLUSTER) $(CLUSTER_PYTEST) -m chaos
 
 cluster: $(VENV)/.installed-test
-	TUNEYARD_CLUSTER_REQUIRED=1 $(BIN)/python -m tests.cluster during --gpus 4 -- \
-	  $(BIN)/pytest -m cluster $(PYTEST_ARGUMENTS)
-
-cluster: $(VENV)/.installed-test
 	$(BIN)/python -m tests.cluster up --gpus 4
 
 cluster-down: $(VENV)/.installed-test
