@@ -27,6 +27,7 @@ from launcher.spec.plan import Plan
 from launcher.spec.planner import plan
 from launcher.spec.site import Site
 from launcher.spec.stages import TuneSettings
+from launcher.targets.local.backend import _environment
 
 KEY = "sk-test-one"
 TUNED = {"name": "hosted", "kind": "hosted", "model": "gpt-4o-mini"}
@@ -199,6 +200,16 @@ def test_missing_key_is_named_by_its_own_variable(
         one.tune()
     assert "export FACTORY_API_KEY=…" in before.value.text()
     assert "FACTORY_API_KEY is not set" in inside.value.text()
+
+
+def test_key_of_a_further_provider_reaches_only_tune_and_predict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, add_provider: Callable[..., None]
+) -> None:
+    add_provider()
+    monkeypatch.setenv("FACTORY_API_KEY", KEY)
+    one = tuned_by_factory(tmp_path)
+    readers = {stage.kind for stage in one.plan.stages if "FACTORY_API_KEY" in _environment(stage, one.store)}
+    assert readers == {"tune", "predict"}
 
 
 def test_pods_of_a_further_provider_get_its_key_under_its_own_variable(
