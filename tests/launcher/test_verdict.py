@@ -206,3 +206,32 @@ def test_invalid_verdict_is_a_corrupt_artifact(change: dict[str, Any]) -> None:
     with pytest.raises(Failure) as caught:
         report_page.render({**document(), **change})
     assert caught.value.reason is Reason.CORRUPT_ARTIFACT
+
+
+def as_mean(document: dict[str, Any]) -> dict[str, Any]:
+    """The same verdict, its measure a mean of numbers between 0 and 10."""
+    results = document["results"]
+    groups = [group for c in results["contenders"] for group in c["breakdowns"].values()]
+    owners = [*results["contenders"], *(seed for c in results["contenders"] for seed in c["seeds"])]
+    for measures in [*(one["measures"] for one in owners), *groups]:
+        for measure in measures.values():
+            measure |= {"kind": "mean", "value": 7.125, "low": 6.5, "high": 7.75}
+    for comparison in results["comparisons"]:
+        comparison |= {"only_a": None, "only_b": None, "p_value": None}
+    for sample in results["samples"]:
+        for answer in sample["answers"]:
+            answer |= {"correct": None, "value": 3.5}
+    return document
+
+
+def test_the_report_of_a_mean_shows_values_and_no_share_of_right_answers() -> None:
+    page = report_page.render(as_mean(document())).replace("\\", "")
+    assert "7.125 [6.5, 7.75]" in page
+    assert "+0.5 [+0.1, +0.8]" in page
+    assert "7.125 over 8" in page
+    assert "3.5 (" in page
+    assert "## Accuracy" not in page
+    measures = page.partition("## Measures")[2].partition("## Loss")[0]
+    assert not re.search(r"\d %(?! intervals| bootstrap)|points", measures), measures
+    assert ", right:" not in page
+    assert ", wrong" not in page
