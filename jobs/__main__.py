@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from jobs import pod, stage
+from jobs import stage
+from jobs.runtime import pod
 from launcher.outcome import Failure
 from launcher.spec.plan import parse
 from launcher.store import open_store

@@ -23,9 +23,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from jobs.heartbeat import HeartbeatWriter
-from jobs.nodes import node_index
-from jobs.runtime import library_versions, peak_memory_bytes
+from jobs.runtime.heartbeat import HeartbeatWriter
+from jobs.runtime.nodes import node_index
+from jobs.runtime.process import library_versions, peak_memory_bytes
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.spec.plan import Plan, Stage
 from launcher.store import Artifact, Store

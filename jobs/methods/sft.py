@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.jsonl import write_jsonl
 from jobs.methods import checkpoint
 from jobs.methods.checkpoint import Checkpoint, CurvePoint, Progress
 from jobs.methods.deepspeed_setup import build_engine, init_process_group
@@ -25,6 +24,7 @@ from jobs.methods.training_facts import MeasuredTraining, TrainingFacts
 from jobs.methods.training_job import Reporter, StoppedAtStep, TrainingJob
 from jobs.models import adapters, loading
 from jobs.models.examples import Example, TokenizedSplit, tokenize
+from jobs.runtime.jsonl import write_jsonl
 from jobs.tasks.rows import read_rows
 from launcher.outcome import Failure, Reason
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs.runtime import peak_memory_bytes
+from jobs.runtime.process import peak_memory_bytes
 from launcher.spec import catalog
 
 #: A LoRA step computes the forward pass and gradients of activations, 2 each; frozen weights need no gradient.

@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from jobs.runtime import pin_threads
+from jobs.runtime.process import pin_threads
 from launcher.outcome import Failure, Reason
 
 

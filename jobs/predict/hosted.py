@@ -14,8 +14,8 @@ from jobs.hosted.batch_api import answer_in_batches
 from jobs.hosted.chat import ChatRequest
 from jobs.hosted.completions import answer_row_by_row
 from jobs.hosted.row_ledger import RowLedger
-from jobs.jsonl import write_jsonl
 from jobs.rehearsal.session import open_service
+from jobs.runtime.jsonl import write_jsonl
 from jobs.stage import StageContext
 from jobs.tasks.rows import Row, read_rows
 from launcher.costs import budget

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jobs.jsonl import write_jsonl
 from jobs.models import loading
 from jobs.models.examples import prompt_tokens
 from jobs.predict.batches import Prompt, batches
 from jobs.predict.prediction import Prediction, PredictionFacts
+from jobs.runtime.jsonl import write_jsonl
 from jobs.stage import StageContext
 from jobs.tasks.rows import read_rows
 from launcher.outcome import Failure, Reason

@@ -7,8 +7,8 @@ from collections import Counter
 from itertools import combinations
 from typing import Any
 
-from jobs.jsonl import read_jsonl
 from jobs.report.compare import compare, mean_measure, mean_over_seeds, value_of
+from jobs.runtime.jsonl import read_jsonl
 from jobs.stage import StageContext
 from jobs.tasks.rows import Row, read_rows
 from launcher.spec.plan import stage_name

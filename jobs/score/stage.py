@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from jobs.jsonl import read_jsonl, write_jsonl
 from jobs.measures.cache import default_path
+from jobs.runtime.jsonl import read_jsonl, write_jsonl
 from jobs.score.scoring import score_rows
 from jobs.stage import StageContext
 from jobs.tasks.contract import ScoreContext

@@ -13,7 +13,7 @@ from jobs.methods.training_facts import MeasuredTraining
 from jobs.methods.training_job import StoppedAtStep, TrainingJob
 from jobs.methods.worker_pool import WorkerPool
 from jobs.models.adapters import BaseReference
-from jobs.nodes import node_count, rendezvous_address
+from jobs.runtime.nodes import node_count, rendezvous_address
 from jobs.stage import StageContext, Stopped
 from launcher.outcome import Failure, Reason
 from launcher.spec.stages import FetchSettings, HubModel, PackagedModel, TrainSettings

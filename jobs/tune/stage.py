@@ -19,9 +19,9 @@ from typing import Any
 from jobs.hosted import idempotency, pricing, upload_checks
 from jobs.hosted.client import Service
 from jobs.hosted.journal import Journal
-from jobs.jsonl import write_jsonl
 from jobs.rehearsal.embedded import EmbeddedServer
 from jobs.rehearsal.session import open_service
+from jobs.runtime.jsonl import write_jsonl
 from jobs.stage import StageContext, Stopped
 from jobs.tune.follow import follow, job_failure
 from jobs.tune.records import CurvePoint, Hyperparameters, TrainingRecord, TunedModel, UploadFacts

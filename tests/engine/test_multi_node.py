@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from stage_harness import StageHarness
 
-from jobs import nodes
+from jobs.runtime import nodes
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 
 LONG: dict[str, Any] = {"steps": 400, "checkpoint_every_steps": 5, "evaluate_every_steps": 400}

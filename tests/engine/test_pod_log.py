@@ -46,7 +46,7 @@ def test_the_log_of_a_failed_stage_ends_with_its_failure(harness: StageHarness) 
 
 
 def test_only_node_0_stores_a_log(harness: StageHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jobs.pod import stored_log
+    from jobs.runtime.pod import stored_log
 
     monkeypatch.setenv("TUNEYARD_TRY", "1")
     monkeypatch.setenv("TUNEYARD_NODES", "2")
@@ -70,7 +70,7 @@ def test_output_before_a_crash_is_stored(tmp_path: Path) -> None:
     program = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from jobs.pod import _tee\n"
+        "from jobs.runtime.pod import _tee\n"
         "with _tee(Path(sys.argv[1])):\n"
         "    print('before', flush=True)\n"
         "    os.system('echo a child')\n"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.heartbeat import HeartbeatWriter
 from jobs.methods.checkpoint import CurvePoint, Progress
 from jobs.predict.prediction import Prediction
+from jobs.runtime.heartbeat import HeartbeatWriter
 from jobs.stage import StageMeta
 from launcher.store import DirectoryStore
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from small_sql_data import QUESTIONS, SqlData
 
-from jobs.jsonl import write_jsonl
+from jobs.runtime.jsonl import write_jsonl
 from jobs.score import VERSION
 from jobs.stage import run_stage
 from jobs.tasks.rows import Row, write_rows

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jobs.nodes import node_index
+from jobs.runtime.nodes import node_index
 from launcher.outcome import Failure
 from launcher.store.runs import Attempt
 
