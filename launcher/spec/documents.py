@@ -75,6 +75,8 @@ def _element(items: list[Any], step: str) -> int:
 
 
 _MAX_DEPTH = 100
+#: Values of one document, each alias counted as often as it is used.
+_MAX_VALUES = 100_000
 #: libyaml's where PyYAML has it: several times as fast.
 _BaseLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -92,14 +94,40 @@ class Loader(_BaseLoader):  # type: ignore[misc]
 
 
 def _load(text: str) -> Any:
-    """Raises YAMLError, ValueError, or RecursionError where it is nested too deeply."""
-    depth = 0
-    # By its events first, which takes no recursion: libyaml's loader would end the process.
-    for event in yaml.parse(text, Loader=_BaseLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _MAX_DEPTH:
-            raise RecursionError
+    """Raises YAMLError, ValueError, or RecursionError if it is nested too deeply."""
+    _check_size(text)
     return yaml.load(text, Loader=Loader)
+
+
+def _check_size(text: str) -> None:
+    """Refuse what is nested too deeply, or what aliases expand to too many values.
+
+    The events are read first, which takes no recursion and expands no alias: libyaml's loader would end the process,
+    and everything that walks or copies a document visits an alias's values again each time that it is used.
+    """
+    #: Values of each open collection, with its anchor.
+    open_collections: list[tuple[str | None, int]] = [(None, 0)]
+    values_of: dict[str, int] = {}
+    for event in yaml.parse(text, Loader=_BaseLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_collections.append((event.anchor, 1))
+            if len(open_collections) > _MAX_DEPTH:
+                raise RecursionError
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, values = open_collections.pop()
+        elif isinstance(event, yaml.ScalarEvent):
+            anchor, values = event.anchor, 1
+        elif isinstance(event, yaml.AliasEvent):
+            anchor, values = None, values_of.get(event.anchor, 0)
+        else:
+            continue
+        if anchor is not None:
+            values_of[anchor] = values
+        outer, counted = open_collections.pop()
+        if counted + values > _MAX_VALUES:
+            raise ValueError(f"it has more than {_MAX_VALUES:,} values once its aliases are expanded")
+        open_collections.append((outer, counted + values))
 
 
 def _refuse_repeated_keys(node: yaml.MappingNode) -> None:

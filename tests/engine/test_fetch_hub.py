@@ -87,8 +87,8 @@ def fetch_in_process(harness: StageHarness, source: HubModel, url: str, patch: p
 
 @pytest.mark.parametrize(
     ("repository", "revision"),
-    [("maker/none", COMMIT), ("maker/tiny", "f" * 40), ("not a name", COMMIT)],
-    ids=["repository", "revision", "name"],
+    [("maker/none", COMMIT), ("maker/tiny", "f" * 40)],
+    ids=["repository", "revision"],
 )
 def test_an_unknown_repository_or_revision_is_no_such_model(
     harness: StageHarness,
