@@ -107,7 +107,7 @@ def _check_size(text: str) -> None:
     """
     #: Values of each open collection, with its anchor.
     open_collections: list[tuple[str | None, int]] = [(None, 0)]
-    values_of: dict[str, int] = {}
+    values_of: dict[str | None, int] = {}
     for event in yaml.parse(text, Loader=_BaseLoader):
         if isinstance(event, yaml.CollectionStartEvent):
             open_collections.append((event.anchor, 1))
