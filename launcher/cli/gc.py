@@ -61,12 +61,12 @@ def command(
     are never deleted.
     """
     store = open_named_store(store_address, site_path, writable=really)
-    found = gc.survey(store, older_than_s=older_than_s, keep_best=keep_best)
+    found = gc.plan_gc(store, older_than_s=older_than_s, keep_best=keep_best)
     for problem in found.problems:
         click.echo(f"warning: {problem}", err=True)
-    gone = found.doomed
+    gone = found.deletions
     if really:
-        gone = gc.clear(store, found, older_than_s=older_than_s, keep_best=keep_best)
+        gone = gc.delete(store, found, older_than_s=older_than_s, keep_best=keep_best)
     if output == "table":
         table(["SIZE", "WHAT", "WHY"], [[size(one.size_bytes), one.path, one.why] for one in gone])
     else:

@@ -1,7 +1,7 @@
-"""What may go from a store: runs nobody needs any more, stages no kept run reaches, what crashes left.
+"""Garbage collection: old runs, stages that no kept run uses, and what crashes left.
 
-Deciding (`survey`) and doing (`clear`) are apart, so that a dry run shows exactly what would go.
-A run that is under way is never touched, and no stage or input that a kept run reaches.
+`plan_gc` decides and `delete` deletes, so that a dry run shows exactly what would be deleted. Runs that are under
+way are never touched, nor stages and inputs of kept runs.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from launcher.spec.plan import Plan
 from launcher.store import Leftover, Store
 from launcher.store.runs import Attempt, attempts, read_plan, run_ids
 
-#: A commit that is under way looks like a leftover; one of which nothing moved for a day does not.
+#: A commit that is under way looks like a leftover until it has been unchanged for this long.
 LEFTOVER_GRACE_S = 24 * 3600.0
 
 
 @dataclass(frozen=True)
-class Doomed:
-    """One thing to delete: its store path, its bytes and why nobody needs it."""
+class Deletion:
+    """One thing to delete: store path, bytes and reason."""
 
     path: str
     size_bytes: int
@@ -30,16 +30,16 @@ class Doomed:
 
 
 @dataclass
-class Survey:
-    """What would go, what stays and why, and what could not be judged."""
+class GcPlan:
+    """What to delete, what is kept and why, and what could not be read."""
 
-    doomed: list[Doomed] = field(default_factory=list)
+    deletions: list[Deletion] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     @property
     def size_bytes(self) -> int:
-        return sum(one.size_bytes for one in self.doomed)
+        return sum(one.size_bytes for one in self.deletions)
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ class _Run:
         return {sha256 for stage in self.plan.stages for sha256 in stage.inputs.values()}
 
 
-def survey(store: Store, *, older_than_s: float, keep_best: bool, now: float | None = None) -> Survey:
-    """What a store could lose. Touches nothing."""
+def plan_gc(store: Store, *, older_than_s: float, keep_best: bool, now: float | None = None) -> GcPlan:
+    """What can be deleted from a store; changes nothing."""
     now = time.time() if now is None else now
-    found = Survey()
+    found = GcPlan()
     runs = _runs(store, found, now, older_than_s)
     best = _best(runs) if keep_best else {}
     for run in runs:
@@ -77,28 +77,30 @@ def survey(store: Store, *, older_than_s: float, keep_best: bool, now: float | N
     gone = [run for run in runs if run.run_id not in found.kept]
     for run in gone:
         size = store.usage(f"runs/{run.run_id}")
-        found.doomed.append(Doomed(f"runs/{run.run_id}", size, f"not used for {_age(now - run.seen_at)}"))
+        found.deletions.append(
+            Deletion(f"runs/{run.run_id}", size, f"not used for {_age(now - run.seen_at)}")
+        )
     for run in kept:
         if not run.live:
-            found.doomed += _finished_work(store, run)
+            found.deletions += _finished_work(store, run)
     if found.problems:
-        # Whoever cannot be read may need any stage.
-        found.problems.append("stages and inputs are all kept, because not every run could be read")
+        # A run that cannot be read may use any stage.
+        found.problems.append("all stages and inputs are kept, because not every run could be read")
     else:
-        found.doomed += _unreached(store, kept, gone, now, older_than_s)
-    found.doomed += [
-        Doomed(one.path, one.size_bytes, f"left by a crash {_age(now - one.modified_at)} ago", one)
+        found.deletions += _unused(store, kept, gone, now, older_than_s)
+    found.deletions += [
+        Deletion(one.path, one.size_bytes, f"left by a crash {_age(now - one.modified_at)} ago", one)
         for one in store.leftovers()
         if now - one.modified_at > LEFTOVER_GRACE_S
     ]
     return found
 
 
-def clear(store: Store, found: Survey, *, older_than_s: float, keep_best: bool) -> list[Doomed]:
-    """Delete what `found` lists, as far as it would still be listed now; returns what went."""
-    still = {one.path for one in survey(store, older_than_s=older_than_s, keep_best=keep_best).doomed}
+def delete(store: Store, found: GcPlan, *, older_than_s: float, keep_best: bool) -> list[Deletion]:
+    """Delete what `found` lists, unless it is in use by now; returns what was deleted."""
+    still = {one.path for one in plan_gc(store, older_than_s=older_than_s, keep_best=keep_best).deletions}
     gone = []
-    for one in found.doomed:
+    for one in found.deletions:
         if one.path not in still:
             continue
         if one.leftover is not None:
@@ -118,7 +120,7 @@ def run_size_bytes(store: Store, plan: Plan) -> int:
     return total
 
 
-def _runs(store: Store, found: Survey, now: float, older_than_s: float) -> list[_Run]:
+def _runs(store: Store, found: GcPlan, now: float, older_than_s: float) -> list[_Run]:
     runs = []
     for run_id in run_ids(store):
         try:
@@ -132,7 +134,7 @@ def _runs(store: Store, found: Survey, now: float, older_than_s: float) -> list[
             found.kept[run_id] = "cannot be read"
             found.problems.append(f"{run_id}: {failure.what}")
             continue
-        # A conductor elsewhere shows itself by its records: an open attempt lives while they are young.
+        # A conductor on another machine is known by its records: an open attempt is live while they are young.
         young = now - seen_at < max(older_than_s, LEFTOVER_GRACE_S)
         live = attempt.has_live_conductor or (not closed and young)
         runs.append(
@@ -142,7 +144,7 @@ def _runs(store: Store, found: Survey, now: float, older_than_s: float) -> list[
 
 
 def _last_sign(attempt: Attempt, plan: Plan) -> float:
-    """When anything was last recorded in an attempt, in seconds since 1970."""
+    """Time of the newest record of an attempt, in seconds since 1970."""
     signs = [attempt.request.opened_at, attempt.outcome.ended_at if attempt.outcome else 0.0]
     for one in attempt.tries():
         signs += [one.started_at, one.end.ended_at if one.end else 0.0]
@@ -153,7 +155,7 @@ def _last_sign(attempt: Attempt, plan: Plan) -> float:
 
 
 def _best(runs: list[_Run]) -> dict[str, str]:
-    """Run id -> experiment, for the run with the highest accuracy of each experiment and data source."""
+    """Run id -> experiment, for the best run of each experiment and data source."""
     best: dict[tuple[str, str], tuple[float, str]] = {}
     for run in runs:
         if run.verdict is None:
@@ -165,33 +167,35 @@ def _best(runs: list[_Run]) -> dict[str, str]:
     return {run_id: experiment for (experiment, _), (_, run_id) in best.items()}
 
 
-def _finished_work(store: Store, run: _Run) -> list[Doomed]:
-    """Checkpoints and ledgers of stages that are committed: nothing resumes from them any more."""
+def _finished_work(store: Store, run: _Run) -> list[Deletion]:
+    """Checkpoints and ledgers of committed stages; nothing resumes from them."""
     found = []
     for stage in run.plan.stages:
         path = f"runs/{run.run_id}/work/{stage.name}"
         if store.list(path) and store.exists(f"stages/{stage.key}") and (size := store.usage(path)):
-            found.append(Doomed(path, size, f"{stage.name} is finished"))
+            found.append(Deletion(path, size, f"{stage.name} is finished"))
     return found
 
 
-def _unreached(
+def _unused(
     store: Store, kept: list[_Run], gone: list[_Run], now: float, older_than_s: float
-) -> list[Doomed]:
-    reached = {key for run in kept for key in run.keys}
+) -> list[Deletion]:
+    used = {key for run in kept for key in run.keys}
     found = []
     for key in store.list("stages"):
         path = f"stages/{key}"
-        if key in reached or not store.exists(path):
+        if key in used or not store.exists(path):
             continue
         meta = store.open(path).manifest.meta
         age_s = now - float(meta.get("started_at", 0.0)) - float(meta.get("seconds", 0.0))
         if age_s >= older_than_s:
-            found.append(Doomed(path, store.usage(path), "no kept run reaches it"))
+            found.append(Deletion(path, store.usage(path), "no kept run uses it"))
     wanted = {sha256 for run in kept for sha256 in run.inputs}
     for sha256 in sorted({sha256 for run in gone for sha256 in run.inputs} - wanted):
         if store.has_input(sha256):
-            found.append(Doomed(f"inputs/{sha256}", store.usage(f"inputs/{sha256}"), "no kept run reads it"))
+            found.append(
+                Deletion(f"inputs/{sha256}", store.usage(f"inputs/{sha256}"), "no kept run reads it")
+            )
     return found
 
 

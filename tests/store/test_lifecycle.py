@@ -14,7 +14,7 @@ from launcher.outcome import Failure, Reason
 from launcher.spec.plan import Plan, Resources, Stage
 from launcher.spec.stages import ReportSettings
 from launcher.store import Store, encode
-from launcher.store.gc import clear, survey
+from launcher.store.gc import delete, plan_gc
 from launcher.store.runs import Attempt, lock_path
 
 Files = Callable[[dict[str, bytes]], Path]
@@ -77,9 +77,9 @@ def store(place: Place, monkeypatch: pytest.MonkeyPatch) -> Store:
 def gone_after(store: Store, **options: bool) -> set[str]:
     arguments = {"older_than_s": 30 * DAY_S, "keep_best": options.get("keep_best", True)}
     before = set(store.list("runs")) | set(store.list("stages"))
-    found = survey(store, **arguments)  # type: ignore[arg-type]
+    found = plan_gc(store, **arguments)  # type: ignore[arg-type]
     assert set(store.list("runs")) | set(store.list("stages")) == before, "a dry run deleted something"
-    clear(store, found, **arguments)  # type: ignore[arg-type]
+    delete(store, found, **arguments)  # type: ignore[arg-type]
     return {name[:12] for name in before - set(store.list("runs")) - set(store.list("stages"))}
 
 
@@ -129,8 +129,8 @@ def test_fresh_leftovers_stay_and_old_ones_go(
         patch.setattr("launcher.store.directory.shutil.rmtree", lambda *_, **__: None)
         with pytest.raises(Dies):
             store.commit("stages/z", files({"x": b"x" * 100}), {})
-    assert survey(store, older_than_s=0, keep_best=True).doomed == []
-    found = survey(store, older_than_s=30 * DAY_S, keep_best=True, now=time.time() + 2 * DAY_S)
-    assert [one.leftover is not None for one in found.doomed] == [True]
-    store.discard(found.doomed[0].leftover)  # type: ignore[arg-type]
+    assert plan_gc(store, older_than_s=0, keep_best=True).deletions == []
+    found = plan_gc(store, older_than_s=30 * DAY_S, keep_best=True, now=time.time() + 2 * DAY_S)
+    assert [one.leftover is not None for one in found.deletions] == [True]
+    store.discard(found.deletions[0].leftover)  # type: ignore[arg-type]
     assert store.leftovers() == ()
