@@ -1,7 +1,6 @@
-"""Why something ended: one reason -> exit code -> retry or not -> what to do about it.
+"""Reasons: one table of exit codes, retry decisions and advice.
 
-Every exit code of the launcher and of a stage, every retry decision and every piece of
-advice comes from the table in this file, on a laptop and on a cluster alike.
+The launcher and the stages use it on every target.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from launcher.system.text import first_of, printable
 
 
 class Retry(Enum):
-    """Which budget a further try is taken from; NEVER means the reason is permanent."""
+    """The budget that pays for another try; NEVER: the reason is permanent."""
 
     NEVER = "never"
-    LOST = "lost"  # the machine took the process away: nothing wrong with the work
-    PREEMPTED = "preempted"  # somebody with a better right to the machine asked us to stop
-    OWN_FAILURE = "own failure"  # the program itself failed; once more, in case it was chance
+    LOST = "lost"  # the machine took the process away
+    PREEMPTED = "preempted"  # asked to stop in favour of other work
+    OWN_FAILURE = "own failure"  # the program failed, perhaps by chance
 
 
 #: Tries granted per reason class, the first try not counted.
@@ -63,7 +62,7 @@ class Reason(Enum):
 
 @dataclass(frozen=True)
 class Disposition:
-    """What follows from a reason."""
+    """Exit code, retry budget, meaning and advice of a reason."""
 
     exit_code: int
     retry: Retry
@@ -150,7 +149,7 @@ _BY_EXIT_CODE = {d.exit_code: reason for reason, d in DISPOSITIONS.items()}
 def from_exit_code(code: int) -> Reason:
     """The reason a process ended, from its exit code; negative codes are signals (subprocess's convention).
 
-    Only a fallback: a termination message, where there is one, is more exact.
+    A fallback: a termination message is more exact.
     """
     if code == -15:
         return Reason.TERMINATED
@@ -189,10 +188,7 @@ class Failure(Exception):
         return DISPOSITIONS[self.reason].exit_code
 
     def text(self) -> str:
-        """The message for a person: one line, then a line per problem, then the next step.
-
-        It may quote a file, a model or a cluster's object: nothing in it moves a terminal's cursor.
-        """
+        """The message: one line, a line per problem, and the next step; safe to print on a terminal."""
         head = f"{self.where}: {self.what}" if self.where else self.what
         lines = [head, *(f"  {problem}" for problem in self.problems)]
         if self.next_step:
@@ -200,7 +196,7 @@ class Failure(Exception):
         return printable("\n".join(lines), keep="\n")
 
     def about(self, run_id: str, stage: str) -> Failure:
-        """The same failure with RUN and STAGE in its next step filled in, ready to be copied to a shell."""
+        """The same failure with RUN and STAGE of its next step replaced, ready to copy to a shell."""
         step = re.sub(r"\bRUN\b", run_id, self.next_step)
         return self.with_next_step(re.sub(r"\bSTAGE\b", stage, step))
 
@@ -237,7 +233,7 @@ class Failure(Exception):
         )
 
     def termination_message(self, limit_bytes: int = 4000) -> str:
-        """ASCII JSON below Kubernetes' 4 KB limit for termination messages; problems are cut first, then the texts."""
+        """ASCII JSON below Kubernetes' limit of 4 KB for termination messages; problems are cut first, then texts."""
         value = self.to_json()
         kept = len(self.problems)
         while len(encoded := json.dumps(value)) > limit_bytes and kept:

@@ -32,7 +32,7 @@ GIB = 2**30
 #: Bytes per parameter of the frozen base, quantisation constants included.
 _WEIGHT_BYTES = {"none": 2.0, "int8": 1.016, "nf4": 0.538}
 _TRAIN_FLOPS_PER_PARAMETER = 6
-#: A running program's own share of a GPU: CUDA context, allocator slack.
+#: GPU memory of the program itself: CUDA context, allocator slack.
 _RESERVED_GIB = 1.5
 
 
@@ -90,7 +90,7 @@ def refuse_impossible(plan: Plan, estimates: list[StageEstimate]) -> None:
 
 
 def impossible(estimates: list[StageEstimate]) -> tuple[str, ...]:
-    """One line per problem, with the stages that have it in common."""
+    """One line per problem, with all stages that have it."""
     stages: dict[str, list[str]] = {}
     for one in estimates:
         if one.problem:
@@ -99,7 +99,7 @@ def impossible(estimates: list[StageEstimate]) -> tuple[str, ...]:
 
 
 def another_way(plan: Plan, estimates: list[StageEstimate]) -> str:
-    """What to change for the first problem of `estimates`, as options of the same command."""
+    """How to avoid the first problem of `estimates`, as options of the same command."""
     one = next(one for one in estimates if one.problem)
     stage = plan.stage(one.stage)
     contender = f"--set contenders[{stage.contender}]"
@@ -144,7 +144,6 @@ def _stage(plan: Plan, stage: Stage, counts: TokenCounts | None, prices: Prices)
         tokens = counts.test_rows * per_row if counts else None
         flops_per_token = 2 * shape.parameters
     hours = None
-    # Generation is bound by memory traffic, not by arithmetic: no figure is derived for it.
     if (
         tokens is not None
         and isinstance(settings, TrainSettings)
@@ -228,7 +227,7 @@ def scratch_gib(plan: Plan, stage: Stage) -> int:
         if isinstance(settings.source, HubData):
             return 5
         weights = _weights_gib(settings.source)
-        # Downloaded and then laid out as an artifact: twice.
+        # Once as downloaded and once as an artifact.
         return math.ceil(2 * weights + (5 if weights > 1 else 1))
     if "model" in stage.needs:
         source = plan.stage(stage.needs["model"]).typed_settings()
@@ -254,7 +253,7 @@ def _shape(plan: Plan, stage: Stage) -> catalog.Shape | None:
     model = catalog.models().get(names.get(stage.contender or "", ""))
     if model is None:
         fetch = plan.stage(stage.needs["model"]).typed_settings()
-        # A revision of one's own changes the weights' values, not their shape.
+        # Another revision has other weights of the same shape.
         model = _catalogued(fetch.source) if isinstance(fetch, FetchSettings) else None
     return model.shape if model else None
 

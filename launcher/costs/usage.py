@@ -1,7 +1,7 @@
-"""What the seconds of a stage's machines went to: work, overhead, waiting, losses, failures.
+"""How a stage's machine seconds were used: work, overhead, waiting, losses, failures.
 
-From the tries that the conductor recorded, and in a cluster from what it measured of their pods.
-A second here is one of the whole stage: of a stage on several nodes, all of them held it at once.
+Computed from the recorded tries and, in a cluster, from the measured times of their pods. One second of a stage on
+several nodes is a second of all its nodes together.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _TAKEN_AWAY = (Reason.KILLED, Reason.TERMINATED, Reason.CANCELLED)
 
 @dataclass(frozen=True)
 class Seconds:
-    """Wall-clock seconds. Only `waiting` costs nothing: no machine was held."""
+    """Wall-clock seconds. Only `waiting` costs nothing, because no machine is held."""
 
     #: The stage's own measure of the committed work, also if another run paid for it.
     productive: float = 0.0
-    #: Held beside that by tries that succeeded: the program's start, images that were pulled already.
+    #: Further seconds of successful tries, for example the start of the program.
     overhead: float = 0.0
-    #: From a pod's creation to its start: no room, images being pulled.
+    #: From the creation of a pod to its start: scheduling, image pulls.
     waiting: float = 0.0
-    #: Work that was taken away (a lost node, preemption, a cancel).
+    #: Lost to a lost node, preemption or cancel.
     lost: float = 0.0
-    #: Tries that failed by themselves.
+    #: Tries that failed.
     failed: float = 0.0
 
     @property
@@ -41,7 +41,7 @@ class Seconds:
 
 
 def account(stage: Stage, tries: Iterable[Try], productive_s: float | None) -> Seconds:
-    """The seconds of one stage over `tries` (those of other stages are passed over)."""
+    """The seconds of one stage over `tries` (tries of other stages are ignored)."""
     overhead = waiting = lost = failed = 0.0
     for one in tries:
         if one.stage != stage.name or one.end is None:

@@ -1,7 +1,4 @@
-"""Plain documents: YAML read strictly, mappings merged, single values assigned by path.
-
-Knows nothing of what the documents mean: `experiment.py` and `site.py` validate them.
-"""
+"""Plain documents: strict YAML, deep merge, and assignment by path; `experiment` and `site` validate them."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from launcher.outcome import Failure, Reason
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Deep merge: mappings merge, everything else (lists too) is replaced; `base` is left as it was."""
+    """Deep merge: mappings are merged, everything else, including lists, is replaced. `base` is not changed."""
     result = dict(base)
     for key, value in over.items():
         old = result.get(key)
@@ -27,10 +24,10 @@ _STEP = re.compile(r"\.?([A-Za-z_][\w-]*)|\[([^\]]+)\]")
 
 
 def assign(document: dict[str, Any], assignment: str) -> None:
-    """Carry out `path=value` in place; the value is read as YAML.
+    """Apply `path=value` in place; the value is YAML.
 
     A list element is named by its index or by its `name`: `contenders[1].lora.r=16`,
-    `contenders[tuned].lora.r=16`. Raises ValueError where the path leads nowhere.
+    `contenders[tuned].lora.r=16`. Raises ValueError if the path does not exist.
     """
     path, equals, text = assignment.partition("=")
     if not equals:
@@ -58,7 +55,7 @@ def assign(document: dict[str, Any], assignment: str) -> None:
         elif not isinstance(node[key], dict | list):
             raise ValueError(f"'{step}' is a plain value and has nothing below it")
         else:
-            # What is changed is copied first: profiles and defaults are shared between loads.
+            # Copy before the change: profiles and defaults are shared between loads.
             node[key] = node[key].copy()
             node = node[key]
 
@@ -77,15 +74,15 @@ def _element(items: list[Any], step: str) -> int:
 _MAX_DEPTH = 100
 #: Values of one document, each alias counted as often as it is used.
 _MAX_VALUES = 100_000
-#: libyaml's where PyYAML has it: several times as fast.
+#: libyaml's loader if PyYAML has it: several times as fast.
 _BaseLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Loader(_BaseLoader):  # type: ignore[misc]
-    """YAML 1.1 as PyYAML reads it, with two repairs: `3e-4` is a number, and a key given twice is an error."""
+    """PyYAML's loader, except that `3e-4` is a number and a repeated key is an error."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """As it does, after a look at the keys: what a merge key (`<<`) brings does not count as given twice."""
+        """Check for repeated keys first: keys from a merge key (`<<`) are no repetition."""
         looked_at: dict[int, yaml.MappingNode] = self.__dict__.setdefault("_looked_at", {})
         if id(node) not in looked_at:
             looked_at[id(node)] = node
@@ -162,7 +159,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """Plain data from YAML. Raises Failure(BAD_EXPERIMENT) with the place of what is malformed."""
+    """Plain data from YAML. Raises Failure(BAD_EXPERIMENT) with line and column of the error."""
     try:
         return _load(text)
     # ValueError: a date or number of the right form that cannot be one, such as 2023-13-45.

@@ -1,9 +1,8 @@
-"""The typed settings of each kind of stage, which a plan carries and a stage reads.
+"""The typed settings of each stage kind.
 
-Everything in here can change a stage's output, and all of it is hashed into the stage key.
-What cannot (prices, hosts, directories) has no place in these models. `VERSIONS` is raised
-whenever the code of a stage kind would give other output from the same settings; the stage
-itself carries the same number and refuses a plan made for another.
+All of them can change a stage's output and are hashed into its key; what cannot (prices, hosts, directories) is not
+in these models. An entry of `VERSIONS` is raised when the code of that kind gives other output for the same settings;
+the stage's code has the same number and refuses a plan with another one.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class DirectoryModel(Strict):
 
 
 class RandomModel(Strict):
-    """A tiny random Llama with a byte tokenizer: what fault tests train. Never a baseline for anything."""
+    """A tiny random Llama with a byte tokenizer, for tests; not a baseline."""
 
     kind: Literal["random"] = "random"
     layers: int = 2
@@ -77,7 +76,7 @@ class HubData(Strict):
 
 
 class FetchSettings(Strict):
-    """Bring a model (or named data) and freeze it.
+    """Download a model or named data.
 
     Output for a model: `model.safetensors` (or shards), `config.json`, tokenizer files: what
     `from_pretrained(DIRECTORY)` loads. Output for data: the files under their own names.
@@ -104,10 +103,10 @@ class TaskSettings(Strict):
 
 
 class PrepareSettings(TaskSettings):
-    """Turn a source into the three parts that everything else reads.
+    """Convert a source to the three parts that all other stages read.
 
     Output: `train.jsonl`, `validation.jsonl`, `test.jsonl`, `upload/train.jsonl`,
-    `upload/validation.jsonl`, `card.json`, and the files that rows point at.
+    `upload/validation.jsonl`, `card.json`, and the files that rows refer to.
     """
 
     data: Data

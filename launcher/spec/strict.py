@@ -1,4 +1,4 @@
-"""The strict base of every model that is read from a user or a file, and its validation errors as text."""
+"""The strict base of models of users' files, and validation errors as text."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 
 class Strict(BaseModel):
-    """Base of everything a user or a file may contain: unknown keys and loose types are refused."""
+    """Base of models of users' files: unknown keys and loose types are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-#: What every random number generator in use accepts.
+#: Accepted by every random number generator in use.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -61,9 +61,9 @@ def _message(item: ErrorDetails) -> str:
         expected = item["ctx"].get("expected_tags", "'lora', 'prompted', 'hosted'")
         return f"kind must be one of {expected}"
     given = item.get("input")
-    # An address can carry a password, and is not repeated.
-    told = isinstance(given, str | int | float | bool) and item["loc"][-1:] != ("base_url",)
-    suffix = f" (got {given!r})" if told else ""
+    # An address can hold a password and is not quoted.
+    quoted = isinstance(given, str | int | float | bool) and item["loc"][-1:] != ("base_url",)
+    suffix = f" (got {given!r})" if quoted else ""
     return item["msg"].removeprefix("Value error, ") + suffix
 
 
@@ -75,7 +75,7 @@ def _path(location: tuple[Any, ...]) -> str:
     for position, part in enumerate(location):
         if isinstance(part, int):
             text += f"[{part}]"
-        # pydantic names a union's member: the contender's kind behind its index, a type in other places
+        # pydantic adds a union's member to the path: the contender's kind after its index, elsewhere a type
         elif not (position == 2 and location[0] == "contenders") and not _UNION_MEMBER.search(str(part)):
             text += f".{part}" if text else str(part)
     return text

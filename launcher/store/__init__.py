@@ -1,8 +1,7 @@
 """Artifacts: committed whole or not at all, verified on every read.
 
-The layout of the store is DESIGN's: `inputs/<sha256>`, `stages/<stage key>/`,
-`runs/<run id>/{plan.json, work/<stage>/, attempts/<n>/}`; docs/storage.md says how each backend
-keeps it. Importing this package never imports boto3: only opening an `s3://` address does.
+Layout: `inputs/<sha256>`, `stages/<stage key>/`, `runs/<run id>/{plan.json, work/<stage>/, attempts/<n>/}`;
+docs/storage.md describes the backends. boto3 is imported only when an `s3://` address is opened.
 """
 
 from __future__ import annotations
@@ -46,9 +45,8 @@ __all__ = [
 def open_store(address: str, *, writable: bool = True, progress: Progress | None = None) -> Store:
     """The store at `s3://bucket/prefix`, `file:///dir` or a plain directory path.
 
-    With `writable` a directory is created where it is not there, and the store is tried out.
-    Raises Failure(STORE_FAILED | NETWORK) where it cannot be used, Failure(USAGE | UNSUPPORTED) for
-    an address that is none.
+    With `writable` a missing directory is created and the store is tested by a write.
+    Raises Failure(STORE_FAILED | NETWORK) if it cannot be used, Failure(USAGE | UNSUPPORTED) for an invalid address.
     """
     scheme = urlparse(address).scheme
     if scheme == "file":
@@ -75,7 +73,7 @@ def _open_s3(address: str, writable: bool, progress: Progress | None) -> Store:
 
 
 def _directory_of(address: str) -> Path:
-    """The directory of a file:// address, which is absolute and on this machine."""
+    """The directory of a file:// address, which must be absolute and on this machine."""
     parts = urlparse(address)
     path = Path(unquote(parts.path))
     if parts.netloc not in ("", "localhost") or not path.is_absolute():

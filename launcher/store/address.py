@@ -1,8 +1,7 @@
-"""`s3://bucket/prefix?endpoint_url=…`: which bucket, and how it is reached; never who is asking.
+"""Store addresses: `s3://bucket/prefix?endpoint_url=…`.
 
-Everything that is no secret may stand in the address, so that one string tells a laptop, a
-conductor and a pod the same thing. Credentials come by the usual chain (environment, profile,
-container or instance role) and have no place here.
+An address holds everything that is not secret, so that one string is valid on a laptop, in a conductor and in a
+pod. Credentials come from the usual chain (environment, profile, container or instance role), never from here.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from launcher.spec.names import relative_path
 Addressing = Literal["auto", "path", "virtual"]
 _BUCKET = re.compile(r"^[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]$")
 _EXAMPLE = "s3://bucket/prefix?endpoint_url=https://s3.example.org&region=eu-west-1"
-#: What may follow the question mark -> how it is read.
+#: Options in the query -> parser.
 _OPTIONS: dict[str, Callable[[str], object]] = {
     "endpoint_url": str,
     "region": str,
@@ -30,28 +29,27 @@ _OPTIONS: dict[str, Callable[[str], object]] = {
     "allow_http": lambda text: {"true": True, "1": True, "false": False, "0": False}[text.lower()],
     "bandwidth_mib_s": float,
 }
-#: What may be repeated of an option that is not known: a name, and nothing that could be a key in its place.
+#: An unknown option is quoted only if it matches: it cannot be a secret in the wrong place.
 _OPTION_NAME = re.compile(r"[A-Za-z_-]{1,24}")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
 class TransferLimits:
-    """How long anything may take and how much moves at once. Times are seconds."""
+    """Deadlines, retries and sizes of requests. Times are seconds."""
 
     connect_timeout_s: float = 10
     #: Silence on a connection.
     read_timeout_s: float = 60
-    #: One call with all its retries; a part's bytes must have moved by then.
+    #: One call with all its retries, and with the bytes of a part.
     call_timeout_s: float = 300
-    #: How long a server that has answered before is waited for when nothing listens at its address any more.
+    #: Wait for a server that has answered before and accepts no connection now.
     patience_s: float = 90
-    #: Tries of one request (botocore's `standard` mode), waits between them growing to 20 s.
+    #: Tries of one request (botocore's `standard` mode); the pauses grow to 20 s.
     attempts: int = 5
-    #: Tries where the answer came and was wrong (bytes that do not match their digest).
+    #: Tries after an answer with wrong bytes (their digest does not match).
     wrong_answers: int = 4
-    #: How long the slowest of several writers may take between looking and writing, where the server
-    #: ignores conditions.
+    #: Longest time between check and write of one of several writers, if the server ignores conditions.
     settle_s: float = 20.0
     part_bytes: int = 16 << 20
     parallel: int = 8
@@ -63,7 +61,7 @@ class TransferLimits:
 
 @dataclass(frozen=True)
 class S3Address:
-    """A place in S3-compatible storage."""
+    """A bucket and prefix in S3-compatible storage."""
 
     bucket: str
     #: Without slashes at its ends; may be empty.
@@ -71,10 +69,10 @@ class S3Address:
     endpoint_url: str | None = None
     region: str | None = None
     profile: str | None = None
-    #: `auto` is path style where an endpoint is named and virtual hosts on AWS.
+    #: `auto`: path style with an endpoint, virtual hosts on AWS.
     addressing: Addressing = "auto"
     ca_bundle: str | None = None
-    #: Plain http, which anybody on the way can read and change. Loopback needs no permission.
+    #: Permit plain http, which is neither private nor protected against changes. Loopback is always permitted.
     allow_http: bool = False
     bandwidth_mib_s: float | None = None
     limits: TransferLimits = field(default=TransferLimits(), compare=False)
@@ -97,8 +95,7 @@ class S3Address:
 
 
 def parse(address: str) -> S3Address:
-    """The address, or Failure(USAGE) with every problem; what is wrong is named but never repeated,
-    for it may be a secret in the wrong place."""
+    """The address. Raises Failure(USAGE) with every problem; values are not quoted, because they may be secrets."""
     problems: list[str] = []
     try:
         parts = urlsplit(address)
@@ -119,12 +116,12 @@ def parse(address: str) -> S3Address:
     for name, text in parse_qsl(parts.query, keep_blank_values=True):
         read = _OPTIONS.get(name)
         if read is None:
-            told = (
+            message = (
                 f"no option '{name}'"
                 if text and _OPTION_NAME.fullmatch(name)
                 else "an option it does not have"
             )
-            problems.append(f"{told}; there are {', '.join(_OPTIONS)}")
+            problems.append(f"{message}; there are {', '.join(_OPTIONS)}")
             continue
         try:
             options[name] = read(text)
@@ -144,7 +141,7 @@ def parse(address: str) -> S3Address:
 
 
 def check_endpoint(url: str, allow_http: bool) -> list[str]:
-    """What is wrong with an endpoint, wherever it was named."""
+    """Problems of an endpoint, from the address or the environment."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""

@@ -1,8 +1,7 @@
-"""What every store keeps and promises: manifests, artifacts and the Store protocol; no backend in here.
+"""Manifests, artifacts and the Store protocol, which all backends implement.
 
-An artifact is a set of files under one prefix. It exists from the moment its manifest
-(`_SUCCESS.json`: every file's size and sha256, and a digest of itself) is there; before that
-nobody sees it.
+An artifact is a set of files under one prefix. It exists once its manifest exists (`_SUCCESS.json`: every file's
+size and sha256, and a digest of itself).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from launcher.spec.names import relative_path
 MANIFEST = "_SUCCESS.json"
 FORMAT = 1
 CHUNK_BYTES = 4 << 20
-#: Told as files move: (bytes done, bytes in all).
+#: Called while files move: (bytes done, bytes in total).
 Progress = Callable[[int, int], None]
 
 
@@ -35,8 +34,11 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `_SUCCESS.json` says: the files, facts about how they came to be (`meta`, never hashed into a
-    stage key), and where an object store keeps the bytes (`storage`, empty in a directory)."""
+    """The content of `_SUCCESS.json`.
+
+    `meta` are facts about the files' origin, never hashed into a stage key. `storage` says where an object store
+    keeps the bytes; it is empty in a directory.
+    """
 
     files: dict[str, FileEntry]
     meta: dict[str, Any]
@@ -61,7 +63,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, value: Any, where: str) -> Manifest:
-        """Raises Failure(CORRUPT_ARTIFACT) where the manifest is not one, or not the one that was written."""
+        """Raises Failure(CORRUPT_ARTIFACT) if the value is no manifest or does not match its own digest."""
         try:
             if value["format"] > FORMAT:
                 raise Failure(
@@ -72,7 +74,7 @@ class Manifest:
                 )
             content = {key: part for key, part in value.items() if key != "digest"}
             if value["digest"] != _digest(content):
-                raise ValueError("it does not have the digest it claims")
+                raise ValueError("its digest does not match its content")
             files = {
                 str(name): FileEntry(int(entry["size_bytes"]), str(entry["sha256"]))
                 for name, entry in value["files"].items()
@@ -87,7 +89,7 @@ class Manifest:
 
 
 class Artifact(Protocol):
-    """A committed set of files. Every read is checked against the manifest."""
+    """A committed set of files. Every read is verified against the manifest."""
 
     @property
     def manifest(self) -> Manifest: ...
@@ -103,7 +105,7 @@ class Artifact(Protocol):
 
 @dataclass(frozen=True)
 class Leftover:
-    """What a crash left behind: never visible as an artifact, only bytes that nobody will read."""
+    """Bytes that a crash left: part of no artifact, never read."""
 
     path: str
     size_bytes: int
@@ -113,7 +115,7 @@ class Leftover:
 class Store(Protocol):
     """Where artifacts live. Two backends keep the same promises: a directory and S3-compatible storage."""
 
-    #: How often it is reasonable to look for something new.
+    #: A reasonable interval for polling, in seconds.
     poll_interval_s: float
 
     @property
@@ -125,18 +127,18 @@ class Store(Protocol):
         ...
 
     def local_path(self, path: str) -> Path:
-        """Where `path` lies on this machine: for logs, locks and scratch, which are no artifacts."""
+        """The local path of `path`, for logs, locks and scratch files, which are no artifacts."""
         ...
 
     def commit(self, prefix: str, directory: Path, meta: dict[str, Any]) -> Manifest:
-        """Make the files of `directory` the artifact at `prefix`, whole; `directory` is consumed.
+        """Commit the files of `directory` as the artifact at `prefix`; `directory` is consumed.
 
-        Where another writer committed first, theirs stays and is returned.
+        If another writer has committed first, that artifact stays and its manifest is returned.
         """
         ...
 
     def open(self, prefix: str) -> Artifact:
-        """Raises Failure(MISSING_INPUT) where nothing is committed at `prefix`."""
+        """Raises Failure(MISSING_INPUT) if nothing is committed at `prefix`."""
         ...
 
     def exists(self, prefix: str) -> bool: ...
@@ -146,11 +148,11 @@ class Store(Protocol):
         ...
 
     def put_json(self, path: str, value: Any, *, create_once: bool = True) -> bool:
-        """Write one small JSON object whole. False where `create_once` found it there already."""
+        """Write one small JSON object whole. False if `create_once` and the object exists already."""
         ...
 
     def get_json(self, path: str) -> Any:
-        """The object at `path`, or None where there is none."""
+        """The object at `path`; None if there is none."""
         ...
 
     def put_input(self, source: Path) -> str:
@@ -164,15 +166,15 @@ class Store(Protocol):
         ...
 
     def publish(self, path: str) -> None:
-        """Copy what was written at `local_path(path)` (a log, a report) to where others can `fetch` it."""
+        """Copy the file at `local_path(path)` (a log, a report) to the store, for `fetch` on other machines."""
         ...
 
     def fetch(self, path: str) -> Path | None:
-        """A local file with what was published at `path`, or is being written here; None where nothing is."""
+        """A local copy of the file published at `path`, or the local file itself; None if there is neither."""
         ...
 
     def delete(self, prefix: str) -> None:
-        """Remove what is at and below `prefix`; a manifest goes before the files it names."""
+        """Delete everything at and below `prefix`; a reader never finds a manifest without its files."""
         ...
 
     def usage(self, prefix: str) -> int:
@@ -180,7 +182,7 @@ class Store(Protocol):
         ...
 
     def leftovers(self) -> tuple[Leftover, ...]:
-        """What crashes left behind. A commit that is under way looks the same: mind `modified_at`."""
+        """What crashes left. A commit that is under way looks the same until `modified_at` is old."""
         ...
 
     def discard(self, leftover: Leftover) -> None: ...
@@ -190,7 +192,7 @@ class Store(Protocol):
         ...
 
     def lock(self, path: str) -> AbstractContextManager[bool]:
-        """Hold a lock of this machine that dies with the process; False at once where another holds it."""
+        """Hold a lock of this machine that ends with the process; False, without waiting, if another holds it."""
         ...
 
 
@@ -210,7 +212,7 @@ def encode(value: Any) -> bytes:
 
 
 def scan(directory: Path) -> list[tuple[str, Path]]:
-    """Every file below `directory` by its name, sorted. Raises Failure(INTERNAL) for anything but plain files."""
+    """Every file below `directory` as (name, path), sorted. Raises Failure(INTERNAL) for anything but plain files."""
     found = []
     for path in sorted(directory.rglob("*")):
         name = path.relative_to(directory).as_posix()

@@ -1,8 +1,7 @@
-"""Commits beside the work: a checkpoint's snapshot is a rename, its upload happens in a thread.
+"""Background commits of checkpoints: a snapshot is a rename, its upload happens in a thread.
 
-The work waits for nothing but the snapshot. Of snapshots that come faster than they can be
-uploaded only the newest waits; the one being uploaded is always finished. `then` runs after a commit, in
-the thread: the place to delete what it supersedes, so that the newest committed one is never gone.
+If snapshots come faster than uploads, only the newest one waits; the upload in progress is always finished.
+`then` runs in the thread after a commit and deletes what it supersedes, so that one commit always exists.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ class _Snapshot:
 
 
 class BackgroundCommits:
-    """Commits snapshots one after the other. Use as a context manager, or call `drain` before the end."""
+    """Commits snapshots one after the other. Use as a context manager, or call `drain` at the end."""
 
     def __init__(self, store: Store, scratch: Path) -> None:
-        """Snapshots lie in `scratch`, which must be on the file system of what is snapshotted."""
+        """Snapshots are moved to `scratch`, which must be on their file system."""
         self._store = store
         self._scratch = scratch
         self._news = threading.Condition()
@@ -45,7 +44,7 @@ class BackgroundCommits:
     def submit(
         self, prefix: str, directory: Path, meta: dict[str, Any], then: Callable[[], None] | None = None
     ) -> None:
-        """Take `directory` away (a rename) and commit it soon. Raises what an earlier commit failed with."""
+        """Move `directory` away and commit it in the background. Raises the failure of an earlier commit."""
         self._raise()
         taken = self._scratch / f"snapshot-{uuid.uuid4().hex[:12]}"
         directory.rename(taken)
@@ -59,7 +58,7 @@ class BackgroundCommits:
                 self._thread.start()
 
     def drain(self) -> None:
-        """Wait until everything submitted is committed. Raises what a commit failed with."""
+        """Wait until everything submitted is committed. Raises the failure of a commit."""
         with self._news:
             while (self._waiting is not None or self._busy) and self._failure is None:
                 self._news.wait()

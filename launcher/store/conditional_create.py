@@ -1,11 +1,10 @@
-"""One of several writers creates an object: by the server's condition where it keeps its word, else by claims.
+"""Create-once: one of several writers creates an object.
 
-Servers that ignore `If-None-Match` (rclone's) answer 200 to everybody. There a writer first
-leaves a claim of its own, then looks whether it is alone. Alone, it writes. Otherwise the
-smallest claim writes, after everybody who may have found himself alone has had `settle_s` to do
-so, and the others watch. This rests on one assumption, which no protocol of plain reads and
-writes can do without: nobody takes longer than `settle_s` between looking and writing. An
-artifact is safe even where that fails, for each writer's files lie under a prefix of its own.
+By `If-None-Match: *` if the server honours it. Servers that ignore the condition (rclone's) answer 200 to all
+writers; there a writer first writes a claim, then lists the claims. If it is alone, it writes the object.
+Otherwise the smallest claim writes, after `settle_s` in which a writer that found itself alone may write, and the
+others wait. This assumes that no writer takes longer than `settle_s` between list and write, which no protocol of
+plain reads and writes can avoid. Artifacts are safe even if it fails: each writer's files have their own prefix.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import uuid
 from launcher.outcome import Failure, Reason
 from launcher.store.s3_client import Absent, Client, Taken, md5
 
-#: Folder beside an object that holds the claims to it; hidden, so that no artifact is called so.
+#: Folder of the claims to the objects beside it; hidden, because names of artifacts are not.
 CLAIMS = ".claims"
 PROBES = ".probes"
 _RACERS = 4
@@ -26,9 +25,9 @@ _ETAG_TRIES = 6
 
 
 def probe(client: Client) -> bool:
-    """Whether exactly one of several conditional writers wins; learns too whether ETags are MD5s.
+    """Whether exactly one of several conditional writers wins; also finds out whether ETags are MD5s.
 
-    Raises Failure where the bucket cannot be written.
+    Raises Failure if the bucket cannot be written.
     """
     client.etag_is_md5 = _tells_md5(client)
     key = client.address.key(f"{PROBES}/{uuid.uuid4().hex}")
@@ -40,8 +39,7 @@ def probe(client: Client) -> bool:
 
 
 def _tells_md5(client: Client) -> bool:
-    """Whether the server's ETag is the MD5 of what arrived. One agreement is proof; a disagreement may
-    only mean that this write was spoilt on its way."""
+    """Whether the server's ETags are MD5s. One match proves it; a mismatch may be a write damaged in transit."""
     key = client.address.key(f"{PROBES}/{uuid.uuid4().hex}")
     try:
         for number in range(_ETAG_TRIES):
@@ -54,7 +52,7 @@ def _tells_md5(client: Client) -> bool:
 
 
 def _second_loses(client: Client, key: str) -> bool:
-    """Whether a conditional write is refused where an object is."""
+    """Whether a conditional write is refused if there is an object."""
     try:
         client.put(key, b"second", create=True)
     except Taken:
@@ -85,14 +83,14 @@ def _one_of_many_wins(client: Client) -> bool:
     for racer in racers:
         racer.join()
     try:
-        # A lost answer can make the winner look like a loser, never the other way round.
+        # A lost answer can make the winner look like a loser, not the reverse.
         return len(won) <= 1 and not failed
     finally:
         client.delete([key])
 
 
 def create(client: Client, key: str, data: bytes, *, conditional: bool) -> bool:
-    """Write `data` at `key` unless an object is there. True where it is ours that is there now."""
+    """Write `data` at `key` unless there is an object. True if this call's object is there now."""
     writer = uuid.uuid4().hex
     if not conditional:
         return _by_claims(client, key, data, writer)
@@ -109,25 +107,25 @@ def create(client: Client, key: str, data: bytes, *, conditional: bool) -> bool:
 
 
 def _is_ours(client: Client, key: str, data: bytes, writer: str) -> bool:
-    """Who holds `key`? Ours may stand there spoilt, after an answer that never came: then it is put right."""
+    """Whether the object at `key` is this writer's; if it arrived damaged, it is written again."""
     for _ in range(client.limits.wrong_answers):
         try:
             got = client.get(key)
         except Absent:
             return False
         if got.data == data:
-            # Equal bytes of another writer are somebody else's, if anybody can tell.
+            # Equal bytes of another writer are not ours, if the writer is known.
             return got.writer in (writer, "")
         if got.writer != writer:
             return False
         if hashlib.sha256(client.get(key).data).digest() == hashlib.sha256(data).digest():
-            continue  # it was this reading that was wrong
+            continue  # the first reading was wrong
         overwrite(client, key, data, writer)
     raise _spoilt(client, key)
 
 
 def overwrite(client: Client, key: str, data: bytes, writer: str = "") -> None:
-    """Write `data` at `key` whatever is there, until it has arrived right."""
+    """Write `data` at `key`, replacing any object, until the server confirms it."""
     for _ in range(client.limits.wrong_answers):
         if client.etag_matches(client.put(key, data, writer=writer), md5(data)):
             return
@@ -137,14 +135,14 @@ def overwrite(client: Client, key: str, data: bytes, writer: str = "") -> None:
 def _spoilt(client: Client, key: str) -> Failure:
     return Failure(
         Reason.NETWORK,
-        "what was written arrived wrong, time after time",
+        "the server confirms other bytes than were written",
         where=f"s3://{client.address.bucket}/{key}",
         next_step="check the network and the server, then launcher retry RUN",
     )
 
 
 def _by_claims(client: Client, key: str, data: bytes, writer: str) -> bool:
-    if _there(client, key):
+    if _exists(client, key):
         return False
     folder, _, name = key.rpartition("/")
     claims = f"{folder}/{CLAIMS}/{name}/" if folder else f"{CLAIMS}/{name}/"
@@ -157,14 +155,14 @@ def _by_claims(client: Client, key: str, data: bytes, writer: str) -> bool:
         if own not in rivals:
             raise _spoilt(client, own)
         if len(rivals) > 1:
-            # The smallest waits for those who may have been alone before it came, the next for it, …
+            # The smallest claim waits for a writer that was alone before it, the next one for the smallest, …
             deadline = time.monotonic() + settle_s * (1 + rivals.index(own))
             while time.monotonic() < deadline:
-                if _there(client, key):
+                if _exists(client, key):
                     return False
                 time.sleep(min(0.2, settle_s / 4))
             looked_at = time.monotonic()
-        if _there(client, key):
+        if _exists(client, key):
             return False
         if time.monotonic() - looked_at > settle_s / 4:
             raise Failure(
@@ -179,8 +177,7 @@ def _by_claims(client: Client, key: str, data: bytes, writer: str) -> bool:
 
 
 def _write_in_time(client: Client, key: str, data: bytes, writer: str) -> bool:
-    """The write that was decided on: at once or not at all, and with the condition all the same, for
-    others may have found this server to honour it."""
+    """Write at once or not at all; with the condition, because other writers may rely on it."""
     try:
         etag = client.put(key, data, writer=writer, create=True, hasty=True)
     except Taken:
@@ -194,7 +191,7 @@ def _write_in_time(client: Client, key: str, data: bytes, writer: str) -> bool:
     return True
 
 
-def _there(client: Client, key: str) -> bool:
+def _exists(client: Client, key: str) -> bool:
     try:
         client.head(key)
     except Absent:

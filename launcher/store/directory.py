@@ -23,7 +23,7 @@ _UNCOMMITTED = ".uncommitted-"
 
 @contextmanager
 def explained(where: str) -> Iterator[None]:
-    """Turn an operating system's error into a Failure that says what to do."""
+    """Turn an OSError into a Failure with a next step."""
     try:
         yield
     except OSError as error:
@@ -32,7 +32,7 @@ def explained(where: str) -> Iterator[None]:
 
 
 class DirectoryStore:
-    """Artifacts in a directory of one file system; renames within it are what makes commits atomic."""
+    """Artifacts in a directory of one file system: commits are atomic because they are renames."""
 
     poll_interval_s = 0.1
 
@@ -82,7 +82,7 @@ class DirectoryStore:
                         raise
                     if self.exists(prefix):
                         return self.open(prefix).manifest
-                    # Files without a manifest are nobody's artifact: out of the way with them.
+                    # Files without a manifest are no artifact.
                     self.delete(prefix)
                     staged.rename(target)
                 _sync(target.parent)
@@ -171,7 +171,7 @@ class DirectoryStore:
         if not target.is_file():
             raise Failure(
                 Reason.MISSING_INPUT,
-                f"the outside file {sha256[:12]}… is not in the store",
+                f"the input file {sha256[:12]}… is not in the store",
                 where=str(target),
             )
         if digest_file(target).sha256 != sha256:
@@ -179,26 +179,26 @@ class DirectoryStore:
                 Reason.CORRUPT_ARTIFACT,
                 "the bytes are not those that were pushed",
                 where=str(target),
-                next_step=f"delete {target}, then submit again from where the file is",
+                next_step=f"delete {target}, then submit again on a machine that has the file",
             )
         return target
 
     def delete(self, prefix: str) -> None:
         target = self.local_path(prefix)
         with explained(str(target)):
-            # Renamed first, so that a crash leaves garbage and never half an artifact under a good name.
-            doomed = target.with_name(f"{_UNCOMMITTED}{target.name}-{uuid.uuid4().hex}")
+            # Renamed first: a crash leaves garbage, not a partial artifact.
+            trash = target.with_name(f"{_UNCOMMITTED}{target.name}-{uuid.uuid4().hex}")
             try:
-                target.rename(doomed)
+                target.rename(trash)
             except FileNotFoundError:
                 return
-            if doomed.is_dir():
-                shutil.rmtree(doomed)
+            if trash.is_dir():
+                shutil.rmtree(trash)
             else:
-                doomed.unlink()
+                trash.unlink()
 
     def publish(self, path: str) -> None:
-        """Nothing to do: what lies at `local_path` is in the store."""
+        """Does nothing: `local_path` is in the store."""
 
     def fetch(self, path: str) -> Path | None:
         target = self.local_path(path)
@@ -224,7 +224,7 @@ class DirectoryStore:
     def discard(self, leftover: Leftover) -> None:
         target = self.root / leftover.path
         if not target.name.startswith(_UNCOMMITTED):
-            raise Failure(Reason.INTERNAL, "this is no leftover", where=leftover.path)
+            raise Failure(Reason.INTERNAL, "not a leftover", where=leftover.path)
         with explained(str(target)):
             if target.is_dir():
                 shutil.rmtree(target)
@@ -238,7 +238,7 @@ class DirectoryStore:
     def lock(self, path: str) -> Iterator[bool]:
         target = self.local_path(path)
         with ExitStack() as stack:
-            # Only taking the lock is explained: what is done under it speaks for itself.
+            # `explained` covers only taking the lock, not the caller's code.
             with explained(str(target)):
                 held = stack.enter_context(locked(target, wait=False))
             yield held
@@ -246,7 +246,7 @@ class DirectoryStore:
 
 @dataclass(frozen=True)
 class DirectoryArtifact:
-    """An artifact of a DirectoryStore; its files are read where they lie."""
+    """An artifact of a DirectoryStore; its files are read in place."""
 
     root: Path
     manifest: Manifest
@@ -268,7 +268,7 @@ class DirectoryArtifact:
                 f"{found.size_bytes} bytes with sha256 {found.sha256[:12]}…, "
                 f"committed were {entry.size_bytes} with {entry.sha256[:12]}…",
                 where=str(target),
-                next_step=f"delete {self.root}, and the stage is carried out again",
+                next_step=f"delete {self.root}, then launcher retry RUN runs the stage again",
             )
         return target
 
@@ -279,7 +279,7 @@ class DirectoryArtifact:
 
 
 def _size_bytes(path: Path) -> int:
-    """Bytes of a file, or of all files below a directory; what vanishes meanwhile counts nothing."""
+    """Bytes of a file, or of all files below a directory; files deleted meanwhile count as 0."""
     total = 0
     for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
         try:
@@ -290,7 +290,7 @@ def _size_bytes(path: Path) -> int:
 
 
 def _move(directory: Path, staged: Path) -> None:
-    """A rename where possible, a copy from another file system (shutil.move hides a full disk's errno)."""
+    """Rename, or copy from another file system (shutil.move hides the errno of a full disk)."""
     try:
         directory.rename(staged)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Locks between processes of one machine: an open file's lock, which dies with its process."""
+"""Locks between processes of one machine (flock), released when the process ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold an exclusive lock that dies with the process. Without `wait`, yields False where another holds it."""
+    """Hold an exclusive lock. Without `wait`, yields False if another process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -26,7 +26,7 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock. Creates nothing, and askers do not disturb each other."""
+    """Whether a live process holds the lock. Creates nothing; concurrent calls do not affect each other."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""What belongs to a remote store on this machine: scratch and logs by store, verified copies by content.
+"""Local directories of a remote store: scratch files and logs per store, verified copies by content.
 
-`state` is kept until its run is gone; `cache` can be removed at any time.
+The state directory is kept as long as its runs; the cache can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ def state_home() -> Path:
 
 
 def cache_home() -> Path:
-    """Where verified copies lie; TUNEYARD_CACHE names another place, for example a large scratch disk."""
+    """The directory of verified copies: TUNEYARD_CACHE, or `tuneyard/store` in the user's cache directory."""
     named = os.environ.get("TUNEYARD_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(named).expanduser() if named else Path(base).expanduser() / "tuneyard" / "store"
 
 
 def state_directory(address: str, base: Path | None = None) -> Path:
-    """This machine's directory for the store at `address`; made here, with a file that says whose it is."""
+    """This machine's directory for the store at `address`, created if missing, with the address in a file."""
     directory = (base or state_home()) / "stores" / hashlib.sha256(address.encode()).hexdigest()[:16]
     directory.mkdir(parents=True, exist_ok=True)
     note = directory / "address"
@@ -39,7 +39,7 @@ def state_directory(address: str, base: Path | None = None) -> Path:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn an operating system's refusal to write on this machine into a Failure that says what to do."""
+    """Turn an OSError of a local write into a Failure with a next step."""
     try:
         yield
     except OSError as error:
@@ -54,6 +54,6 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, data: bytes | memoryview, mode: int = 0o644) -> None:
-    """Write a file so that nobody ever sees half of it. Raises Failure(DISK_FULL | STORE_FAILED)."""
+    """Write a file atomically. Raises Failure(DISK_FULL | STORE_FAILED)."""
     with explained(path):
         write_atomic(path, data, mode=mode)

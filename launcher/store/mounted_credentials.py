@@ -1,7 +1,7 @@
-"""Credentials that are mounted as files, as Kubernetes mounts a Secret: read again while the process runs.
+"""Credentials mounted as files, for example from a Kubernetes Secret; read again while the process runs.
 
-TUNEYARD_STORE_CREDENTIALS names a directory with `access_key`, `secret_key` and, where they are
-temporary, `session_token`. The values never leave this module but for the client.
+TUNEYARD_STORE_CREDENTIALS names a directory with `access_key`, `secret_key` and, for temporary keys,
+`session_token`. Only the client gets the values.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import botocore.credentials
 from launcher.outcome import Failure, Reason
 
 VARIABLE = "TUNEYARD_STORE_CREDENTIALS"
-#: botocore asks for fresh credentials 15 minutes before the old ones end: so they are read every 5 minutes.
+#: botocore refreshes 15 minutes before the end: the files are read every 5 minutes.
 _HOLD_S = 20 * 60
 
 
 @dataclass(frozen=True)
 class Keys:
-    """What signs requests; its text shows nothing of it."""
+    """Keys that sign requests; not shown by repr."""
 
     access_key: str = field(repr=False)
     secret_key: str = field(repr=False)
@@ -32,14 +32,14 @@ class Keys:
 
 
 def directory() -> Path | None:
-    """Where the credentials are mounted; None where they come by the usual chain."""
+    """The directory of mounted credentials; None if they come from the usual chain."""
     named = os.environ.get(VARIABLE)
     return Path(named) if named else None
 
 
 def read(mounted: Path) -> Keys:
-    """The keys as they are now. Raises Failure(STORE_FAILED) where a file is missing or empty."""
-    # A Secret's files are links into one directory that is swapped whole: both keys from the same one.
+    """The current keys. Raises Failure(STORE_FAILED) if a file is missing or empty."""
+    # A Secret's files are links into a directory that is replaced whole: read both keys from one directory.
     whole = (mounted / "access_key").resolve().parent
     found = {name: _text(whole / name) for name in ("access_key", "secret_key", "session_token")}
     missing = [name for name in ("access_key", "secret_key") if not found[name]]
@@ -61,7 +61,7 @@ def _text(path: Path) -> str:
 
 
 class Provider(botocore.credentials.CredentialProvider):  # type: ignore[misc]
-    """The mounted keys as botocore takes credentials that change."""
+    """The mounted keys as refreshable botocore credentials."""
 
     METHOD = CANONICAL_NAME = "mounted-files"
 

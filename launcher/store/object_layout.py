@@ -1,7 +1,6 @@
-"""Which objects hold an artifact's files: large ones their own, small ones together.
+"""Layout of an artifact's files in objects: one per large file, packs of small files.
 
-Thousands of small files as thousands of objects cost a request each, up and down; packed they
-move as a few objects of some megabytes, and one of them is still read alone, by its range.
+Packs save a request per small file; a single file is read from its pack by range.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from launcher.store.address import TransferLimits
 
 @dataclass(frozen=True)
 class Piece:
-    """One file's place in an object."""
+    """One file within an object."""
 
     name: str
     source: Path
@@ -25,7 +24,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class ObjectPlan:
-    """One object to be written: its name below the commit's own prefix and the files it is made of."""
+    """An object to write: its name below the commit's prefix, and its files."""
 
     name: str
     pieces: tuple[Piece, ...]
@@ -51,7 +50,7 @@ class ObjectPlan:
 
 
 def pack(files: list[tuple[str, Path, int]], limits: TransferLimits) -> list[ObjectPlan]:
-    """Objects for `files` (name, path, bytes), in an order that depends on nothing else."""
+    """Objects for `files` (name, path, bytes); deterministic."""
     small = [file for file in files if file[2] < limits.small_file_bytes]
     if len(small) <= limits.loose_files:
         small = []
@@ -87,7 +86,7 @@ def places(objects: list[ObjectPlan]) -> dict[str, tuple[str, int]]:
 def describe(
     objects: list[ObjectPlan], part_digests: dict[str, list[str]], part_bytes: int
 ) -> dict[str, Any]:
-    """What the manifest keeps of it: packs with their files' offsets, and the parts of large objects."""
+    """The manifest's `storage`: packs with their files' offsets, and MD5s of the parts of large objects."""
     packs: dict[str, dict[str, int]] = {}
     for name, (planned, offset) in places(objects).items():
         packs.setdefault(planned, {})[name] = offset

@@ -1,8 +1,8 @@
 """Artifacts in S3-compatible storage.
 
-An artifact `a/b` is one object `a/b/_SUCCESS.json` and, below `a/.data/b/<unique>/`, the objects
-its manifest names: every commit writes under a prefix of its own, so that two writers never touch
-each other's bytes, and the manifest comes last. What no manifest names is garbage.
+An artifact `a/b` is one object `a/b/_SUCCESS.json` and the objects that its manifest names, below
+`a/.data/b/<unique>/`: every commit has its own prefix, so two writers never touch each other's bytes, and the
+manifest is written last. Objects that no manifest names are garbage.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from launcher.store.s3_client import Absent, Client, md5
 from launcher.store.upload import Uploader
 
 _DATA = ".data"
-#: How long what a probe found out about a server is believed.
+#: How long the result of a probe of the server is kept.
 _PROBE_HOLDS_S = 3600.0
-#: After so long nobody is still about to write again what arrived wrong.
+#: After this time a damaged manifest is no longer repaired by its writer.
 _REPAIR_TIME_S = 3600.0
 
 
@@ -79,7 +79,7 @@ class S3Store:
         self._conditional: bool | None = None
         self._recall()
         if writable:
-            # Fails here and now where the bucket cannot be reached or written.
+            # Fails now if the bucket cannot be reached or written.
             if self._conditional is None:
                 self._probe()
             else:
@@ -89,7 +89,7 @@ class S3Store:
     def address(self) -> str:
         return str(self.place)
 
-    # -- what the server is able to -------------------------------------------------------
+    # -- features of the server ------------------------------------------------------------
     def _recall(self) -> None:
         try:
             known = json.loads((self.local_root / "server.json").read_bytes())
@@ -97,7 +97,7 @@ class S3Store:
                 self._conditional = bool(known["conditional"])
                 self.client.etag_is_md5 = bool(known["etag_is_md5"])
         except (OSError, ValueError, KeyError, TypeError):
-            return  # nothing known yet: the first write finds out
+            return  # the first write probes the server
 
     def _probe(self) -> bool:
         self._conditional = creation.probe(self.client)
@@ -117,7 +117,7 @@ class S3Store:
     # -- artifacts ------------------------------------------------------------------------
     def commit(self, prefix: str, directory: Path, meta: dict[str, Any]) -> Manifest:
         relative_path(prefix)
-        there = self._standing(prefix)
+        there = self._committed(prefix)
         if there is not None:
             shutil.rmtree(directory)
             return there
@@ -144,9 +144,8 @@ class S3Store:
         shutil.rmtree(directory)
         return manifest
 
-    def _standing(self, prefix: str) -> Manifest | None:
-        """The manifest that is committed, if one is. One that arrived wrong, and that its writer did not
-        put right since, is moved out of the way."""
+    def _committed(self, prefix: str) -> Manifest | None:
+        """The committed manifest, if there is one. A damaged one that its writer has not repaired is deleted."""
         try:
             return self._manifest(prefix)
         except Failure as failure:
@@ -172,26 +171,26 @@ class S3Store:
         return Manifest.from_json(value, where)
 
     def _publish_manifest(self, prefix: str, manifest: Manifest, conditional: bool) -> Manifest:
-        """Make the commit visible, and read it back; another writer's, where that came first."""
+        """Write the manifest and read it back; returns another writer's if that came first."""
         key = self.place.key(f"{prefix}/{MANIFEST}")
         creation.create(self.client, key, encode(manifest.to_json()), conditional=conditional)
-        standing = self._manifest(prefix)
-        if standing is None:
+        committed = self._manifest(prefix)
+        if committed is None:
             raise Failure(
                 Reason.STORE_FAILED,
-                "the manifest that was just written is not there",
+                "the manifest is missing right after it was written",
                 where=f"s3://{self.place.bucket}/{key}",
                 next_step="the server has lost data: check it, then launcher retry RUN",
             )
-        if standing.storage.get("data") != manifest.storage["data"]:
+        if committed.storage.get("data") != manifest.storage["data"]:
             base = self._data_key(prefix, manifest.storage["data"])
             self.client.delete([stat.key for stat in self.client.objects(base)])
-        return standing
+        return committed
 
     def _check_written(
         self, base: str, objects: list[object_layout.ObjectPlan], digests: dict[str, list[str]]
     ) -> None:
-        """Before the manifest: is everything that it will name there, with the right size and ETag?"""
+        """Verify size and ETag of every object, before the manifest names them. Raises Failure(STORE_FAILED)."""
         expected = {f"{base}{one.name}": (one.size_bytes, digests[one.name]) for one in objects}
         for _ in range(self.place.limits.wrong_answers):
             there = {stat.key: stat for stat in self.client.objects(base)}
@@ -206,7 +205,7 @@ class S3Store:
                 return
         raise Failure(
             Reason.STORE_FAILED,
-            f"{len(wrong)} of {len(expected)} objects are not there as they were written",
+            f"{len(wrong)} of {len(expected)} objects are missing or differ from what was written",
             where=f"s3://{self.place.bucket}/{wrong[0]}",
             next_step="the server has lost data: check it, then launcher retry RUN",
         )
@@ -218,21 +217,21 @@ class S3Store:
 
     @contextmanager
     def _ledger(self, prefix: str) -> Iterator[PartLedger]:
-        """The ledger of uploads to `prefix` on this machine; one without a file where another holds it."""
+        """The ledger of uploads to `prefix` on this machine; without a file if another process holds it."""
         base = self.local_root / "uploads" / prefix.replace("/", "%")
         fresh = uuid.uuid4().hex[:16]
         with locked(base.with_name(f"{base.name}.lock"), wait=False) as held:
             yield PartLedger(base.with_name(f"{base.name}.json") if held else None, fresh)
 
     def _seed(self, manifest: Manifest, directory: Path) -> None:
-        """Keep what was just committed as this machine's verified copy, where that is a rename."""
+        """Move the committed files to this machine's cache, if that is a rename."""
         tree = S3Artifact.tree(self.cache, manifest)
         for name in manifest.files:
             target = tree / name
             if target.exists():
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
-            # Another file system: the next reader downloads it.
+            # On another file system: the next reader downloads it.
             with contextlib.suppress(OSError):
                 os.chmod(directory / name, 0o444)
                 os.rename(directory / name, target)
@@ -292,7 +291,7 @@ class S3Store:
         )
         if self._has_whole(planned):
             return entry.sha256
-        _ = self.conditional  # learns whether ETags tell what has arrived
+        _ = self.conditional  # finds out whether ETags are MD5s
         with self._ledger(f"inputs/{entry.sha256}") as ledger:
             self.uploader.upload([planned], self.place.key("inputs/"), ledger, self.progress)
             ledger.remove()
@@ -302,7 +301,7 @@ class S3Store:
         return entry.sha256
 
     def _has_whole(self, planned: object_layout.ObjectPlan) -> bool:
-        """Whether the input is there with the right size and, where ETags say so, the right bytes."""
+        """Whether the input exists with the right size and, if ETags are MD5s, the right bytes."""
         try:
             there = self.client.head(self.place.key(f"inputs/{planned.name}"))
         except Absent:
@@ -350,7 +349,7 @@ class S3Store:
         write_whole(target, data)
         return target
 
-    # -- life and death -------------------------------------------------------------------
+    # -- deletion -------------------------------------------------------------------------
     def delete(self, prefix: str) -> None:
         relative_path(prefix)
         try:
@@ -359,7 +358,7 @@ class S3Store:
             if failure.reason is not Reason.CORRUPT_ARTIFACT:
                 raise
             manifest = None
-        # The manifest goes first, so that what is half deleted is not read as whole.
+        # The manifest first: a partly deleted artifact must not be readable.
         self.client.delete([self.place.key(f"{prefix}/{MANIFEST}")])
         if manifest is not None:
             base = self._data_key(prefix, str(manifest.storage.get("data", "")))
@@ -382,7 +381,7 @@ class S3Store:
         return total + sum(stat.size_bytes for stat in self.client.objects(self._data_key(prefix, "")))
 
     def leftovers(self) -> tuple[Leftover, ...]:
-        """Data that no manifest names, claims and probes nobody cleared away, uploads never completed."""
+        """Data that no manifest names, old claims and probes, and unfinished uploads."""
         sizes: dict[str, int] = {}
         newest: dict[str, float] = {}
         root = self.place.key("")
@@ -411,7 +410,7 @@ class S3Store:
         except Failure as failure:
             if failure.reason is not Reason.CORRUPT_ARTIFACT:
                 raise
-            return True  # nobody can tell: it stays
+            return True  # unknown: keep it
         return manifest is not None and manifest.storage.get("data") == data
 
     def discard(self, leftover: Leftover) -> None:
@@ -420,9 +419,9 @@ class S3Store:
             self.client.abort_upload(self.place.key(path), upload)
             return
         if not _group(f"{path}/x") and not _group(path):
-            raise Failure(Reason.INTERNAL, "this is no leftover", where=leftover.path)
+            raise Failure(Reason.INTERNAL, "not a leftover", where=leftover.path)
         if self._is_named(path):
-            return  # it was committed since it was listed
+            return  # committed since it was listed
         self._delete_below(f"{self.place.key(path)}/")
         self.client.delete([self.place.key(path)])
 
@@ -434,7 +433,7 @@ class S3Store:
 
 
 def _group(path: str) -> str:
-    """The leftover an object would belong to: its data prefix, or a claim or probe itself; else ''."""
+    """The leftover that an object would belong to: its data prefix, or the claim or probe itself; else ''."""
     parts = path.split("/")
     if _DATA in parts:
         index = parts.index(_DATA)

@@ -1,6 +1,6 @@
-"""Reading an artifact of S3-compatible storage: verified copies on this machine, one directory by content.
+"""Artifacts of S3-compatible storage, read through verified copies on this machine.
 
-A copy that is there is verified again at every read; one that is missing or spoilt is fetched anew.
+Every read verifies the copy again; a missing or damaged one is downloaded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from launcher.store.s3_client import Absent
 
 
 class S3Artifact:
-    """A committed artifact; `data_key` is where its manifest says that the objects are."""
+    """A committed artifact; `data_key` is the prefix of its objects."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class S3Artifact:
 
     @staticmethod
     def tree(cache: Path, manifest: Manifest) -> Path:
-        """Where on this machine verified copies of a manifest's files lie: named by all their digests."""
+        """The directory of verified copies of a manifest's files, named by their digests."""
         names = json.dumps({name: entry.sha256 for name, entry in sorted(manifest.files.items())})
         return cache / "artifacts" / hashlib.sha256(names.encode()).hexdigest()[:32]
 
@@ -77,7 +77,7 @@ class S3Artifact:
             if name in self._packed:
                 packs.setdefault(self._packed[name][0], []).append(name)
             else:
-                # A large file uses all connections itself.
+                # A large file uses all connections by itself.
                 self._fetch_large(name, self._manifest.files[name])
         tasks += [self._unpacking(pack, names) for pack, names in packs.items()]
         run_all(tasks, self._downloader.limits.parallel // 2)
@@ -89,7 +89,7 @@ class S3Artifact:
         target = self._directory / name
         target.parent.mkdir(parents=True, exist_ok=True)
         storage = self._manifest.storage
-        # Two processes of this machine that want the same file fetch it once.
+        # Processes of this machine that need the same file download it once.
         with locked(self._directory.with_name(f"{self._directory.name}.locks") / _flat(name), wait=True):
             if _is_good(target, entry):
                 return
@@ -115,7 +115,7 @@ class S3Artifact:
         raise self._spoilt(name)
 
     def _unpacking(self, pack: str, names: list[str]) -> Callable[[], None]:
-        """Fetch the part of a pack that holds `names` with one request, and take it apart."""
+        """Download the part of a pack that holds `names` with one request, and unpack it."""
 
         def work() -> None:
             wanted = {name: self._manifest.files[name] for name in names}
@@ -151,7 +151,7 @@ class S3Artifact:
     def _lost(self, name: str) -> Failure:
         return Failure(
             Reason.CORRUPT_ARTIFACT,
-            f"'{name}' is committed, and the server does not have it",
+            f"the server does not have the committed file '{name}'",
             where=f"s3://{self._downloader.client.address.bucket}/{self._data_key}",
         )
 
@@ -164,7 +164,7 @@ class S3Artifact:
 
 
 def fetch_input(downloader: Downloader, key: str, sha256: str, cache: Path) -> Path:
-    """A verified copy of an outside file. Raises Failure(MISSING_INPUT | CORRUPT_ARTIFACT)."""
+    """A verified copy of an input file. Raises Failure(MISSING_INPUT | CORRUPT_ARTIFACT)."""
     target = cache / "inputs" / sha256
     if target.is_file() and digest_file(target).sha256 == sha256:
         return target
@@ -178,7 +178,7 @@ def fetch_input(downloader: Downloader, key: str, sha256: str, cache: Path) -> P
             downloader.download(key, target, size, sha256, part_bytes=part_bytes, part_md5=[])
         except Absent:
             where = f"s3://{downloader.client.address.bucket}/{key}"
-            what = f"the outside file {sha256[:12]}… is not in the store"
+            what = f"the input file {sha256[:12]}… is not in the store"
             raise Failure(Reason.MISSING_INPUT, what, where=where) from None
     return target
 

@@ -1,7 +1,7 @@
-"""What an S3 server's error, or its silence, means: whether to ask again, and what a person reads.
+"""Errors of S3 servers as Failures, and whether a retry may help.
 
-Only codes and kinds of errors are repeated, never a server's own text, which may hold anything. No next step
-names a run: a store is asked before there is one, and who tells of a failed run adds the retry (launcher why).
+Messages quote error codes, never the server's own text. No next step names a run: a store is opened before there is
+one, and `launcher why` adds the retry.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import urllib3.exceptions
 from launcher.outcome import Failure, Reason
 from launcher.store.address import S3Address
 
-#: The server's word for it -> (reason, what a person reads, next step).
+#: Error code -> (reason, message, next step).
 _CODES: dict[str, tuple[Reason, str, str]] = {
     "NoSuchBucket": (Reason.STORE_FAILED, "the bucket does not exist", "create it, or correct --store"),
     "InvalidAccessKeyId": (
@@ -50,7 +50,7 @@ _CODES: dict[str, tuple[Reason, str, str]] = {
 }
 _DENIED = ("AccessDenied", "403", "Forbidden", "AccountProblem", "UnauthorizedAccess")
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired", "InvalidToken")
-#: How a key shows itself that was valid when it was read and has been replaced since.
+#: Error codes for a key that has been replaced since it was read.
 REPLACED = ("InvalidAccessKeyId", "XAdminUserNotFound", "SignatureDoesNotMatch", "AccessDenied", "403")
 _FULL = (
     "InsufficientStorage",
@@ -61,7 +61,7 @@ _FULL = (
     "InsufficientCapacity",
     "StorageFull",
 )
-#: Answers to a request that was spoilt on its way: the same request again may well pass.
+#: Error codes for a request that was damaged in transit; a retry may succeed.
 SPOILT = (
     "BadDigest",
     "XAmzContentSHA256Mismatch",
@@ -85,9 +85,9 @@ _BUSY = (
     "InternalError",
     "OperationAborted",
 )
-#: Where `launcher.store.conditional_create` tries a server out; its PROBES, which cannot be imported from here.
+#: `launcher.store.conditional_create.PROBES`; importing it would be circular.
 _PROBES = "/.probes/"
-#: How a lost or spoilt connection shows itself.
+#: Exceptions of a lost or damaged connection.
 BROKEN = (
     botocore.exceptions.BotoCoreError,
     botocore.parsers.ResponseParserError,
@@ -100,17 +100,17 @@ BROKEN = (
 
 
 def explain(error: Exception, operation: str, where: str, address: S3Address) -> Failure:
-    """The Failure that stands for what botocore raised in `operation` on `where`."""
+    """The Failure for an error that botocore raised in `operation` on `where`."""
     if _PROBES in where:
-        # A store is tried out when it is opened; at which of its steps that failed tells a user nothing.
+        # Opening a store probes it; the failed step of the probe is of no use to a user.
         operation, where = "a trial write", str(address)
     if isinstance(error, botocore.exceptions.ClientError):
         return _explain_answer(error, operation, where)
-    return _explain_silence(error, operation, where, address)
+    return _explain_connection_error(error, operation, where, address)
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether the same request may succeed at once. Botocore has retried lost connections already."""
+    """Whether an immediate retry may succeed. Botocore has retried lost connections already."""
     lasting = (
         botocore.exceptions.NoCredentialsError,
         botocore.exceptions.PartialCredentialsError,
@@ -129,7 +129,7 @@ def _explain_answer(error: botocore.exceptions.ClientError, operation: str, wher
     answer = error.response
     code = str(answer.get("Error", {}).get("Code", ""))
     if "the request time and" in str(answer.get("Error", {}).get("Message", "")):
-        code = "RequestTimeTooSkewed"  # rclone calls a clock that is behind AccessDenied
+        code = "RequestTimeTooSkewed"  # rclone answers AccessDenied if the clock is behind
     status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     tries = int(answer.get("ResponseMetadata", {}).get("RetryAttempts", 0)) + 1
     if code in _CODES:
@@ -166,7 +166,7 @@ def _explain_answer(error: botocore.exceptions.ClientError, operation: str, wher
     return Failure(Reason.STORE_FAILED, f"the server answered {status} {code} to {operation}", where=where)
 
 
-def _explain_silence(error: Exception, operation: str, where: str, address: S3Address) -> Failure:
+def _explain_connection_error(error: Exception, operation: str, where: str, address: S3Address) -> Failure:
     endpoint = address.endpoint_url or "the endpoint"
     if isinstance(
         error, botocore.exceptions.NoCredentialsError | botocore.exceptions.PartialCredentialsError
