@@ -15,6 +15,7 @@ from launcher.outcome import Failure, Reason
 from launcher.resolve.study import Study
 from launcher.runs.code_consent import task_code
 from launcher.spec import site
+from launcher.spec.key_hosts import key_uses
 from launcher.spec.plan import Plan
 from launcher.spec.stages import HostedPredictSettings, TuneSettings
 from launcher.store import Store
@@ -38,9 +39,10 @@ def command(store_address: str | None, site_path: Path | None, output: str, **op
         return 0
     store = open_named_store(store_address, site_path)
     counts = count_tokens(study.plan, study.resolution.locations)
-    estimates = estimate(study.plan, counts, site.load(site_path).prices())
+    facts = site.load(site_path)
+    estimates = estimate(study.plan, counts, facts.prices())
     if output == "table":
-        _print(study, estimates, counts, store)
+        _print(study, estimates, counts, store, facts)
     else:
         document = {
             "plan": study.plan.model_dump(mode="json"),
@@ -51,7 +53,9 @@ def command(store_address: str | None, site_path: Path | None, output: str, **op
     return 0
 
 
-def _print(study: Study, estimates: list[StageEstimate], counts: TokenCounts | None, store: Store) -> None:
+def _print(
+    study: Study, estimates: list[StageEstimate], counts: TokenCounts | None, store: Store, facts: site.Site
+) -> None:
     plan = study.plan
     # The store is read first: if it does not answer, nothing is printed.
     states = ["done" if store.exists(f"stages/{stage.key}") else "to do" for stage in plan.stages]
@@ -87,6 +91,9 @@ def _print(study: Study, estimates: list[StageEstimate], counts: TokenCounts | N
     click.echo()
     if (code := task_code(plan)) is not None:
         click.echo(f"{code.description}; submit asks before it runs")
+    for use in key_uses(plan, facts):
+        refused = f"; submit refuses it: {use.problem}" if use.problem else ""
+        click.echo(f"contender {use.contender} sends the key of {use.provider} to {use.host}{refused}")
     _print_inputs(plan)
     _print_costs(plan, estimates)
 

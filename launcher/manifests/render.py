@@ -22,6 +22,7 @@ from launcher.manifests.object_yaml import object_yaml
 from launcher.manifests.overlay import Overlay, template_problems
 from launcher.manifests.run_values import NO_HASH, run_values
 from launcher.outcome import Failure, Reason
+from launcher.spec.key_hosts import require_bound_hosts
 from launcher.spec.plan import Plan, canonical
 from launcher.spec.site import Site
 
@@ -61,8 +62,10 @@ def render(
     """The manifests of one attempt at `plan` in the namespace of `site`.
 
     Raises Failure(BAD_EXPERIMENT) with everything that the site lacks, or with every problem of the overlay;
-    Failure(UNSUPPORTED) if the plan does not fit into a ConfigMap.
+    Failure(UNSUPPORTED) if the plan does not fit into a ConfigMap; Failure(UNAUTHORIZED) if a key would go to a host
+    that the site does not bind it to.
     """
+    require_bound_hosts(plan, site)
     namespace, values = run_values(plan, site, attempt, budget_usd)
     placeholder = _placeholder(namespace, values)
     patches = (

@@ -16,7 +16,7 @@ from launcher.outcome import Failure, Reason
 from launcher.spec import catalog
 from launcher.spec.catalog import GpuPrice, HostedPrice, Prices
 from launcher.spec.documents import read_yaml
-from launcher.spec.providers import DEFAULT_PROVIDER, provider_name
+from launcher.spec.providers import DEFAULT_PROVIDER, provider_name, web_address
 from launcher.spec.strict import Strict, describe
 
 FORMAT = 1
@@ -104,6 +104,15 @@ class ServiceAccount(Strict):
         return self
 
 
+class ProviderUrl(Strict):
+    """An address that may receive the API key of a provider besides the provider's own."""
+
+    provider: Annotated[str, AfterValidator(provider_name)]
+    url: Annotated[str, AfterValidator(web_address)]
+    #: Needed for http beyond this machine: anybody on the way can read the key.
+    allow_http: bool = False
+
+
 class Site(Strict):
     """Facts of one namespace (or of one laptop: then only `store.outside` matters)."""
 
@@ -121,6 +130,8 @@ class Site(Strict):
     start_timeout_s: Annotated[int, Field(ge=1, le=86400)] = 900
     #: Whether submit refuses a pod that no node of now could take. False where nodes are made when pods want them.
     check_nodes: bool = True
+    #: Where an experiment's `base_url` may send a key, see `key_hosts`.
+    provider_urls: list[ProviderUrl] = []
     gpu_hour_usd: list[GpuPrice] = []
     hosted_per_million_tokens_usd: list[HostedPrice] = []
 

@@ -69,9 +69,11 @@ def test_no_key_appears_anywhere(
           max_new_tokens: 8}}]"""
     override = tmp_path / "override.yaml"
     override.write_text(f"contenders: {contender}\n")
+    site = tmp_path / "site.yaml"
+    site.write_text(f'provider_urls: [{{provider: openai, url: "{server.url}"}}]\n')
     environment = {**launcher.environment, "OPENAI_API_KEY": CANARY}
     done = subprocess.run(
-        launcher.command(*SUBMIT, "-f", str(override)),
+        launcher.command(*SUBMIT, "-f", str(override), "--site", str(site)),
         env=environment,
         cwd=launcher.home,
         capture_output=True,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from launcher.runs.preflight import require_this_machine
 from launcher.runs.submission import Submission
+from launcher.spec.key_hosts import require_bound_hosts
 from launcher.spec.site import Site
 from launcher.store.runs import Attempt
 from launcher.targets.local.detached import ensure_conductor
@@ -28,6 +29,8 @@ class LocalTarget:
         return None
 
     def check(self, submission: Submission, rendered: Rendered | None) -> None:
+        if submission.attempt.outcome is None:
+            require_bound_hosts(submission.plan, self.site)
         require_this_machine(submission.plan, submission.attempt.store, self.site.prices())
 
     def start(self, attempt: Attempt, rendered: Rendered | None) -> None:
