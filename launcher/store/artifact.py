@@ -211,6 +211,12 @@ def encode(value: Any) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
+def require_directory(directory: Path) -> None:
+    """Raises Failure(INTERNAL) for what is no directory: its commit would publish an artifact without files."""
+    if directory.is_symlink() or not directory.is_dir():
+        raise Failure(Reason.INTERNAL, "only plain directories can be committed", where=str(directory))
+
+
 def scan(directory: Path) -> list[tuple[str, Path]]:
     """Every file below `directory` as (name, path), sorted. Raises Failure(INTERNAL) for anything but plain files."""
     found = []
