@@ -15,7 +15,16 @@ from typing import Any
 
 from launcher.outcome import Failure, Reason
 from launcher.spec.names import relative_path
-from launcher.store.artifact import MANIFEST, FileEntry, Leftover, Manifest, digest_file, encode, scan
+from launcher.store.artifact import (
+    MANIFEST,
+    FileEntry,
+    Leftover,
+    Manifest,
+    digest_file,
+    encode,
+    require_directory,
+    scan,
+)
 from launcher.store.file_locks import is_locked, locked
 
 _UNCOMMITTED = ".uncommitted-"
@@ -61,8 +70,7 @@ class DirectoryStore:
     def commit(self, prefix: str, directory: Path, meta: dict[str, Any]) -> Manifest:
         target = self.local_path(prefix)
         files: dict[str, FileEntry] = {}
-        if directory.is_symlink():
-            raise Failure(Reason.INTERNAL, "only plain directories can be committed", where=str(directory))
+        require_directory(directory)
         with explained(str(target)):
             staged = target.with_name(f"{_UNCOMMITTED}{target.name}-{uuid.uuid4().hex}")
             target.parent.mkdir(parents=True, exist_ok=True)

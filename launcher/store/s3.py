@@ -32,6 +32,7 @@ from launcher.store.artifact import (
     Progress,
     digest_file,
     encode,
+    require_directory,
     scan,
 )
 from launcher.store.download import Downloader
@@ -121,6 +122,7 @@ class S3Store:
         if there is not None:
             shutil.rmtree(directory)
             return there
+        require_directory(directory)
         paths = scan(directory)
         objects = object_layout.pack(
             [(name, path, path.stat().st_size) for name, path in paths], self.place.limits
