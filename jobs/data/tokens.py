@@ -35,6 +35,7 @@ def prompt_tokens(row: Row) -> int:
 
 
 def answer_tokens(row: Row) -> int:
+    """Tokens of the gold answer."""
     return count(row.gold)
 
 

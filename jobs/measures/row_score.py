@@ -116,6 +116,7 @@ def measure(kind: MeasureKind, name: str, scores: Sequence[RowScore]) -> dict[st
 
 
 def share(verdicts: Sequence[bool | float]) -> dict[str, float | int | str]:
+    """Right rows of all rows, with Wilson's interval."""
     correct, of = sum(map(int, verdicts)), len(verdicts)
     low, high = wilson(correct, of)
     value = correct / of if of else 0.0

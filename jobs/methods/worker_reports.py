@@ -13,6 +13,8 @@ from launcher.outcome import Failure
 
 @dataclass(frozen=True)
 class HeartbeatReport:
+    """Progress of the training loop."""
+
     step: int
     total: int
     measures: dict[str, float]
@@ -35,6 +37,8 @@ class MeasuredReport:
 
 @dataclass(frozen=True)
 class FailureReport:
+    """The failure with which a worker ends."""
+
     failure: Failure
 
 
@@ -42,6 +46,7 @@ WorkerReport = HeartbeatReport | CheckpointReport | MeasuredReport | FailureRepo
 
 
 def to_line(report: WorkerReport) -> str:
+    """One report as a line of the pipe."""
     value: dict[str, object]
     if isinstance(report, HeartbeatReport):
         value = {"kind": "heartbeat", **vars(report)}
@@ -55,6 +60,7 @@ def to_line(report: WorkerReport) -> str:
 
 
 def from_line(line: bytes | str) -> WorkerReport:
+    """A report from a line of the pipe."""
     return from_json(json.loads(line))
 
 

@@ -55,6 +55,8 @@ class LineResult:
 
 
 class Batches:
+    """The endpoints below /v1/batches."""
+
     def __init__(self, context: ServerContext) -> None:
         self._context = context
         self._tasks: set[asyncio.Task[None]] = set()

@@ -20,6 +20,8 @@ DEFAULT_ANSWER_TOKENS = 256
 
 
 class Completions:
+    """The endpoint /v1/chat/completions."""
+
     def __init__(self, context: ServerContext) -> None:
         self._context = context
 

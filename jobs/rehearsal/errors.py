@@ -31,18 +31,22 @@ class ApiError(Exception):
 
 
 def not_found(what: str, name: str, param: str = "id") -> ApiError:
+    """404, as the API phrases it."""
     return ApiError(404, f"No such {what}: {name}", param=param, code="not_found")
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+    """400 for one parameter."""
     return ApiError(400, message, param=param, code=code)
 
 
 def unauthorized(message: str = "Incorrect API key provided.") -> ApiError:
+    """401 for a key that is not known."""
     return ApiError(401, message, code="invalid_api_key")
 
 
 def rate_limited(retry_after_s: float) -> ApiError:
+    """429 with a time to wait."""
     return ApiError(
         429,
         f"Rate limit reached. Please try again in {retry_after_s:g}s.",
@@ -53,6 +57,7 @@ def rate_limited(retry_after_s: float) -> ApiError:
 
 
 def server_error(status: int = 500) -> ApiError:
+    """500 without details."""
     return ApiError(
         status,
         "The server had an error while processing your request. Sorry about that!",

@@ -18,6 +18,8 @@ _MAXIMUM_NAME = 255
 
 
 class Files:
+    """The endpoints below /v1/files."""
+
     def __init__(self, context: ServerContext) -> None:
         self._context = context
 
@@ -74,6 +76,8 @@ class Files:
 
 
 class Models:
+    """The endpoints below /v1/models."""
+
     def __init__(self, context: ServerContext) -> None:
         self._context = context
 

@@ -15,6 +15,8 @@ from jobs.rehearsal.state import new_id, now
 
 
 class FineTuning:
+    """The endpoints below /v1/fine_tuning/jobs."""
+
     def __init__(self, context: ServerContext) -> None:
         self._context = context
 

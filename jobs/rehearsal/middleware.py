@@ -32,6 +32,7 @@ _PAGE = "/"
 
 
 def digest(key: str) -> bytes:
+    """The digest under which a key is kept."""
     return hashlib.sha256(key.encode()).digest()
 
 

@@ -47,6 +47,8 @@ _PAGE_PARAMETERS = [
 
 
 class ErrorDetail(BaseModel):
+    """The body of an error."""
+
     message: str
     type: str
     param: str | None
@@ -54,10 +56,14 @@ class ErrorDetail(BaseModel):
 
 
 class Error(BaseModel):
+    """An error answer."""
+
     error: ErrorDetail
 
 
 class Page(BaseModel):
+    """One page of a list."""
+
     object: Literal["list"]
     data: list[dict[str, Any]]
     first_id: str | None = None

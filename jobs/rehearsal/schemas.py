@@ -13,6 +13,8 @@ Role = Literal["system", "user", "assistant", "developer", "tool", "function"]
 
 
 class Body(BaseModel):
+    """Base of request bodies: unknown keys are refused."""
+
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -22,16 +24,22 @@ Auto = Literal["auto"]
 
 
 class Hyperparameters(Body):
+    """Hyperparameters of a fine-tuning job."""
+
     n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] = "auto"
     batch_size: Auto | Annotated[int, Field(ge=1, le=256)] = "auto"
     learning_rate_multiplier: Auto | Annotated[float, Field(gt=0, le=100)] = "auto"
 
 
 class Supervised(Body):
+    """Settings of the method `supervised`."""
+
     hyperparameters: Hyperparameters | None = None
 
 
 class Method(Body):
+    """The method of a fine-tuning job."""
+
     type: Literal["supervised", "dpo", "reinforcement"]
     supervised: Supervised | None = None
     dpo: dict[str, Any] | None = None
@@ -39,6 +47,8 @@ class Method(Body):
 
 
 class CreateJob(Body):
+    """The body that creates a fine-tuning job."""
+
     model: Annotated[str, Field(min_length=1, max_length=200)]
     training_file: ObjectId
     validation_file: ObjectId | None = None
@@ -65,11 +75,15 @@ class CreateJob(Body):
 
 
 class TextPart(Body):
+    """A part of a message's content."""
+
     type: Literal["text"]
     text: str
 
 
 class ChatMessage(Body):
+    """One message of a conversation."""
+
     role: Role
     content: str | list[TextPart]
     name: str | None = None
@@ -104,6 +118,8 @@ class CreateCompletion(Body):
 
 
 class CreateBatch(Body):
+    """The body that creates a batch."""
+
     input_file_id: ObjectId
     endpoint: Literal["/v1/chat/completions"]
     completion_window: Literal["24h"]
@@ -113,6 +129,8 @@ class CreateBatch(Body):
 
 
 class BatchLine(Body):
+    """One line of a batch's input file."""
+
     custom_id: Annotated[str, Field(min_length=1, max_length=512)]
     method: Literal["POST"]
     url: Literal["/v1/chat/completions"]

@@ -49,6 +49,7 @@ class StoredObject:
 
 
 def new_id(prefix: str) -> str:
+    """A random id with a prefix, such as `ftjob-…`."""
     return prefix + secrets.token_hex(12)
 
 

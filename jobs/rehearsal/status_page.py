@@ -28,6 +28,8 @@ _HEADERS = {
 
 
 class StatusPage:
+    """The page `/` with a tenant's jobs."""
+
     def __init__(self, context: ServerContext) -> None:
         self._context = context
 

@@ -20,6 +20,7 @@ _DEFAULT_PORT = 29500
 
 
 def node_count() -> int:
+    """The number of nodes of this stage."""
     return int(os.environ.get(COUNT, "1"))
 
 

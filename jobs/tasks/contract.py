@@ -106,6 +106,8 @@ class Scored:
 
 
 class PromptModule(Protocol):
+    """`prompt.py` of a task."""
+
     def plain_prompt(self, row: Row) -> str:
         """The prompt for a model without chat format; the answer is appended to it as it is."""
         ...
@@ -116,6 +118,8 @@ class PromptModule(Protocol):
 
 
 class SourceModule(Protocol):
+    """`source.py` of a task."""
+
     @property
     def SOURCES(self) -> tuple[Source, ...]:
         """The sources of task.yaml."""
@@ -129,6 +133,8 @@ class SourceModule(Protocol):
 
 
 class ScorerModule(Protocol):
+    """`scorer.py` of a task."""
+
     def score(self, rows: Sequence[Row], answers: Sequence[str], context: ScoreContext) -> Scored:
         """Raises Failure(BAD_DATA) for rows that cannot be scored."""
         ...

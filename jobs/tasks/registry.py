@@ -110,6 +110,7 @@ def task(name: str | Task) -> Task:
 
 
 def is_built_in(name: str) -> bool:
+    """Whether a task of that name is in `jobs/tasks`."""
     return name in built_in_names()
 
 

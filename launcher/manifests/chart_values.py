@@ -37,6 +37,8 @@ class Part(Strict):
 
 
 class Run(Part):
+    """The run and attempt that a release carries out."""
+
     id: Annotated[Label, Field(max_length=25, description="The run's id; also the name of the release.")]
     attempt: Annotated[int, Field(ge=1, le=999, description="Number of the attempt at the run.")]
     manifest: Annotated[
@@ -49,16 +51,22 @@ class Run(Part):
 
 
 class SecretKey(Part):
+    """One key of one Secret."""
+
     secret: Annotated[Name, Field(description="Name of a Secret in the run's namespace.")]
     key: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=253, description="Key of the Secret.")]
 
 
 class StoreCredentials(Part):
+    """Keys of the Secret with the credentials of the store."""
+
     access_key: Annotated[SecretKey, Field(description="The access key.")]
     secret_key: Annotated[SecretKey, Field(description="The secret key.")]
 
 
 class Store(Part):
+    """The store as pods reach it."""
+
     address: Annotated[StoreAddress, Field(description="The store's address for pods.")]
     credentials: Annotated[
         StoreCredentials | None,
@@ -67,6 +75,8 @@ class Store(Part):
 
 
 class ServiceAccount(Part):
+    """The identity of the pods."""
+
     create: Annotated[bool, Field(description="Create one for this run. False: `name` exists already.")] = (
         True
     )
@@ -85,6 +95,8 @@ class ServiceAccount(Part):
 
 
 class Conductor(Part):
+    """The conductor's Job."""
+
     image: Annotated[Image, Field(description="Image of the conductor, by digest.")]
     start_timeout_s: Annotated[
         int, Field(ge=1, le=86400, description="How long a stage's pod may take to start.")
@@ -99,6 +111,8 @@ class Conductor(Part):
 
 
 class Stage(Part):
+    """One stage's Job."""
+
     name: Annotated[Label, Field(description="The stage's name in the plan.")]
     kind: Annotated[StageKind, Field(description="The stage's kind.")]
     image: Annotated[Image, Field(description="Image of the pod, by digest.")]

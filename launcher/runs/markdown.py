@@ -29,6 +29,8 @@ def code_span(text: str) -> str:
 
 
 def table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """A Markdown table."""
+
     def cells(values: list[str]) -> str:
         return "| " + " | ".join(escaped(value) for value in values) + " |"
 

@@ -147,6 +147,7 @@ Loader.add_implicit_resolver(
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises Failure(MISSING_INPUT | BAD_EXPERIMENT)."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

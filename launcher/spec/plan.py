@@ -135,6 +135,12 @@ def parse(data: bytes | str, where: str) -> Plan:
         ) from None
     except (ValueError, RecursionError):
         raise Failure(Reason.BAD_EXPERIMENT, "not JSON", where=where) from None
+    _check_keys(plan, where)
+    return plan
+
+
+def _check_keys(plan: Plan, where: str) -> None:
+    """Raises Failure(BAD_EXPERIMENT) if a key, a name or the run id does not match the content of the plan."""
     keys: dict[str, str] = {}
     for stage in plan.stages:
         try:
@@ -170,7 +176,6 @@ def parse(data: bytes | str, where: str) -> Plan:
         keys[stage.name] = stage.key
     if plan.run_id != run_id(str(plan.experiment.get("name")), plan.stages):
         raise Failure(Reason.BAD_EXPERIMENT, "the run id does not match the stages", where=where)
-    return plan
 
 
 def _with_subjects(plan: Plan) -> Plan:

@@ -59,6 +59,8 @@ class StoreAddresses(Strict):
 
 
 class Images(Strict):
+    """The images of a run's pods, by digest."""
+
     trainer: ImageReference | None = None
     worker: ImageReference | None = None
     conductor: ImageReference | None = None

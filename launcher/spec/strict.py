@@ -22,6 +22,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 def dns_label(limit_characters: int) -> Any:
+    """A validator for names that become part of a Kubernetes name."""
+
     def check(value: str) -> str:
         if len(value) > limit_characters or not NAME.fullmatch(value):
             raise ValueError(

@@ -203,6 +203,7 @@ def built_in(name: str) -> TaskFacts:
 
 
 def unknown(name: str) -> str:
+    """The message for a task that does not exist."""
     return f"no task '{name}'; there are {', '.join(built_in_names())}, or name a folder: ./FOLDER"
 
 

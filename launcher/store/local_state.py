@@ -17,6 +17,7 @@ from launcher.system.files import write_atomic
 
 
 def state_home() -> Path:
+    """Tuneyard's directory for this user's state."""
     return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "tuneyard"
 
 

@@ -232,6 +232,7 @@ def attempts(store: Store, run_id: str) -> list[int]:
 
 
 def run_ids(store: Store) -> list[str]:
+    """The ids of all runs in the store."""
     return [name for name in store.list("runs") if is_run_id(name)]
 
 

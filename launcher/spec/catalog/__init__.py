@@ -85,6 +85,8 @@ class Rate(Strict):
 
 
 class Prices(Strict):
+    """Dated prices of GPUs and of hosted models."""
+
     gpu_hour_usd: list[GpuPrice]
     hosted_per_million_tokens_usd: list[HostedPrice]
 
@@ -145,14 +147,17 @@ def _read(name: str) -> Any:
 
 @cache
 def models() -> dict[str, CatalogModel]:
+    """The models of the catalogue by short name."""
     return TypeAdapter(dict[str, CatalogModel]).validate_python(_read("models.yaml"))
 
 
 @cache
 def devices() -> dict[str, Device]:
+    """The devices of the catalogue by name."""
     return TypeAdapter(dict[str, Device]).validate_python(_read("hardware.yaml"))
 
 
 @cache
 def prices() -> Prices:
+    """The catalogue's prices."""
     return Prices.model_validate(_read("prices.yaml"))

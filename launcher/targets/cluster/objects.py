@@ -65,4 +65,5 @@ def one_line(text: str) -> str:
 
 
 def name_of(thing: Object) -> str:
+    """The name of an object."""
     return str(thing["metadata"]["name"])

@@ -52,6 +52,7 @@ def rewritten_answer(sql: str) -> str:
 
 
 def order_matters(gold: str) -> bool:
+    """Whether the gold query asks for an order, as the published comparison decides it."""
     return "order by" in gold.lower()
 
 

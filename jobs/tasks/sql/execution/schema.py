@@ -28,6 +28,8 @@ class Column:
 
 @dataclass(frozen=True)
 class ForeignKey:
+    """Columns that refer to another table."""
+
     columns: tuple[str, ...]
     table: str
     targets: tuple[str, ...]
@@ -35,6 +37,8 @@ class ForeignKey:
 
 @dataclass(frozen=True)
 class TableSchema:
+    """One table."""
+
     name: str
     columns: tuple[Column, ...]
     primary: tuple[str, ...]
@@ -46,6 +50,8 @@ class TableSchema:
 
 @dataclass(frozen=True)
 class Schema:
+    """All tables of a database."""
+
     tables: tuple[TableSchema, ...]
 
     def table(self, name: str) -> TableSchema | None:

@@ -28,6 +28,7 @@ def sources(select: exp.Select) -> list[exp.Expression]:
 
 
 def joins(select: exp.Select) -> list[exp.Join]:
+    """The joins of a SELECT."""
     return list(select.args.get("joins") or [])
 
 
