@@ -67,7 +67,7 @@ def test_code_llama_34b_fits_one_a40_in_nf4_and_not_in_bf16() -> None:
 
 
 @pytest.mark.parametrize(("quantization", "gib"), [("none", 62.9), ("int8", 31.9), ("nf4", 16.9)])
-def test_weights_take_what_they_are_known_to_take(quantization: str, gib: float) -> None:
+def test_weight_memory_matches_known_sizes(quantization: str, gib: float) -> None:
     shape = catalog.models()["codellama-34b"].shape
     other = catalog.Shape(
         parameters=0, layers=shape.layers, hidden_size=shape.hidden_size, vocabulary=shape.vocabulary
@@ -106,7 +106,7 @@ def test_dollars_are_hours_times_the_dated_price_of_every_gpu() -> None:
     assert two.usd == pytest.approx(one.usd)
 
 
-def test_what_cannot_be_derived_is_unknown() -> None:
+def test_underivable_figures_are_none() -> None:
     without = estimates(counts=None)
     assert without["train-lora-s1"].tokens is None
     assert without["train-lora-s1"].hours is None
@@ -134,14 +134,14 @@ def test_a_catalogue_model_by_its_hub_id_has_the_catalogues_figures() -> None:
     assert by_name["train-lora-s1"].usd is not None
 
 
-def test_answering_must_fit_as_well() -> None:
+def test_generation_memory_must_fit_too() -> None:
     assert estimates()["predict-lora-s1"].problem is None
     problem = estimates(generation={})["predict-lora-s1"].problem
     assert problem is not None
     assert "generation.quantization=nf4" in problem
 
 
-def test_an_unknown_device_names_those_that_are_known() -> None:
+def test_an_unknown_device_lists_the_known_ones() -> None:
     problem = estimates(hardware={"device": "NVIDIA-T4"})["train-lora-s1"].problem
     assert problem is not None
     assert "NVIDIA-A40" in problem

@@ -149,7 +149,7 @@ def test_every_user_facing_model_is_strict() -> None:
     ],
     ids=str,
 )
-def test_what_does_not_fit_is_refused_with_one_problem(changes: dict[Any, Any]) -> None:
+def test_each_inconsistency_is_one_problem(changes: dict[Any, Any]) -> None:
     with pytest.raises(Failure) as caught:
         validate({**document(), **changes}, where="mine.yaml")
     assert caught.value.reason is Reason.BAD_EXPERIMENT
@@ -245,7 +245,7 @@ def test_a_profile_is_merged_over_the_file(file: str) -> None:
     assert (small.data.train_rows, small.seeds) == (10, (1, 2))
 
 
-def test_an_unknown_profile_names_those_there_are(file: str) -> None:
+def test_an_unknown_profile_lists_the_known_ones(file: str) -> None:
     with pytest.raises(Failure, match="no profile 'huge'; it has: big, small"):
         load(file, profile="huge")
 
@@ -288,7 +288,7 @@ def test_set_reads_its_value_as_yaml(file: str) -> None:
         ("data.trian_rows=3", "data.trian_rows: no such key"),
     ],
 )
-def test_a_set_that_leads_nowhere_is_a_problem_like_any_other(file: str, assignment: str, said: str) -> None:
+def test_a_set_path_that_does_not_exist_is_a_problem(file: str, assignment: str, said: str) -> None:
     with pytest.raises(Failure) as caught:
         load(file, sets=("seeds=[1]", assignment))
     assert caught.value.reason is Reason.BAD_EXPERIMENT

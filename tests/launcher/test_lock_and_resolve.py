@@ -100,7 +100,7 @@ def test_a_hub_name_becomes_a_commit(hub: Hub) -> None:
     assert hub.asked == [("/api/models/owner/model/revision/main", f"Bearer {TOKEN}")]
 
 
-def test_a_branch_is_asked_for_and_a_commit_needs_no_question(hub: Hub) -> None:
+def test_a_branch_is_resolved_at_the_hub_and_a_commit_is_not(hub: Hub) -> None:
     resolve(from_hub("owner/model@v1"))
     resolve(from_hub(f"owner/model@{COMMIT}"))
     assert [path for path, _ in hub.asked] == ["/api/models/owner/model/revision/v1"]
@@ -117,7 +117,7 @@ def test_a_branch_is_asked_for_and_a_commit_needs_no_question(hub: Hub) -> None:
         (503, Reason.NETWORK),
     ],
 )
-def test_the_hubs_refusals_have_a_reason(hub: Hub, status: int, reason: Reason) -> None:
+def test_hub_errors_map_to_reasons(hub: Hub, status: int, reason: Reason) -> None:
     hub.status = status
     with pytest.raises(Failure) as caught:
         resolve(from_hub())
@@ -156,7 +156,7 @@ def test_an_answer_that_is_not_http_is_a_network_failure(hub: Hub, raw: bytes) -
     assert caught.value.reason is Reason.NETWORK
 
 
-def test_a_hub_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_never_answers_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
@@ -168,9 +168,7 @@ def test_a_hub_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("endpoint", ["nonsense", "http://", "ftp://x", "http://127.0.0.1:1", "http://[x"])
-def test_an_endpoint_that_is_none_is_a_network_failure(
-    monkeypatch: pytest.MonkeyPatch, endpoint: str
-) -> None:
+def test_an_invalid_endpoint_is_a_network_failure(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     with pytest.raises(Failure) as caught:
@@ -202,14 +200,14 @@ def test_the_token_does_not_follow_a_redirect(hub: Hub) -> None:
         elsewhere.server_close()
 
 
-def test_offline_is_said_without_asking(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode_fails_without_a_request(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(Failure, match="HF_HUB_OFFLINE"):
         resolve(from_hub())
     assert hub.asked == []
 
 
-def test_every_name_that_leads_nowhere_is_reported_at_once(tmp_path: Path) -> None:
+def test_all_unresolvable_names_are_reported_at_once(tmp_path: Path) -> None:
     contenders = [
         {**UNTUNED, "model": "no-such-model"},
         {**LORA, "model": str(tmp_path / "nothing")},
@@ -222,13 +220,13 @@ def test_every_name_that_leads_nowhere_is_reported_at_once(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["x", "a/b/c", "owner/mod el", "../up/model", "ö/ü", "owner/model\n"])
-def test_a_name_of_no_known_form_is_no_model(name: str) -> None:
+def test_a_malformed_model_name_is_no_such_model(name: str) -> None:
     with pytest.raises(Failure) as caught:
         resolve(from_hub(name))
     assert caught.value.reason is Reason.NO_SUCH_MODEL
 
 
-def test_a_locked_experiment_plans_without_asking_anybody(hub: Hub, tmp_path: Path) -> None:
+def test_a_locked_experiment_plans_offline(hub: Hub, tmp_path: Path) -> None:
     data = write_viggo(tmp_path / "viggo")
     wanted = experiment(
         task="viggo", data={"source": "viggo"}, contenders=[{**UNTUNED, "model": "owner/model"}]
@@ -243,7 +241,7 @@ def test_a_locked_experiment_plans_without_asking_anybody(hub: Hub, tmp_path: Pa
     assert len(hub.asked) == 1
 
 
-def test_data_that_is_not_what_was_locked_is_refused(tmp_path: Path) -> None:
+def test_data_that_differs_from_the_lock_is_refused(tmp_path: Path) -> None:
     data = write_viggo(tmp_path / "viggo")
     wanted = experiment(task="viggo", data={"source": "viggo"})
     lock = resolve(wanted, data_directory=data).lock
@@ -265,7 +263,7 @@ def test_data_that_is_not_what_was_locked_is_refused(tmp_path: Path) -> None:
         ('{"format": 2}', Reason.UNSUPPORTED),
     ],
 )
-def test_what_is_no_lock_is_refused(tmp_path: Path, text: str, reason: Reason) -> None:
+def test_a_malformed_lock_is_refused(tmp_path: Path, text: str, reason: Reason) -> None:
     path = tmp_path / "lock.json"
     path.write_text(text)
     with pytest.raises(Failure) as caught:
@@ -274,7 +272,7 @@ def test_what_is_no_lock_is_refused(tmp_path: Path, text: str, reason: Reason) -
     assert caught.value.where == str(path)
 
 
-def test_a_lock_that_is_not_there_is_a_missing_input(tmp_path: Path) -> None:
+def test_a_missing_lock_is_missing_input(tmp_path: Path) -> None:
     with pytest.raises(Failure) as caught:
         read_lock(tmp_path / "none.json")
     assert caught.value.reason is Reason.MISSING_INPUT
@@ -306,14 +304,14 @@ def test_a_directory_without_the_data_says_what_it_needs(tmp_path: Path, make: b
     assert str(directory) in caught.value.where
 
 
-def test_who_names_a_directory_gets_its_data_and_not_the_sample(tmp_path: Path) -> None:
+def test_a_named_directory_replaces_the_sample(tmp_path: Path) -> None:
     write_spider(tmp_path / "spider-create-context")
     chosen = choose_source(load("sql", profile="smoke"), tmp_path)
     assert chosen.data.source == "spider-create-context"
     assert chosen.data.train_rows == load("sql", profile="smoke").data.train_rows
 
 
-def test_a_source_that_was_chosen_stays(tmp_path: Path) -> None:
+def test_a_chosen_source_is_kept(tmp_path: Path) -> None:
     wanted = load("sql", profile="paper")
     assert choose_source(wanted, tmp_path) is wanted
 
@@ -363,14 +361,14 @@ def locked_smoke() -> Lock:
     return resolve(load("sql", profile="smoke")).lock
 
 
-def test_a_lock_without_data_does_not_stand_for_data() -> None:
+def test_a_lock_without_data_does_not_replace_the_data_option() -> None:
     with pytest.raises(Failure) as caught:
         resolve(load("viggo", profile="smoke"), locked=locked_smoke())
     assert caught.value.reason is Reason.MISSING_INPUT
     assert "--data DIR with viggo-train.csv" in caught.value.next_step
 
 
-def test_another_sources_lock_does_not_stand_for_data(tmp_path: Path) -> None:
+def test_a_lock_of_another_source_does_not_replace_the_data_option(tmp_path: Path) -> None:
     locked = resolve(load("viggo", profile="smoke"), data_directory=write_viggo(tmp_path)).lock
     wanted = load("sql", profile="smoke", sets=("data.source=spider-create-context",))
     with pytest.raises(Failure) as caught:
@@ -379,7 +377,7 @@ def test_another_sources_lock_does_not_stand_for_data(tmp_path: Path) -> None:
     assert resolve(load("sql", profile="smoke"), locked=locked).lock.data_files == {}
 
 
-def test_the_locks_data_stand_in_for_the_sample_wherever_it_is_read(tmp_path: Path) -> None:
+def test_locked_data_replace_the_sample(tmp_path: Path) -> None:
     """A lock made with --data gives the same run on a machine that has only the lock."""
     wanted = load("sql", profile="smoke")
     first = resolve(choose_source(wanted, write_spider(tmp_path)), data_directory=tmp_path)
@@ -390,7 +388,7 @@ def test_the_locks_data_stand_in_for_the_sample_wherever_it_is_read(tmp_path: Pa
 
 
 @pytest.mark.parametrize("model", ["smollm2-135m", "owner/model", f"owner/model@{COMMIT}"])
-def test_a_model_that_the_lock_lacks_is_refused_and_nobody_asked(hub: Hub, model: str) -> None:
+def test_a_model_missing_from_the_lock_is_refused_without_a_request(hub: Hub, model: str) -> None:
     with pytest.raises(Failure, match="not in the lock, which has random-llama") as caught:
         resolve(from_hub(model), locked=locked_smoke())
     assert caught.value.where == f"model '{model}'"
@@ -398,7 +396,7 @@ def test_a_model_that_the_lock_lacks_is_refused_and_nobody_asked(hub: Hub, model
     assert hub.asked == []
 
 
-def test_a_model_directory_must_be_what_was_locked(tmp_path: Path) -> None:
+def test_a_model_directory_that_differs_from_the_lock_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     wanted = experiment(contenders=[{**UNTUNED, "model": str(tmp_path)}])
@@ -426,7 +424,7 @@ def test_data_and_scorers_that_the_lock_lacks_are_refused(
     assert "--relock" in caught.value.next_step
 
 
-def test_an_empty_lock_has_nothing_in_it() -> None:
+def test_an_empty_lock_resolves_nothing() -> None:
     assert Lock().model_dump(mode="json") == {
         "format": 1,
         "models": {},

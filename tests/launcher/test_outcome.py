@@ -30,7 +30,7 @@ def test_every_reason_has_a_disposition_and_an_exit_code_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_an_exit_code_leads_back_to_its_reason(reason: Reason) -> None:
+def test_an_exit_code_maps_back_to_its_reason(reason: Reason) -> None:
     assert from_exit_code(DISPOSITIONS[reason].exit_code) is reason
 
 
@@ -42,7 +42,7 @@ def test_signals_and_unknown_codes_have_a_reason(code: int, reason: Reason) -> N
     assert from_exit_code(code) is reason
 
 
-def test_only_what_may_go_away_by_itself_is_tried_again() -> None:
+def test_only_transient_reasons_are_retried() -> None:
     retried = {reason for reason in Reason if RETRY_BUDGET[DISPOSITIONS[reason].retry]}
     assert retried == {
         Reason.INTERNAL,
@@ -73,7 +73,7 @@ def test_advice_about_a_run_can_be_copied_to_a_shell(reason: Reason) -> None:
     assert not re.search(r"\b[A-Z]{3,}\b", step)
 
 
-def test_a_failure_survives_being_written_down() -> None:
+def test_a_failure_round_trips_through_json() -> None:
     failure = Failure(Reason.NETWORK, "what", where="where", problems=("a", "b"), next_step="next")
     assert Failure.from_json(json.loads(json.dumps(failure.to_json()))).to_json() == failure.to_json()
 
@@ -101,7 +101,7 @@ def test_a_long_list_of_problems_says_how_many_were_left_out() -> None:
     assert read.problems[-1] == f"… and {200 - shown} more"
 
 
-def test_nothing_in_a_message_moves_a_terminals_cursor() -> None:
+def test_messages_contain_no_control_characters() -> None:
     hostile = "\x1b]0;owned\x07\x1b[2J"
     failure = Failure(Reason.NETWORK, hostile, where=hostile, problems=(hostile,), next_step=hostile)
     assert not set(failure.text()) & {"\x1b", "\x07"}

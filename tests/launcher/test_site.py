@@ -114,11 +114,11 @@ def test_every_problem_is_listed_with_its_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", "text", "false", "[]", "a: 1\na: 2", "format: 2"])
-def test_what_is_no_site_file_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_malformed_site_file_is_refused(tmp_path: Path, text: str) -> None:
     refused(tmp_path, text)
 
 
-def test_a_named_file_must_be_there(tmp_path: Path) -> None:
+def test_a_missing_named_site_file_is_missing_input(tmp_path: Path) -> None:
     with pytest.raises(Failure) as caught:
         site.load(tmp_path / "none.yaml")
     assert caught.value.reason is Reason.MISSING_INPUT
@@ -145,11 +145,11 @@ def test_a_sites_own_price_wins_over_the_catalogues(tmp_path: Path) -> None:
         ("start_timeout_s: 0", "start_timeout_s: Input should be greater"),
     ],
 )
-def test_what_kubernetes_would_refuse_later_is_refused_here(tmp_path: Path, text: str, problem: str) -> None:
+def test_names_that_kubernetes_would_reject_are_refused(tmp_path: Path, text: str, problem: str) -> None:
     assert problem in "\n".join(refused(tmp_path, text).problems)
 
 
-def test_an_account_of_the_platform_team_is_named_and_not_made(tmp_path: Path) -> None:
+def test_an_existing_service_account_is_used_and_none_is_created(tmp_path: Path) -> None:
     text = "service_account: {create: false, name: theirs, create_role: false, stages: store-user}"
     account = site.load(write(tmp_path / "site.yaml", text)).service_account
     assert (account.create, account.name, account.create_role) == (False, "theirs", False)

@@ -46,7 +46,7 @@ def reason_of(call: Callable[[], Any]) -> Reason:
     return caught.value.reason
 
 
-def test_what_was_committed_is_read_back(store: DirectoryStore, commit: Commit) -> None:
+def test_a_committed_directory_is_read_back(store: DirectoryStore, commit: Commit) -> None:
     assert not store.exists("stages/k")
     commit("stages/k", FILES, {"seconds": 3.5})
     assert store.exists("stages/k")
@@ -64,7 +64,7 @@ def test_a_commit_consumes_its_directory_and_leaves_nothing_else(
     assert store.leftovers() == ()
 
 
-def test_who_commits_second_gets_what_the_first_committed(
+def test_the_second_writer_gets_the_first_writers_artifact(
     store: DirectoryStore, commit: Commit, tmp_path: Path
 ) -> None:
     commit("stages/k", {"a.txt": b"first"})
@@ -77,7 +77,7 @@ def test_who_commits_second_gets_what_the_first_committed(
     assert store.leftovers() == ()
 
 
-def test_files_without_a_manifest_do_not_stand_in_the_way(store: DirectoryStore, commit: Commit) -> None:
+def test_files_without_a_manifest_do_not_block_a_commit(store: DirectoryStore, commit: Commit) -> None:
     commit("stages/k", FILES)
     store.local_path(f"stages/k/{MANIFEST}").unlink()
     assert not store.exists("stages/k")
@@ -95,7 +95,7 @@ def test_an_empty_artifact_is_an_artifact(store: DirectoryStore, tmp_path: Path)
     assert store.open("stages/k").manifest.files == {}
 
 
-def test_what_is_not_there_is_a_missing_input(store: DirectoryStore, commit: Commit) -> None:
+def test_a_missing_artifact_is_missing_input(store: DirectoryStore, commit: Commit) -> None:
     assert reason_of(lambda: store.open("stages/none")) is Reason.MISSING_INPUT
     commit("stages/k")
     assert reason_of(lambda: store.open("stages/k").path("other.txt")) is Reason.MISSING_INPUT
@@ -104,7 +104,7 @@ def test_what_is_not_there_is_a_missing_input(store: DirectoryStore, commit: Com
     assert store.list("runs/none") == []
 
 
-def test_names_are_listed_sorted_without_what_is_not_committed(store: DirectoryStore, commit: Commit) -> None:
+def test_committed_names_are_listed_sorted(store: DirectoryStore, commit: Commit) -> None:
     for key in ("b", "a", "c"):
         commit(f"stages/{key}")
     (store.root / "stages" / ".uncommitted-d").mkdir()
@@ -123,7 +123,7 @@ def test_names_are_listed_sorted_without_what_is_not_committed(store: DirectoryS
     ],
     ids=["one byte", "truncated", "longer", "emptied", "missing", "a directory"],
 )
-def test_a_harmed_file_is_never_read(
+def test_a_corrupt_file_is_never_read(
     store: DirectoryStore, commit: Commit, harm: Callable[[Path], Any]
 ) -> None:
     commit("stages/k", FILES)
@@ -136,9 +136,7 @@ def test_a_harmed_file_is_never_read(
 
 @given(st.integers(0, 10**6), st.integers(1, 255))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
-def test_whatever_byte_is_changed_what_is_read_is_what_was_committed(
-    store: DirectoryStore, commit: Commit, place: int, change: int
-) -> None:
+def test_any_changed_byte_is_detected(store: DirectoryStore, commit: Commit, place: int, change: int) -> None:
     store.delete("stages/k")
     commit("stages/k", FILES, {"seconds": 1})
     files = sorted(path for path in store.local_path("stages/k").rglob("*") if path.is_file())
@@ -173,7 +171,7 @@ def test_whatever_byte_is_changed_what_is_read_is_what_was_committed(
         ('{"format": 2, "shape": "new"}', Reason.UNSUPPORTED),
     ],
 )
-def test_a_manifest_that_is_none_is_refused(
+def test_a_malformed_manifest_is_refused(
     store: DirectoryStore, commit: Commit, text: str, reason: Reason
 ) -> None:
     commit("stages/k")
@@ -213,7 +211,7 @@ BAD_NAMES = [
 
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=repr)
-def test_a_name_that_could_leave_its_place_is_refused(
+def test_a_name_that_could_leave_the_store_is_refused(
     store: DirectoryStore, tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(ValueError, match="cannot be a name"):
@@ -270,7 +268,7 @@ print("".join("1" if one else "0" for one in won))
 """
 
 
-def test_of_eight_that_create_at_once_exactly_one_wins(store: DirectoryStore) -> None:
+def test_concurrent_create_once_has_one_winner(store: DirectoryStore) -> None:
     racers = [
         subprocess.Popen(
             [sys.executable, "-c", _RACE, str(store.root), str(number)],
@@ -293,7 +291,7 @@ def test_of_eight_that_create_at_once_exactly_one_wins(store: DirectoryStore) ->
     assert store.leftovers() == ()
 
 
-def test_an_object_that_may_change_is_replaced_whole(store: DirectoryStore) -> None:
+def test_a_mutable_object_is_replaced_atomically(store: DirectoryStore) -> None:
     assert store.put_json("runs/r/beat.json", {"step": 1}, create_once=False)
     assert store.put_json("runs/r/beat.json", {"step": 2}, create_once=False)
     assert store.get_json("runs/r/beat.json") == {"step": 2}
@@ -312,7 +310,7 @@ def test_an_input_is_named_by_its_content(store: DirectoryStore, tmp_path: Path)
     assert reason_of(lambda: store.put_input(tmp_path / "none")) is Reason.MISSING_INPUT
 
 
-def test_what_is_deleted_is_gone_and_can_be_deleted_again(store: DirectoryStore, commit: Commit) -> None:
+def test_delete_is_idempotent(store: DirectoryStore, commit: Commit) -> None:
     commit("stages/k", FILES)
     store.delete("stages/k")
     store.delete("stages/k")
@@ -412,7 +410,7 @@ def test_a_commit_that_dies_at_each_sync_is_whole_or_absent_and_can_be_done_agai
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 @pytest.mark.parametrize("call", ["fsync", "rename"])
-def test_a_full_disk_is_told_from_other_trouble(
+def test_disk_full_differs_from_other_write_errors(
     store: DirectoryStore, commit: Commit, monkeypatch: pytest.MonkeyPatch, number: int, call: str
 ) -> None:
     def full(*_: Any) -> None:
@@ -429,7 +427,7 @@ def test_a_full_disk_is_told_from_other_trouble(
     store.open("stages/before").directory()
 
 
-def test_a_disk_that_is_really_full_is_told(tmp_path: Path) -> None:
+def test_a_really_full_disk_is_disk_full(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(
@@ -464,7 +462,7 @@ def test_a_store_that_cannot_be_written_says_so_with_its_place(tmp_path: Path, m
     assert address in caught.value.where
 
 
-def test_who_only_looks_creates_nothing(tmp_path: Path) -> None:
+def test_opening_read_only_creates_nothing(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "store"), writable=False)
     assert not store.exists("stages/k")
     assert store.list("runs") == []
@@ -473,7 +471,7 @@ def test_who_only_looks_creates_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "with space", "ü#?;%20", "a:b"])
-def test_an_address_leads_back_to_its_directory(tmp_path: Path, name: str) -> None:
+def test_a_directory_address_round_trips(tmp_path: Path, name: str) -> None:
     store = open_store(str(tmp_path / name))
     assert open_store(store.address).root == tmp_path / name
 
@@ -488,7 +486,7 @@ def test_an_unknown_kind_of_store_is_unsupported(address: str) -> None:
     assert reason_of(lambda: open_store(address)) is Reason.UNSUPPORTED
 
 
-def test_a_lock_is_held_by_one_and_asking_does_not_disturb(store: DirectoryStore) -> None:
+def test_a_lock_has_one_holder_and_asking_does_not_take_it(store: DirectoryStore) -> None:
     assert not store.locked("runs/r/lock")
     with store.lock("runs/r/lock") as held:
         assert held

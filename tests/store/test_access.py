@@ -95,7 +95,7 @@ def test_an_option_that_could_be_a_key_is_not_repeated(option: str) -> None:
     assert option.partition("=")[0] not in text
 
 
-def test_a_server_that_is_away_is_told_without_a_run_or_the_trials_own_step() -> None:
+def test_an_unreachable_server_is_reported_without_a_run_or_the_probes_step() -> None:
     address = parse("s3://bucket/x?endpoint_url=http://127.0.0.1:1").with_limits(
         attempts=1, connect_timeout_s=1
     )
@@ -109,14 +109,14 @@ def test_a_server_that_is_away_is_told_without_a_run_or_the_trials_own_step() ->
     assert listing.next_step == "check the network and endpoint_url, then try again"
 
 
-def test_an_address_leads_back_to_itself() -> None:
+def test_an_address_round_trips() -> None:
     text = "s3://bucket/some%20where/x?endpoint_url=https://s3.example.org:9000&region=eu-west-1&bandwidth_mib_s=2.5"
     assert parse(str(parse(text))) == parse(text)
     assert str(parse("s3://bucket")) == "s3://bucket"
     assert parse("s3://bucket/x?endpoint_url=http://minio:9000&allow_http=true").allow_http
 
 
-def test_plain_http_needs_a_word_also_where_the_environment_names_the_endpoint(
+def test_plain_http_must_be_allowed_also_for_an_endpoint_of_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://storage.example.org")
@@ -153,7 +153,7 @@ def test_credentials_come_from_a_profile(
         ("AWS_SECRET_ACCESS_KEY", "wrong-one", "secret key"),
     ],
 )
-def test_wrong_credentials_are_told_without_repeating_them(
+def test_wrong_credentials_are_reported_without_repeating_them(
     rclone: Place, monkeypatch: pytest.MonkeyPatch, name: str, value: str, word: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -163,7 +163,7 @@ def test_wrong_credentials_are_told_without_repeating_them(
     assert value not in failure.text()
 
 
-def test_expired_credentials_are_read_anew_in_the_middle_of_an_upload(
+def test_expired_credentials_are_read_again_during_an_upload(
     rclone: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A mounted or refreshed credentials file: the old key is refused from some part on, the new one is taken."""
@@ -207,7 +207,7 @@ def test_expired_credentials_are_read_anew_in_the_middle_of_an_upload(
         ("stall", Reason.NETWORK, "connection"),
     ],
 )
-def test_what_lasts_is_told_in_time_and_by_its_name(
+def test_permanent_errors_are_reported_soon_and_by_name(
     rclone: Place, tmp_path: Path, fault: str, reason: Reason, word: str
 ) -> None:
     limits = {**rclone.limits, "read_timeout_s": 0.5, "call_timeout_s": 8, "attempts": 2}
@@ -223,7 +223,7 @@ def test_what_lasts_is_told_in_time_and_by_its_name(
 
 @pytest.mark.parametrize("hours", [-2, 2])
 @pytest.mark.parametrize("kind", ["rclone", "versitygw"])
-def test_a_clock_that_is_wrong_is_told_by_a_server_that_checks(
+def test_a_wrong_clock_is_reported(
     tmp_path: Path,
     servers: Callable[[str], Server],
     monkeypatch: pytest.MonkeyPatch,
@@ -239,7 +239,7 @@ def test_a_clock_that_is_wrong_is_told_by_a_server_that_checks(
     assert "clock" in failure.what
 
 
-def test_a_server_that_drips_or_never_answers_is_given_up_in_time(rclone: Place, tmp_path: Path) -> None:
+def test_a_server_that_drips_or_never_answers_times_out(rclone: Place, tmp_path: Path) -> None:
     limits = {**rclone.limits, "read_timeout_s": 1, "call_timeout_s": 2, "attempts": 1}
     with FaultProxy(
         int(rclone.endpoint.rpartition(":")[2]), 1, 0, stall_s=60, script=lambda _: "drip"
@@ -253,7 +253,7 @@ def test_a_server_that_drips_or_never_answers_is_given_up_in_time(rclone: Place,
         assert failure_of(nobody.open).reason is Reason.NETWORK
 
 
-def test_a_server_or_bucket_that_is_not_there_is_named(rclone: Place, tmp_path: Path) -> None:
+def test_a_missing_server_or_bucket_is_named(rclone: Place, tmp_path: Path) -> None:
     limits = {**rclone.limits, "attempts": 1}
     endpoint = f"http://127.0.0.1:{free_port()}"
     failure = failure_of(Place("rclone", tmp_path, endpoint, rclone.bucket, limits).open)

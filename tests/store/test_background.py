@@ -34,7 +34,7 @@ def checkpoint(directory: Path, step: int) -> Path:
     return made
 
 
-def test_the_work_goes_on_while_a_commit_hangs_and_the_newest_is_kept(tmp_path: Path) -> None:
+def test_work_continues_while_a_commit_hangs_and_the_newest_snapshot_is_kept(tmp_path: Path) -> None:
     store = SlowStore(tmp_path / "store")
     commits = BackgroundCommits(store, tmp_path)
     for step in range(1, 6):
@@ -49,7 +49,7 @@ def test_the_work_goes_on_while_a_commit_hangs_and_the_newest_is_kept(tmp_path: 
     assert not list(tmp_path.glob("snapshot-*"))
 
 
-def test_what_is_superseded_goes_only_after_the_newer_one_is_committed(tmp_path: Path) -> None:
+def test_a_superseded_snapshot_is_deleted_after_the_newer_one_is_committed(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path / "store")
     seen: list[list[str]] = []
 
@@ -70,7 +70,9 @@ def test_what_is_superseded_goes_only_after_the_newer_one_is_committed(tmp_path:
     assert seen == [["step-1"], ["step-1", "step-2"], ["step-2", "step-3"]]
 
 
-def test_a_failed_commit_is_told_to_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_background_commit_raises_in_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = DirectoryStore(tmp_path / "store")
 
     def fail(*_: Any, **__: Any) -> None:

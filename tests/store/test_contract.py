@@ -25,7 +25,7 @@ CONTENT = {
 }
 
 
-def test_what_was_committed_is_read_back_here_and_elsewhere(place: Place, files: Files) -> None:
+def test_a_committed_artifact_is_read_back_here_and_elsewhere(place: Place, files: Files) -> None:
     store = place.open()
     assert not store.exists("stages/k")
     directory = files(CONTENT)
@@ -55,13 +55,13 @@ def test_an_empty_artifact_is_an_artifact(place: Place, files: Files) -> None:
     assert place.elsewhere().open("stages/k").manifest.files == {}
 
 
-def test_who_commits_second_gets_what_the_first_committed(place: Place, files: Files) -> None:
+def test_the_second_writer_gets_the_first_writers_artifact(place: Place, files: Files) -> None:
     first = place.open().commit("stages/k", files({"a": b"first"}), {})
     assert place.elsewhere().commit("stages/k", files({"a": b"second"}), {}) == first
     assert content_of(place.elsewhere(), "stages/k") == {"a": b"first"}
 
 
-def test_of_eight_writers_of_one_artifact_all_get_one_whole_one(place: Place, files: Files) -> None:
+def test_eight_concurrent_writers_get_one_whole_artifact(place: Place, files: Files) -> None:
     # Where a server ignores conditions, all rests on nobody being slower than this: the product's own time.
     place.limits["settle_s"] = TransferLimits().settle_s
     stores = [place.elsewhere() for _ in range(8)]
@@ -94,14 +94,14 @@ def test_create_once_has_one_winner_and_later_writers_lose(place: Place) -> None
     assert place.open().leftovers() == ()
 
 
-def test_json_that_may_change_is_replaced_whole(place: Place) -> None:
+def test_mutable_json_is_replaced_atomically(place: Place) -> None:
     store = place.open()
     for number in range(3):
         assert store.put_json("runs/r/beat.json", {"step": number, "text": "ü"}, create_once=False)
         assert place.elsewhere().get_json("runs/r/beat.json") == {"step": number, "text": "ü"}
 
 
-def test_what_is_not_there_is_none_or_a_missing_input(place: Place, files: Files) -> None:
+def test_a_missing_object_is_none_or_missing_input(place: Place, files: Files) -> None:
     store = place.open()
     assert store.get_json("runs/none.json") is None
     assert store.list("runs/none") == []
@@ -114,7 +114,7 @@ def test_what_is_not_there_is_none_or_a_missing_input(place: Place, files: Files
     assert reason_of(lambda: store.open("stages/k").path("b")) is Reason.MISSING_INPUT
 
 
-def test_names_are_listed_and_what_is_not_committed_is_not(place: Place, files: Files) -> None:
+def test_only_committed_names_are_listed(place: Place, files: Files) -> None:
     store = place.open()
     for key in ("b", "a", "c"):
         store.commit(f"runs/r/work/{key}", files({"x": b"x"}), {})
@@ -141,7 +141,7 @@ def _break_off(store: Store, prefix: str, directory: Path) -> None:
             store.commit(prefix, directory, {})
 
 
-def test_what_a_crash_leaves_is_seen_by_nobody_and_can_be_cleared(place: Place, files: Files) -> None:
+def test_leftovers_of_a_crash_are_invisible_and_can_be_discarded(place: Place, files: Files) -> None:
     store = place.open()
     store.commit("stages/good", files(CONTENT), {})
     _break_off(store, "stages/k", files(CONTENT))
@@ -223,7 +223,7 @@ def test_an_outside_file_keeps_its_digest(place: Place, tmp_path: Path) -> None:
     assert reason_of(lambda: place.elsewhere().input(sha256)) is Reason.CORRUPT_ARTIFACT
 
 
-def test_what_is_deleted_is_gone_with_all_its_bytes(place: Place, files: Files) -> None:
+def test_delete_removes_every_byte(place: Place, files: Files) -> None:
     store = place.open()
     store.commit("stages/k", files(CONTENT), {})
     store.commit("stages/kk", files({"a": b"a"}), {})
@@ -261,7 +261,7 @@ def test_a_log_is_read_from_elsewhere_once_it_is_published(place: Place) -> None
     assert there.read_text() == "step 1\n"
 
 
-def test_a_lock_is_held_by_one(place: Place) -> None:
+def test_a_lock_has_one_holder(place: Place) -> None:
     store, same = place.open(), place.open()
     assert not store.locked("runs/r/lock")
     with store.lock("runs/r/lock") as held, same.lock("runs/r/lock") as second:
@@ -272,7 +272,7 @@ def test_a_lock_is_held_by_one(place: Place) -> None:
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a//b", "a/.hidden", "a/..", "", "a\\b", "a\nb"])
-def test_names_that_leave_their_place_are_refused(place: Place, name: str) -> None:
+def test_names_that_leave_the_store_are_refused(place: Place, name: str) -> None:
     store = place.open()
     for call in (store.exists, store.open, store.get_json, store.list, store.delete, store.local_path):
         with pytest.raises(ValueError, match="cannot be a name"):

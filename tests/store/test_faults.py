@@ -295,7 +295,7 @@ _FIRST = int(os.environ.get("TUNEYARD_FAULT_SEED", "1"))
 
 @pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("kind", KINDS)
-def test_faults_by_a_few_seeds(kind: str, servers: Callable[[str], Server], tmp_path: Path) -> None:
+def test_few_seeded_fault_schedules(kind: str, servers: Callable[[str], Server], tmp_path: Path) -> None:
     told = run_sequences(kind, range(_FIRST, _FIRST + 6), servers, tmp_path, 6)
     assert told["commit: done"]
 
@@ -303,7 +303,7 @@ def test_faults_by_a_few_seeds(kind: str, servers: Callable[[str], Server], tmp_
 @pytest.mark.faults
 @pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("kind", KINDS)
-def test_faults_by_many_seeds(kind: str, servers: Callable[[str], Server], tmp_path: Path) -> None:
+def test_many_seeded_fault_schedules(kind: str, servers: Callable[[str], Server], tmp_path: Path) -> None:
     """At least 500 sequences over all servers."""
     count = int(os.environ.get("TUNEYARD_FAULT_SEQUENCES", "510")) // len(KINDS)
     first = 1000 * (1 + KINDS.index(kind)) + _FIRST

@@ -61,7 +61,7 @@ def told(call: Callable[[], object]) -> Failure:
 
 
 @pytest.mark.parametrize("content", [_LARGE, {f"{n}": os.urandom(100_000) for n in range(99)}])
-def test_a_reader_whose_disk_is_full_is_told_and_goes_on_when_there_is_room(
+def test_a_download_to_a_full_disk_fails_and_resumes_when_there_is_room(
     tmp_path: Path, servers: Callable[[str], Server], files: Files, content: dict[str, bytes]
 ) -> None:
     place: Place = make_place("rclone", tmp_path, servers)
@@ -75,7 +75,7 @@ def test_a_reader_whose_disk_is_full_is_told_and_goes_on_when_there_is_room(
         assert content_of(store, "stages/k") == content
 
 
-def test_a_writer_whose_disk_is_full_is_told(
+def test_an_upload_with_a_full_local_disk_is_disk_full(
     tmp_path: Path, servers: Callable[[str], Server], files: Files
 ) -> None:
     place: Place = make_place("rclone", tmp_path, servers)
@@ -90,7 +90,7 @@ def test_a_writer_whose_disk_is_full_is_told(
 
 
 @pytest.mark.parametrize("kind", ["rclone", "versitygw"])
-def test_a_server_whose_disk_is_full_is_told_and_nothing_is_half_there(
+def test_a_full_server_is_reported_and_no_partial_artifact_is_visible(
     tmp_path: Path, files: Files, kind: str
 ) -> None:
     limits = {**QUICK, "attempts": 2, "call_timeout_s": 30}
@@ -108,7 +108,7 @@ def test_a_server_whose_disk_is_full_is_told_and_nothing_is_half_there(
             assert content_of(S3Store(store.place), "stages/k") == _LARGE
 
 
-def test_a_directory_on_a_full_disk_is_told_and_nothing_is_half_there(tmp_path: Path) -> None:
+def test_a_full_directory_store_is_reported_and_no_partial_artifact_is_visible(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 8) as disk:
         store = DirectoryStore(disk / "store")
         source = tmp_path / "source"

@@ -83,19 +83,19 @@ def gone_after(store: Store, **options: bool) -> set[str]:
     return {name[:12] for name in before - set(store.list("runs")) - set(store.list("stages"))}
 
 
-def test_old_runs_go_and_what_a_kept_run_reaches_stays(store: Store, files: Files) -> None:
+def test_gc_deletes_old_runs_and_keeps_what_kept_runs_reach(store: Store, files: Files) -> None:
     add_run(store, files, "sql-00000001", ["a", "b"], 60, 0.5)
     add_run(store, files, "sql-00000002", ["b", "c"], 1, 0.4)
     assert gone_after(store, keep_best=False) == {"sql-00000001", "a" * 12}
 
 
-def test_the_best_run_stays_at_any_age(store: Store, files: Files) -> None:
+def test_gc_keeps_the_best_run_at_any_age(store: Store, files: Files) -> None:
     add_run(store, files, "sql-00000001", ["a"], 90, 0.9)
     add_run(store, files, "sql-00000002", ["b"], 60, 0.4)
     assert gone_after(store) == {"sql-00000002", "b" * 12}
 
 
-def test_a_run_under_way_is_never_touched(store: Store, files: Files) -> None:
+def test_gc_never_deletes_a_live_run(store: Store, files: Files) -> None:
     add_run(store, files, "sql-00000001", ["a"], 60, None)
     add_run(store, files, "sql-00000002", ["b"], 60, None)
     add_run(store, files, "sql-00000003", ["c"], 60, None)
@@ -106,15 +106,13 @@ def test_a_run_under_way_is_never_touched(store: Store, files: Files) -> None:
         assert gone_after(store, keep_best=False) == {"sql-00000003", "c" * 12}
 
 
-def test_if_one_run_cannot_be_read_every_stage_stays(store: Store, files: Files) -> None:
+def test_gc_keeps_every_stage_if_one_run_is_unreadable(store: Store, files: Files) -> None:
     add_run(store, files, "sql-00000001", ["a"], 60, 0.5)
     store.put_json("runs/sql-00000002/plan.json", {"format": 999})
     assert gone_after(store, keep_best=False) == {"sql-00000001"}
 
 
-def test_fresh_leftovers_stay_and_old_ones_go(
-    store: Store, files: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gc_deletes_old_leftovers_only(store: Store, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     add_run(store, files, "sql-00000001", ["a"], 1, 0.5)
 
     class Dies(BaseException):

@@ -49,7 +49,7 @@ def rclone(tmp_path: Path, servers: Callable[[str], Server]) -> Place:
     return make_place("rclone", tmp_path, servers)
 
 
-def test_files_come_before_the_environment(
+def test_mounted_credentials_win_over_the_environment(
     rclone: Place, secret: Secret, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody-else")
@@ -58,7 +58,7 @@ def test_files_come_before_the_environment(
     assert S3Store(rclone.address).put_json("runs/a", 1)
 
 
-def test_a_replaced_secret_is_taken_up_by_the_next_request(rclone: Place, secret: Secret) -> None:
+def test_a_rotated_secret_is_used_by_the_next_request(rclone: Place, secret: Secret) -> None:
     secret.write(access_key=ACCESS_KEY, secret_key=SECRET_KEY)
     store = S3Store(rclone.address)
     assert store.put_json("runs/a", 1)
@@ -90,5 +90,5 @@ def test_a_missing_key_is_named_and_no_value_is_shown(secret: Secret) -> None:
     assert "hunter2" not in caught.value.text()
 
 
-def test_keys_show_nothing_when_printed() -> None:
+def test_repr_of_keys_shows_no_secret() -> None:
     assert "hunter2" not in repr(mounted_credentials.Keys("hunter2", "hunter2", "hunter2"))

@@ -68,7 +68,7 @@ def address(server: Server, ca_bundle: Path | None) -> S3Address:
     ).with_limits(**QUICK)
 
 
-def test_a_bundle_makes_the_server_trusted(
+def test_a_ca_bundle_makes_the_server_trusted(
     over_tls: tuple[Server, Path], tmp_path: Path, files: Callable[[dict[str, bytes]], Path]
 ) -> None:
     server, of_server = over_tls
@@ -78,7 +78,7 @@ def test_a_bundle_makes_the_server_trusted(
         assert content_of(S3Store(address(server, of_server)), "stages/k") == content
 
 
-def test_the_environment_may_name_the_bundle(
+def test_the_environment_may_name_the_ca_bundle(
     over_tls: tuple[Server, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, of_server = over_tls
@@ -86,7 +86,7 @@ def test_the_environment_may_name_the_bundle(
     assert S3Store(address(server, None)).put_json("runs/r/plan.json", {})
 
 
-def test_without_the_bundle_it_is_refused_and_the_advice_names_it(
+def test_an_untrusted_server_is_refused_and_the_advice_names_the_bundle(
     over_tls: tuple[Server, Path], tmp_path: Path
 ) -> None:
     server, _ = over_tls
@@ -99,7 +99,7 @@ def test_without_the_bundle_it_is_refused_and_the_advice_names_it(
         assert "ca_bundle=" in caught.value.next_step
 
 
-def test_a_bundle_that_is_no_file_is_told(over_tls: tuple[Server, Path], tmp_path: Path) -> None:
+def test_a_missing_ca_bundle_is_reported(over_tls: tuple[Server, Path], tmp_path: Path) -> None:
     with pytest.raises(Failure) as caught:
         S3Store(address(over_tls[0], tmp_path / "nowhere.pem"))
     assert caught.value.where

@@ -45,7 +45,7 @@ def test_thousands_of_small_files_move_as_few_objects(s3_place: Place, files: Fi
     assert content_of(s3_place.elsewhere(), "stages/k") == content
 
 
-def test_an_interrupted_upload_goes_on_with_the_parts_that_are_missing(
+def test_an_interrupted_upload_resumes_with_the_missing_parts(
     s3_place: Place, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s3_place.limits["parallel"] = 1
@@ -69,7 +69,7 @@ def test_an_interrupted_upload_goes_on_with_the_parts_that_are_missing(
     assert content_of(s3_place.elsewhere(), "stages/k") == content
 
 
-def test_parts_of_other_content_are_not_taken_for_this_one(
+def test_parts_of_another_file_are_not_reused(
     s3_place: Place, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = s3(s3_place)
@@ -82,7 +82,7 @@ def test_parts_of_other_content_are_not_taken_for_this_one(
     assert content_of(s3_place.elsewhere(), "stages/k") == content
 
 
-def test_an_interrupted_download_goes_on_with_the_parts_that_are_missing(
+def test_an_interrupted_download_resumes_with_the_missing_parts(
     s3_place: Place, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s3_place.limits["parallel"] = 1
@@ -109,7 +109,7 @@ def test_an_interrupted_download_goes_on_with_the_parts_that_are_missing(
         assert seen.count("get_object") == 3
 
 
-def test_progress_ends_with_everything(s3_place: Place, files: Files) -> None:
+def test_progress_ends_at_the_total(s3_place: Place, files: Files) -> None:
     told: list[tuple[int, int]] = []
     store = S3Store(s3_place.address, progress=lambda done, total: told.append((done, total)))
     store.commit("stages/k", files({"a": b"a" * 100_000, "b": b"b" * 11 * MIB}), {})
@@ -117,7 +117,7 @@ def test_progress_ends_with_everything(s3_place: Place, files: Files) -> None:
     assert told[-1] == (100_000 + 11 * MIB, 100_000 + 11 * MIB)
 
 
-def test_nobody_exceeds_the_pace() -> None:
+def test_the_rate_limit_holds_for_all_threads_together() -> None:
     now, slept = [100.0], []
 
     def sleep(seconds: float) -> None:
@@ -132,7 +132,7 @@ def test_nobody_exceeds_the_pace() -> None:
 
 
 @pytest.mark.parametrize("fault", ["wrong_write", "wrong_read"])
-def test_one_wrong_byte_on_the_way_is_put_right(s3_place: Place, files: Files, fault: str) -> None:
+def test_a_byte_corrupted_in_transit_is_repaired(s3_place: Place, files: Files, fault: str) -> None:
     content = {"large": random.Random(3).randbytes(11 * MIB), **{f"{n}": b"%d" % n * 99 for n in range(20)}}
     spoilt: list[bytes] = []
 
@@ -152,7 +152,7 @@ def test_one_wrong_byte_on_the_way_is_put_right(s3_place: Place, files: Files, f
     assert content_of(s3_place.elsewhere(), "stages/k") == content
 
 
-def test_bytes_that_are_always_wrong_end_in_an_error_that_says_so(s3_place: Place, files: Files) -> None:
+def test_bytes_that_stay_corrupt_end_in_corrupt_artifact(s3_place: Place, files: Files) -> None:
     s3(s3_place).commit("stages/k", files({"large": b"x" * 11 * MIB}), {})
 
     def always(head: bytes) -> str | None:

@@ -19,7 +19,7 @@ from launcher.store.address import S3Address
 from launcher.store.s3 import S3Store
 
 
-def test_a_server_that_is_killed_and_comes_back_is_waited_for(
+def test_requests_are_retried_until_a_killed_server_is_back(
     tmp_path: Path, files: Callable[[dict[str, bytes]], Path]
 ) -> None:
     with serve("rclone", tmp_path / "server") as server:
@@ -43,7 +43,7 @@ def test_a_server_that_is_killed_and_comes_back_is_waited_for(
 
 
 @pytest.mark.parametrize("kind", ["rclone", "versitygw"])
-def test_a_server_killed_between_the_parts_of_a_commit_and_of_a_fetch_costs_nothing(
+def test_a_server_killed_between_parts_loses_no_part(
     tmp_path: Path, files: Callable[[dict[str, bytes]], Path], kind: str
 ) -> None:
     """Each time in the middle of what moves, on a real server with its data on disk."""
@@ -96,7 +96,7 @@ def killing(server: Server, store: S3Store, after: str) -> Iterator[None]:
     back.join()
 
 
-def test_a_server_that_never_was_is_told_of_at_once() -> None:
+def test_a_server_that_was_never_reached_fails_at_once() -> None:
     limits = {**QUICK, "attempts": 1, "patience_s": 60}
     address = S3Address("bucket", endpoint_url=f"http://127.0.0.1:{free_port()}").with_limits(**limits)
     before = time.monotonic()
