@@ -27,7 +27,7 @@ from launcher.spec.plan import Plan
 from launcher.spec.planner import plan
 from launcher.spec.site import Site
 from launcher.spec.stages import TuneSettings
-from launcher.targets.local.backend import _environment
+from launcher.targets.local.environment import stage_environment
 
 KEY = "sk-test-one"
 TUNED = {"name": "hosted", "kind": "hosted", "model": "gpt-4o-mini"}
@@ -208,7 +208,11 @@ def test_key_of_a_further_provider_reaches_only_tune_and_predict(
     add_provider()
     monkeypatch.setenv("FACTORY_API_KEY", KEY)
     one = tuned_by_factory(tmp_path)
-    readers = {stage.kind for stage in one.plan.stages if "FACTORY_API_KEY" in _environment(stage, one.store)}
+    readers = {
+        stage.kind
+        for stage in one.plan.stages
+        if "FACTORY_API_KEY" in stage_environment(stage, one.store.address)
+    }
     assert readers == {"tune", "predict"}
 
 

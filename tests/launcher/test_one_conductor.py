@@ -24,8 +24,8 @@ from launcher.store import DirectoryStore, runs
 from launcher.store.records import Outcome
 from launcher.store.runs import Attempt
 from launcher.targets.local import conductor_main, supervision
-from launcher.targets.local.backend import _environment
 from launcher.targets.local.detached import ensure_conductor
+from launcher.targets.local.environment import stage_environment
 
 Wait = Callable[..., None]
 
@@ -304,8 +304,8 @@ def test_secrets_reach_only_the_stages_that_need_them(
 ) -> None:
     for name in ("HF_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "secret")
-    seen = {stage.kind: set(_environment(stage, store)) for stage in plan.stages}
+    seen = {stage.kind: set(stage_environment(stage, store.address)) for stage in plan.stages}
     assert {kind for kind, names in seen.items() if "HF_TOKEN" in names} == {"fetch"}
-    assert {kind for kind, names in seen.items() if "OPENAI_API_KEY" in names} == {"predict"}
+    assert not any("OPENAI_API_KEY" in names for names in seen.values())  # no contender is hosted
     assert not any("AWS_SECRET_ACCESS_KEY" in names for names in seen.values())
     assert all("PATH" in names for names in seen.values()) == ("PATH" in os.environ)

@@ -160,7 +160,7 @@ def test_a_stage_with_user_code_gets_no_key_in_its_environment(
 ) -> None:
     from launcher.spec.planner import plan
     from launcher.store import DirectoryStore
-    from launcher.targets.local.backend import _environment
+    from launcher.targets.local.environment import stage_environment
 
     resolved = resolve(load(str(write_experiment(tmp_path, str(LETTERS), UNTUNED))))
     made = plan(resolved.experiment, resolved.lock)
@@ -168,7 +168,7 @@ def test_a_stage_with_user_code_gets_no_key_in_its_environment(
     for name in keys:
         monkeypatch.setenv(name, "secret")
     for stage in ("prepare", "score-untuned"):
-        environment = _environment(made.stage(stage), DirectoryStore(tmp_path / "store"))
+        environment = stage_environment(made.stage(stage), DirectoryStore(tmp_path / "store").address)
         assert "secret" not in environment.values()
         assert environment["PATH"] == os.environ["PATH"]
 

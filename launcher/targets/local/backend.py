@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -18,27 +17,14 @@ from pathlib import Path
 from launcher.outcome import Failure, from_exit_code
 from launcher.runs.conductor import Ended
 from launcher.spec.plan import Plan, Stage
-from launcher.spec.providers import providers
-from launcher.spec.tasks import INPUT_PREFIX
 from launcher.store import Store
 from launcher.store.runs import Attempt
 from launcher.system.files import write_atomic
 from launcher.system.processes import killed_with_parent
+from launcher.targets.local.environment import stage_environment
 
 #: How long a stage has to save its progress after SIGTERM.
 GRACE_S = 60.0
-#: Secrets besides API keys of providers, and the stage kinds that get them; other stages start without them.
-_SECRETS: dict[str, tuple[str, ...]] = {
-    "HF_TOKEN": ("fetch",),
-    "HUGGING_FACE_HUB_TOKEN": ("fetch",),
-}
-#: The store's credentials, for stages on an S3 store only.
-_STORE_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-#: All that a stage with the code of a user's own task gets: no key, whatever it is called, except the store's.
-_USER_CODE_VARIABLES = re.compile(
-    r"(PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TZ|TMPDIR|VIRTUAL_ENV|LD_LIBRARY_PATH|PYTHON\w+|XDG_\w+"
-    r"|OMP_\w+|TUNEYARD_\w+|AWS_\w+|SSL_CERT_(FILE|DIR)|(HTTPS?|NO)_PROXY|(https?|no)_proxy)\Z"
-)
 
 
 class LocalBackend:
@@ -70,7 +56,7 @@ class LocalBackend:
         log_path = self.attempt.log_path(stage.name, number)
         log_path.parent.mkdir(parents=True, exist_ok=True)
         environment = {
-            **_environment(stage, self.store),
+            **stage_environment(stage, self.store.address),
             "TUNEYARD_TERMINATION_LOG": str(self._termination_path(stage.name, number)),
             "PYTHONUNBUFFERED": "1",
             "PYTHONHASHSEED": "0",
@@ -139,22 +125,6 @@ class LocalBackend:
             return Failure.from_json(json.loads(self._termination_path(stage, number).read_bytes()))
         except (OSError, ValueError, KeyError, TypeError):
             return None  # killed before it wrote one: the exit code decides
-
-
-def _environment(stage: Stage, store: Store) -> dict[str, str]:
-    withheld = () if store.address.startswith("s3:") else _STORE_SECRETS
-    readers = dict(_SECRETS)
-    for provider in providers().values():
-        if provider.key_variable is not None:
-            readers[provider.key_variable] = ("tune", "predict")
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in withheld and stage.kind in readers.get(name, (stage.kind,))
-    }
-    if any(name.startswith(INPUT_PREFIX) for name in stage.inputs):
-        return {name: value for name, value in kept.items() if _USER_CODE_VARIABLES.match(name)}
-    return kept
 
 
 def _plan_on_this_machine(plan: Plan, attempt: Attempt) -> Path:
