@@ -11,6 +11,7 @@ import click
 from launcher.cli.options import output_option, store_options
 from launcher.cli.output import emit, size, table
 from launcher.outcome import Failure
+from launcher.store import Store
 from launcher.store.gc import run_size_bytes
 from launcher.store.runs import RunView, run_ids, view
 from launcher.store.selection import open_named_store
@@ -23,6 +24,33 @@ def run_state(run: RunView) -> str:
     return "running" if run.attempt.has_live_conductor else "stopped"
 
 
+def _row(store: Store, run_id: str) -> dict[str, Any]:
+    run = view(store, run_id)
+    finished = sum(status.state == "finished" for status in run.stages)
+    return {
+        "run": run_id,
+        "state": run_state(run),
+        "stages": f"{finished}/{len(run.stages)}",
+        "attempt": run.attempt.number,
+        "size_bytes": run_size_bytes(store, run.plan),
+        "opened_at": run.attempt.request.opened_at,
+        "verdict": str((run.verdict or {}).get("summary", "")),
+    }
+
+
+def _unreadable(run_id: str, failure: Failure) -> dict[str, Any]:
+    """The line of a run with a malformed object: it costs this run its line, and no other."""
+    return {
+        "run": run_id,
+        "state": "unreadable",
+        "stages": "",
+        "attempt": 0,
+        "size_bytes": 0,
+        "opened_at": 0.0,
+        "verdict": failure.what,
+    }
+
+
 @click.command("list")
 @store_options
 @output_option("table", "json", "yaml", "name")
@@ -32,22 +60,10 @@ def command(store_address: str | None, site_path: Path | None, output: str) -> i
     rows: list[dict[str, Any]] = []
     for run_id in run_ids(store):
         try:
-            run = view(store, run_id)
+            rows.append(_row(store, run_id))
         except Failure as failure:
-            click.echo(f"warning: {failure.text()}", err=True)
-            continue
-        finished = sum(status.state == "finished" for status in run.stages)
-        rows.append(
-            {
-                "run": run_id,
-                "state": run_state(run),
-                "stages": f"{finished}/{len(run.stages)}",
-                "attempt": run.attempt.number,
-                "size_bytes": run_size_bytes(store, run.plan),
-                "opened_at": run.attempt.request.opened_at,
-                "verdict": (run.verdict or {}).get("summary", ""),
-            }
-        )
+            click.echo(f"warning: {run_id}: {failure.text()}", err=True)
+            rows.append(_unreadable(run_id, failure))
     rows.sort(key=lambda row: row["opened_at"])
     if output == "name":
         for row in rows:

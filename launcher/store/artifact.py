@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -206,9 +207,37 @@ def digest_file(path: Path) -> FileEntry:
     return FileEntry(size, sha.hexdigest())
 
 
+def decode(data: bytes, where: str) -> Any:
+    """One JSON object of the store. Raises Failure(CORRUPT_ARTIFACT) for what `encode` cannot have written.
+
+    Anybody who may write to the store chooses these bytes: too many, nested too deeply, or with numbers that are none.
+    """
+    if len(data) > MAX_JSON_BYTES:
+        raise Failure(Reason.CORRUPT_ARTIFACT, f"larger than {MAX_JSON_BYTES} bytes", where=where)
+    try:
+        return json.loads(data, parse_float=_finite, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        raise Failure(Reason.CORRUPT_ARTIFACT, "not JSON", where=where) from None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("a number that is too large")
+    return value
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is not a number")
+
+
 def encode(value: Any) -> bytes:
     """JSON as the store writes it. Raises ValueError for what is not JSON (NaN)."""
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+#: The plan of the largest study that is foreseen is a tenth of it.
+MAX_JSON_BYTES = 64 << 20
 
 
 def require_directory(directory: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import uuid
@@ -20,6 +19,7 @@ from launcher.store.artifact import (
     FileEntry,
     Leftover,
     Manifest,
+    decode,
     digest_file,
     encode,
     require_directory,
@@ -141,13 +141,12 @@ class DirectoryStore:
     def get_json(self, path: str) -> Any:
         target = self.local_path(path)
         try:
-            return json.loads(target.read_bytes())
+            data = target.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise Failure(Reason.STORE_FAILED, f"cannot read: {error.strerror}", where=str(target)) from None
-        except ValueError:
-            raise Failure(Reason.CORRUPT_ARTIFACT, "not JSON", where=str(target)) from None
+        return decode(data, str(target))
 
     def put_input(self, source: Path) -> str:
         try:

@@ -65,8 +65,10 @@ def plan_gc(store: Store, *, older_than_s: float, keep_best: bool, now: float | 
     now = time.time() if now is None else now
     found = GcPlan()
     runs = _runs(store, found, now, older_than_s)
-    best = _best(runs) if keep_best else {}
+    best = _best(runs, found) if keep_best else {}
     for run in runs:
+        if run.run_id in found.kept:
+            continue
         if run.live:
             found.kept[run.run_id] = "under way"
         elif now - run.seen_at < older_than_s:
@@ -154,16 +156,21 @@ def _last_sign(attempt: Attempt, plan: Plan) -> float:
     return max(signs)
 
 
-def _best(runs: list[_Run]) -> dict[str, str]:
-    """Run id -> experiment, for the best run of each experiment and data source."""
+def _best(runs: list[_Run], found: GcPlan) -> dict[str, str]:
+    """Run id -> experiment, for the best run of each experiment and data source. A malformed verdict is a problem."""
     best: dict[tuple[str, str], tuple[float, str]] = {}
     for run in runs:
         if run.verdict is None:
             continue
-        results = run.verdict["results"]
-        value = max(one["measures"][results["primary"]]["value"] for one in results["contenders"])
-        group = (results["experiment"], results["data"]["source"])
-        best[group] = max(best.get(group, (-1.0, "")), (float(value), run.run_id))
+        try:
+            results = run.verdict["results"]
+            value = float(max(one["measures"][results["primary"]]["value"] for one in results["contenders"]))
+            group = (str(results["experiment"]), str(results["data"]["source"]))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            found.kept[run.run_id] = "cannot be read"
+            found.problems.append(f"{run.run_id}: verdict.json is malformed")
+            continue
+        best[group] = max(best.get(group, (-1.0, "")), (value, run.run_id))
     return {run_id: experiment for (experiment, _), (_, run_id) in best.items()}
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     PlainSerializer,
     PlainValidator,
     SerializerFunctionWrapHandler,
@@ -26,13 +27,22 @@ from launcher.store.artifact import encode
 
 
 def _failure(value: Any) -> Failure:
-    return value if isinstance(value, Failure) else Failure.from_json(value)
+    if isinstance(value, Failure):
+        return value
+    try:
+        return Failure.from_json(value)
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError("not a failure") from None
 
 
 #: A failure as a field: in JSON what `Failure.to_json` returns.
 FailureField = Annotated[
     Failure, PlainValidator(_failure), PlainSerializer(lambda failure: failure.to_json())
 ]
+
+
+#: Unix time that every platform can print (year 5138).
+MAX_TIME = 1e11
 
 
 class Record(BaseModel):
@@ -71,8 +81,8 @@ class Request(Record):
     budget_usd: float | None = None
     gpu_hour_usd: tuple[GpuPrice, ...] = ()
     hosted_per_million_tokens_usd: tuple[HostedPrice, ...] = ()
-    #: 0 until the attempt is opened.
-    opened_at: float = 0.0
+    #: Unix time; 0 until the attempt is opened.
+    opened_at: Annotated[float, Field(ge=0, lt=MAX_TIME)] = 0.0
 
     @classmethod
     def of(cls, site: Site, target: str, budget_usd: float | None) -> Request:

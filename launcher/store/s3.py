@@ -30,6 +30,7 @@ from launcher.store.artifact import (
     Leftover,
     Manifest,
     Progress,
+    decode,
     digest_file,
     encode,
     require_directory,
@@ -166,11 +167,7 @@ class S3Store:
             data = self.client.get_checked(key).data
         except Absent:
             return None
-        try:
-            value = json.loads(data)
-        except ValueError:
-            raise Failure(Reason.CORRUPT_ARTIFACT, "not JSON", where=where) from None
-        return Manifest.from_json(value, where)
+        return Manifest.from_json(decode(data, where), where)
 
     def _publish_manifest(self, prefix: str, manifest: Manifest, conditional: bool) -> Manifest:
         """Write the manifest and read it back; returns another writer's if that came first."""
@@ -275,11 +272,7 @@ class S3Store:
             data = self.client.get_checked(self.place.key(path)).data
         except Absent:
             return None
-        try:
-            return json.loads(data)
-        except ValueError:
-            where = f"s3://{self.place.bucket}/{self.place.key(path)}"
-            raise Failure(Reason.CORRUPT_ARTIFACT, "not JSON", where=where) from None
+        return decode(data, f"s3://{self.place.bucket}/{self.place.key(path)}")
 
     # -- outside files --------------------------------------------------------------------
     def put_input(self, source: Path) -> str:

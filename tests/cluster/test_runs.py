@@ -103,6 +103,8 @@ def test_a_run_that_costs_more_than_its_cap_is_stopped_and_its_receipt_says_what
     user = make_user(gpu_hour_usd=[price])
     submitted = user.start(*SMOKE, "--set", "contenders[lora].training.steps=20000")
     user.running_pod("train-lora-s1")
+    # Only training is left to be stopped: a stopped pod is deleted, and the API says nothing of it any more.
+    user.await_output("the other stages have finished", r"score-untuned +finished", "status", "sql")
     assert user("cancel", "sql", timeout_s=RUN_LIMIT_S).returncode == 0
     assert user.finish(submitted)[0] == 25
     [run] = user.json("list", "-o", "json")
