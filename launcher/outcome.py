@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from launcher.system.json_text import parse_json
 from launcher.system.text import first_of, printable
 
 
@@ -162,7 +163,7 @@ class Failure(Exception):
     """An expected error: what failed, where, why and the next step. Never shown with a stack trace.
 
     Code decides by `reason` and `cause`, never by the texts. `cause` is one word of a list that the raising
-    module keeps ("quota", "no-room"); it is empty if nothing needs to be told apart within a reason.
+    module keeps ("quota", "no-room"); it is empty if a reason needs no finer distinction.
     """
 
     def __init__(
@@ -222,15 +223,29 @@ class Failure(Exception):
         return value | ({"cause": self.cause} if self.cause else {})
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Failure:
+    def from_json(cls, value: Any) -> Failure:
+        """The failure from what `to_json` returned. Raises ValueError for anything else."""
+        if not isinstance(value, dict):
+            raise ValueError("a failure must be an object")
+        texts = {name: value.get(name, "") for name in ("what", "where", "next", "cause")}
+        problems = value.get("problems", [])
+        if not isinstance(problems, list) or not all(
+            isinstance(t, str) for t in (*texts.values(), *problems)
+        ):
+            raise ValueError("a failure must hold texts")
         return cls(
-            Reason(value["reason"]),
-            value["what"],
-            where=value.get("where", ""),
-            problems=tuple(value.get("problems", ())),
-            next_step=value.get("next", ""),
-            cause=value.get("cause", ""),
+            Reason(value.get("reason")),
+            texts["what"],
+            where=texts["where"],
+            problems=tuple(problems),
+            next_step=texts["next"],
+            cause=texts["cause"],
         )
+
+    @classmethod
+    def from_message(cls, message: bytes | str) -> Failure:
+        """The failure from its JSON text, such as a termination message. Raises ValueError for anything else."""
+        return cls.from_json(parse_json(message))
 
     def termination_message(self, limit_bytes: int = 4000) -> str:
         """ASCII JSON below Kubernetes' limit of 4 KB for termination messages; problems are cut first, then texts."""

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-#: Fields that are measured anew in every run.
+#: Fields that every run measures again.
 _MEASURED = re.compile(
     r"^\.(receipt|costs)\b.*(seconds|peak_memory_bytes|_usd|usd|measured_in|versions)|^\.costs\b.*usd|\.latency"
 )
@@ -66,7 +66,7 @@ def main() -> int:
     for path in added:
         print(f"added      {path}")
     print(
-        f"{equal} fields are equal, {len(different)} differ, {len(added)} were added, {measured} are measured anew"
+        f"{equal} fields are equal, {len(different)} differ, {len(added)} were added, {measured} are measurements"
     )
     return 1 if different else 0
 

@@ -152,7 +152,9 @@ def _secret(path: Path) -> bytes:
         status = os.fstat(handle)
         secret = stream.read()
     if status.st_uid != os.geteuid() or status.st_mode & 0o077 or len(secret) != _SECRET_BYTES:
-        raise OSError(f"{path} must be this user's own, readable by nobody else, with {_SECRET_BYTES} bytes")
+        raise OSError(
+            f"{path} must belong to this user, be unreadable for others, and have {_SECRET_BYTES} bytes"
+        )
     return secret
 
 

@@ -51,6 +51,11 @@ def _unreadable(run_id: str, failure: Failure) -> dict[str, Any]:
     }
 
 
+def _time(opened_at: float) -> str:
+    """A Unix time in the local zone; nothing for 0, the time of an attempt that is unknown or not open yet."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(opened_at)) if opened_at else ""
+
+
 @click.command("list")
 @store_options
 @output_option("table", "json", "yaml", "name")
@@ -76,7 +81,7 @@ def command(store_address: str | None, site_path: Path | None, output: str) -> i
                 row["stages"],
                 str(row["attempt"]),
                 size(row["size_bytes"]),
-                time.strftime("%Y-%m-%d %H:%M", time.localtime(row["opened_at"])),
+                _time(row["opened_at"]),
                 row["verdict"][:80],
             ]
             for row in rows

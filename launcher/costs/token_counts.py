@@ -42,7 +42,7 @@ def count_tokens(plan: Plan, locations: Mapping[str, Path]) -> TokenCounts | Non
         except subprocess.TimeoutExpired:
             return None
     if done.returncode == DISPOSITIONS[Reason.BAD_DATA].exit_code:
-        raise Failure.from_json(json.loads(done.stdout))
+        raise Failure.from_message(done.stdout)
     if done.returncode != 0:
         return None
     return TokenCounts(**json.loads(done.stdout))

@@ -27,6 +27,7 @@ from launcher.spec.planner import stand_in
 from launcher.spec.stages import DirectoryModel, HubData, HubModel, ModelSource
 from launcher.spec.strict import describe
 from launcher.spec.tasks import SCORER_PREFIX, TaskFacts, facts_of, is_folder, label
+from launcher.system.json_text import parse_json
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
 _SOURCE: TypeAdapter[ModelSource] = TypeAdapter(ModelSource)
@@ -120,7 +121,7 @@ def _task(
 def read_lock(path: Path) -> Lock:
     """A lock file. Raises Failure if it cannot be read or is not a lock."""
     try:
-        document = json.loads(path.read_bytes())
+        document = parse_json(path.read_bytes())
         if (
             isinstance(document, dict)
             and isinstance(document.get("format"), int)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from launcher.costs.receipt import Receipt, ReceiptLine
 from launcher.outcome import Failure, Reason
@@ -41,6 +41,20 @@ class Verdict(Strict):
     results: Results
     costs: list[ContenderCost]
     receipt: Receipt
+
+    @model_validator(mode="after")
+    def _about_the_same_contenders(self) -> Verdict:
+        contenders = {contender.name: contender for contender in self.results.contenders}
+        named = {
+            self.results.baseline,
+            *(name for one in self.results.comparisons for name in (one.a, one.b)),
+        }
+        named |= {answer.contender for sample in self.results.samples for answer in sample.answers}
+        if not named <= contenders.keys() or {cost.name for cost in self.costs} != contenders.keys():
+            raise ValueError("costs, comparisons and samples are not of the contenders")
+        if any(self.results.primary not in one.measures for one in contenders.values()):
+            raise ValueError(f"a contender has no measure {self.results.primary}")
+        return self
 
 
 def build(plan: Plan, store: Store, receipt: Receipt) -> dict[str, Any]:

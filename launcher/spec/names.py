@@ -1,7 +1,7 @@
 """Names and paths that are read from a store, a lock or a plan: parsed once, into types that cannot escape.
 
-Whoever owns a bucket or writes a lock file chooses these strings. Every model that reads one uses a type of this
-module, so that no later code has to ask whether a name is safe to join to a directory or to a command line.
+The owner of a bucket and the author of a lock file choose these strings. Every model that reads one uses a type of
+this module, so later code can join a name to a directory or to a command line without checking it again.
 """
 
 from __future__ import annotations

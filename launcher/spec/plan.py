@@ -23,6 +23,7 @@ from launcher.spec.stages import (
     TuneSettings,
 )
 from launcher.spec.strict import Strict, describe
+from launcher.system.json_text import parse_json
 
 FORMAT = 1
 
@@ -116,7 +117,7 @@ def parse(data: bytes | str, where: str) -> Plan:
     Raises Failure if it is malformed or newer, or if its keys or names do not match its content.
     """
     try:
-        document = json.loads(data)
+        document = parse_json(data)
         if (
             isinstance(document, dict)
             and isinstance(document.get("format"), int)
@@ -128,7 +129,7 @@ def parse(data: bytes | str, where: str) -> Plan:
                 where=where,
                 next_step="pip install --upgrade tuneyard",
             )
-        plan = _with_subjects(Plan.model_validate_json(data))
+        plan = _with_subjects(Plan.model_validate_json(data), where)
     except ValidationError as error:
         raise Failure(
             Reason.BAD_EXPERIMENT, "not a plan", where=where, problems=tuple(describe(error))
@@ -178,18 +179,26 @@ def _check_keys(plan: Plan, where: str) -> None:
         raise Failure(Reason.BAD_EXPERIMENT, "the run id does not match the stages", where=where)
 
 
-def _with_subjects(plan: Plan) -> Plan:
-    """The plan with contender and seed in every stage: plans of older launchers have only names."""
+def _with_subjects(plan: Plan, where: str) -> Plan:
+    """The plan with contender and seed in every stage: plans of older launchers have only names.
+
+    Raises Failure(BAD_EXPERIMENT) if the experiment of such a plan has no readable contenders or seeds.
+    """
     if any(stage.contender for stage in plan.stages):
         return plan
-    seeds = (None, *plan.experiment.get("seeds", ()))
-    names = [contender["name"] for contender in plan.experiment.get("contenders", ())]
-    subjects = {
-        (kind, stage_name(kind, name, seed)): {"contender": name, "seed": seed}
-        for kind in get_args(StageKind)
-        for seed in reversed(seeds)
-        for name in names
-    }
+    try:
+        seeds = (None, *plan.experiment.get("seeds", ()))
+        names = [contender["name"] for contender in plan.experiment.get("contenders", ())]
+        subjects = {
+            (kind, stage_name(kind, name, seed)): {"contender": name, "seed": seed}
+            for kind in get_args(StageKind)
+            for seed in reversed(seeds)
+            for name in names
+        }
+    except (KeyError, TypeError):
+        raise Failure(
+            Reason.BAD_EXPERIMENT, "the plan's contenders or seeds are malformed", where=where
+        ) from None
     stages = (stage.model_copy(update=subjects.get((stage.kind, stage.name), {})) for stage in plan.stages)
     return plan.model_copy(update={"stages": tuple(stages)})
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 
 from launcher.outcome import Failure, Reason
 from launcher.spec.names import relative_path
+from launcher.system.json_text import parse_json
 
 MANIFEST = "_SUCCESS.json"
 FORMAT = 1
@@ -215,20 +215,9 @@ def decode(data: bytes, where: str) -> Any:
     if len(data) > MAX_JSON_BYTES:
         raise Failure(Reason.CORRUPT_ARTIFACT, f"larger than {MAX_JSON_BYTES} bytes", where=where)
     try:
-        return json.loads(data, parse_float=_finite, parse_constant=_no_number)
-    except (ValueError, RecursionError):
+        return parse_json(data)
+    except ValueError:
         raise Failure(Reason.CORRUPT_ARTIFACT, "not JSON", where=where) from None
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError("a number that is too large")
-    return value
-
-
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is not a number")
 
 
 def encode(value: Any) -> bytes:

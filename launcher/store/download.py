@@ -16,6 +16,7 @@ from launcher.store.parallel import started
 from launcher.store.parts import ranges
 from launcher.store.rate_limiter import RateLimiter
 from launcher.store.s3_client import Client, md5
+from launcher.system.json_text import parse_json
 
 _PIECE_BYTES = 1 << 20
 
@@ -159,7 +160,7 @@ def _ledger_of(partial: Path) -> Path:
 def _continued_parts(partial: Path, handle: int, spans: list[tuple[int, int]], known: list[str]) -> set[int]:
     """Parts that an interrupted download has stored and whose digests match."""
     try:
-        claimed = json.loads(_ledger_of(partial).read_bytes())
+        claimed = parse_json(_ledger_of(partial).read_bytes())
     except (OSError, ValueError):
         return set()
     if not known or not isinstance(claimed, list):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.store.local_state import write_whole
+from launcher.system.json_text import parse_json
 
 
 class PartLedger:
@@ -20,7 +21,7 @@ class PartLedger:
         content: dict[str, Any] = {}
         if path is not None:
             try:
-                content = json.loads(path.read_bytes())
+                content = parse_json(path.read_bytes())
             except (OSError, ValueError):
                 content = {}
         if not isinstance(content, dict) or not isinstance(content.get("data"), str):

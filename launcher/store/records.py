@@ -27,12 +27,7 @@ from launcher.store.artifact import encode
 
 
 def _failure(value: Any) -> Failure:
-    if isinstance(value, Failure):
-        return value
-    try:
-        return Failure.from_json(value)
-    except (KeyError, TypeError, AttributeError):
-        raise ValueError("not a failure") from None
+    return value if isinstance(value, Failure) else Failure.from_json(value)
 
 
 #: A failure as a field: in JSON what `Failure.to_json` returns.

@@ -8,7 +8,6 @@ manifest is written last. Objects that no manifest names are garbage.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import time
@@ -46,6 +45,7 @@ from launcher.store.rate_limiter import RateLimiter
 from launcher.store.s3_artifact import S3Artifact, fetch_input
 from launcher.store.s3_client import Absent, Client, md5
 from launcher.store.upload import Uploader
+from launcher.system.json_text import parse_json
 
 _DATA = ".data"
 #: How long the result of a probe of the server is kept.
@@ -94,7 +94,7 @@ class S3Store:
     # -- features of the server ------------------------------------------------------------
     def _recall(self) -> None:
         try:
-            known = json.loads((self.local_root / "server.json").read_bytes())
+            known = parse_json((self.local_root / "server.json").read_bytes())
             if 0 <= time.time() - float(known["at"]) < _PROBE_HOLDS_S:
                 self._conditional = bool(known["conditional"])
                 self.client.etag_is_md5 = bool(known["etag_is_md5"])

@@ -28,7 +28,7 @@ def on_nodes(nodes: int) -> Stage:
 def test_preempted_pod_is_lost_and_the_rest_is_work_and_overhead() -> None:
     found = account(STAGE, [one("succeeded", pod(40, waiting_s=5, lost=True), pod(65, waiting_s=2))], 60.0)
     assert found == Seconds(productive=60, overhead=5, waiting=7, lost=40)
-    assert found.paid == 105  # nobody pays for waiting
+    assert found.paid == 105  # waiting costs nothing
 
 
 def test_killed_tries_are_lost_and_failed_tries_failed() -> None:

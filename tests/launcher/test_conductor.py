@@ -37,7 +37,7 @@ class FakeTime:
 
 
 class FakeBackend:
-    """Stages that end two looks after they were started, as scripted: a Reason, or None for a good commit.
+    """Stages that end two polls after they were started, as scripted: a Reason, or None for a good commit.
 
     Without a script a stage succeeds. `Reason.SUCCEEDED` in a script is an exit 0 without a commit.
     """

@@ -147,4 +147,4 @@ def test_a_secret_that_others_may_read_is_not_used(
     cache = Cache(tmp_path / "score.sqlite")
     cache.put({key(1): 1})
     assert cache.get([key(1)]) == {}
-    assert "must be this user's own" in capsys.readouterr().err
+    assert "must belong to this user" in capsys.readouterr().err

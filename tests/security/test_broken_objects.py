@@ -13,7 +13,7 @@ import pytest
 from launcher.cli.main import main
 
 RECORDED = Path(__file__).parents[1] / "data" / "recorded_store"
-#: What stands in place of an object.
+#: Contents that replace a whole object.
 DAMAGE = {
     "empty": b"",
     "list": b"[]",
@@ -25,7 +25,7 @@ DAMAGE = {
     "infinite": b"1e999",
     "number": b"7",
 }
-#: What stands in place of one key's value.
+#: Values that replace the value of one key.
 VALUES: tuple[Any, ...] = (7, "x", [1], None, 1e300, -5, {"a": 1})
 RUN = "RUN"
 COMMANDS = (
@@ -55,12 +55,24 @@ def objects() -> list[Path]:
     return list(found.values())
 
 
-def damages(path: Path) -> Iterator[tuple[str, bytes]]:
-    yield from DAMAGE.items()
-    value = json.loads((RECORDED / path).read_bytes())
-    for name in value if isinstance(value, dict) else ():
+def wrong_values(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """Copies of a document with one key's value replaced, at every depth; of a list the first element is searched."""
+    if isinstance(value, list) and value:
+        yield from ((what, [inner, *value[1:]]) for what, inner in wrong_values(value[0], f"{where}[0]"))
+    if not isinstance(value, dict):
+        return
+    for name, inner in value.items():
         for wrong in VALUES:
-            yield f"{name} is {wrong!r}", json.dumps({**value, name: wrong}).encode()
+            yield f"{where}.{name} is {wrong!r}", {**value, name: wrong}
+        yield from (
+            (what, {**value, name: changed}) for what, changed in wrong_values(inner, f"{where}.{name}")
+        )
+
+
+def damages(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The object with every wrong value of every key, one at a time."""
+    for what, value in wrong_values(json.loads((RECORDED / path).read_bytes())):
+        yield what, json.dumps(value).encode()
 
 
 def runs_of(store: Path) -> list[str]:

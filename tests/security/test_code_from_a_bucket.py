@@ -77,7 +77,7 @@ def test_verify_runs_no_scorer_that_is_not_here(
     assert verified.returncode != 0
     assert "mine.py" in verified.stdout
 
-    # Whoever has the same file may run it.
+    # A user who has the same file may run it.
     assert launcher("verify", run_id, cwd=tmp_path / "author").returncode == 0
     assert marker.exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import zlib
 from pathlib import Path
@@ -10,12 +11,12 @@ from typing import Any
 import pytest
 from launching import Launcher
 
-#: What stands before the packed value: nothing in old caches, a keyed digest that the attacker cannot make.
+#: Bytes before the packed value: none in old caches, else a keyed digest.
 _PREFIXES = (0, 16)
 
 
-def poison(cache: Path) -> int:
-    """Turn every cached "wrong" into "right", as anybody who may write the file can; how many were turned."""
+def poison(cache: Path, secret: bytes | None = None) -> int:
+    """Turn every cached "wrong" into "right", with the digest that `secret` gives; returns how many were turned."""
     turned = 0
     with sqlite3.connect(cache) as connection:
         for name, value in connection.execute("SELECT key, value FROM entries").fetchall():
@@ -26,10 +27,11 @@ def poison(cache: Path) -> int:
                     continue
                 changed = text.replace(b'"strict": false', b'"strict": true')
                 turned += changed != text
-                connection.execute(
-                    "UPDATE entries SET value = ? WHERE key = ?",
-                    (value[:size] + zlib.compress(changed), name),
-                )
+                packed = zlib.compress(changed)
+                mac = value[:size]
+                if secret is not None and size:
+                    mac = hashlib.blake2b(name + packed, key=secret, digest_size=size).digest()
+                connection.execute("UPDATE entries SET value = ? WHERE key = ?", (mac + packed, name))
     return turned
 
 
@@ -64,13 +66,17 @@ def test_a_poisoned_cache_changes_neither_a_run_nor_its_verification(
 
 
 @pytest.mark.smoke
-def test_verify_finds_a_run_whose_scores_came_from_a_poisoned_cache(
-    launcher: Launcher, shared_cache: Path
+def test_verify_detects_scores_that_came_from_a_cache_poisoned_with_the_users_own_secret(
+    launcher: Launcher, shared_cache: Path, tmp_path: Path
 ) -> None:
-    """The run's own user may have a cache that was poisoned with their rights: verify does not read it."""
-    verdict = launcher.json("submit", "sql", "--profile", "smoke", "--target", "local", "-o", "json")
-    with sqlite3.connect(shared_cache) as connection:
-        connection.execute("UPDATE entries SET value = x'00'")
-    done = launcher("verify", verdict["run_id"])
-    assert done.returncode == 0
-    assert "cached scores" not in done.stderr
+    """A program that runs as the user can write what the cache accepts; `verify` reads no cache."""
+    study = ("submit", "sql", "--profile", "smoke", "--target", "local", "-o", "json")
+    launcher.json(*study)
+    secret = launcher.home / ".local" / "share" / "tuneyard" / "score-cache.secret"
+    assert poison(shared_cache, secret.read_bytes() if secret.exists() else None) > 0
+    poisoned = launcher.json(*study, "--store", str(tmp_path / "other"))
+    contenders = poisoned["results"]["contenders"]
+    assert [one["measures"]["strict"]["value"] for one in contenders] == [1.0, 1.0]
+    done = launcher("verify", poisoned["run_id"], "--store", str(tmp_path / "other"))
+    assert done.returncode == 19
+    assert "differ" in done.stdout

@@ -62,7 +62,7 @@ def test_the_second_writer_gets_the_first_writers_artifact(place: Place, files: 
 
 
 def test_eight_concurrent_writers_get_one_whole_artifact(place: Place, files: Files) -> None:
-    # Where a server ignores conditions, all rests on nobody being slower than this: the product's own time.
+    # On a server that ignores conditions, every writer must be faster than this: the product's own time.
     place.limits["settle_s"] = TransferLimits().settle_s
     stores = [place.elsewhere() for _ in range(8)]
     directories = [files({"a": b"%d" % n * 999, "b": b"%d" % n}) for n in range(8)]
@@ -170,18 +170,18 @@ def test_a_changed_object_is_never_read_as_good(
     content = {**CONTENT, **{f"rows/{number}": b"row %d" % number * 3 for number in range(20)}}
     del content["empty"]
     place.open().commit("stages/k", files(content), {"seconds": 1.25})
-    told: list[Reason] = []
+    reasons: list[Reason] = []
     for key in place.names():
         before: list[bytes] = []
         place.change(key, lambda data, before=before: (before.append(data), harm(data))[1])  # type: ignore[misc]
         try:
-            # What hangs on behind the right bytes, or white space, is nobody's content.
+            # Extra bytes after the right ones, or white space, are not content.
             assert content_of(place.elsewhere(), "stages/k") == content
             assert harm(b"{}      \n").strip() == b"{}"
         except Failure as failure:
-            told.append(failure.reason)
+            reasons.append(failure.reason)
         place.change(key, lambda _, before=before: before[0])  # type: ignore[misc]
-    assert set(told) <= {Reason.CORRUPT_ARTIFACT}
+    assert set(reasons) <= {Reason.CORRUPT_ARTIFACT}
     assert content_of(place.elsewhere(), "stages/k") == content
 
 
@@ -192,7 +192,7 @@ def test_any_changed_bit_of_a_manifest_is_found(place: Place, files: Files) -> N
     original: list[bytes] = []
     place.change(key, lambda data: (original.append(data), data)[1])
     reader = place.elsewhere()
-    told: list[Reason] = []
+    reasons: list[Reason] = []
     for _ in range(25):
         at, bit = chance.randrange(len(original[0])), 1 << chance.randrange(8)
         place.change(
@@ -204,11 +204,11 @@ def test_any_changed_bit_of_a_manifest_is_found(place: Place, files: Files) -> N
         try:
             manifest = reader.open("stages/k").manifest
         except Failure as failure:
-            told.append(failure.reason)
+            reasons.append(failure.reason)
         else:  # white space is not content
             assert manifest.meta == {"seconds": 1.25, "loss": 0.5}
             assert manifest.files["a"].size_bytes == 4
-    assert set(told) == {Reason.CORRUPT_ARTIFACT}
+    assert set(reasons) == {Reason.CORRUPT_ARTIFACT}
 
 
 def test_an_outside_file_keeps_its_digest(place: Place, tmp_path: Path) -> None:

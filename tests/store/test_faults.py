@@ -3,7 +3,7 @@ every error is clear and in time.
 
 Each sequence is a handful of operations by one or two writers through a proxy whose faults follow
 from a seed. Afterwards a reader without faults, on a machine that has never read anything, compares
-the store with what the writers were told. `-m faults` runs all sequences, else a few are run;
+the store with the results that the writers got. `-m faults` runs all sequences, else a few are run;
 TUNEYARD_FAULT_SEQUENCES says how many and TUNEYARD_FAULT_SEED where they begin.
 """
 
@@ -58,12 +58,12 @@ _EXPECTED = {
 
 @dataclass
 class Story:
-    """What the writers of one sequence were told, and how it went."""
+    """The results that the writers of one sequence got, and the events."""
 
     seed: int
     #: prefix -> content that was committed for certain.
     committed: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    #: prefix -> contents that may have been committed: the writer was told of an error.
+    #: prefix -> contents that may have been committed: the writer got an error.
     unknown: dict[str, list[dict[str, bytes]]] = field(default_factory=dict)
     json_won: dict[str, Any] = field(default_factory=dict)
     json_tried: dict[str, list[Any]] = field(default_factory=dict)
@@ -166,7 +166,7 @@ class Sequence:
     def _race(self, writers: list[S3Store], prefix: str) -> None:
         contents = [self._content() for _ in writers]
         with ThreadPoolExecutor(len(writers)) as pool:
-            told = list(
+            outcomes = list(
                 pool.map(
                     lambda pair: self._timed(
                         "race", lambda: pair[0].commit(prefix, self._written(pair[1]), {"seed": 0})
@@ -174,8 +174,8 @@ class Sequence:
                     zip(writers, contents, strict=True),
                 )
             )
-        winners = {frozenset((n, e.sha256) for n, e in m.files.items()) for m in told if m is not None}
-        assert len(winners) <= 1, f"seed {self.story.seed}: two writers were both told that theirs stands"
+        winners = {frozenset((n, e.sha256) for n, e in m.files.items()) for m in outcomes if m is not None}
+        assert len(winners) <= 1, f"seed {self.story.seed}: two writers both got success"
         self.story.unknown[prefix] = contents
         if winners:
             self.story.outcomes["race: decided"] += 1
@@ -206,7 +206,7 @@ class Sequence:
 
     # -- judgement ------------------------------------------------------------------------
     def _judge(self) -> None:
-        """Without faults, from a machine that has never read: is the store what the writers were told?"""
+        """Without faults, from a machine that has never read: does the store match the results that the writers got?"""
         seed, story = self.story.seed, self.story
         store = self.store(self.server.endpoint, "judge")
         for _ in range(2):
@@ -229,7 +229,7 @@ class Sequence:
                 store.discard(leftover)
 
     def _is_spoilt(self, read: Callable[[], Any]) -> bool:
-        """Whether it arrived wrong, and its writer was told of an error: it is refused, not believed."""
+        """Whether it arrived wrong, and its writer got an error: it must be refused."""
         try:
             read()
         except Failure as failure:
@@ -271,22 +271,22 @@ def run_sequences(
         finally:
             shutil.rmtree(directory / str(seed), ignore_errors=True)
 
-    told: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
     broken: list[str] = []
     longest_s = 0.0
     with ThreadPoolExecutor(workers) as pool:
         for sequence, what in pool.map(one, seeds):
-            told += sequence.story.outcomes
-            told.update({f"fault {name}": count for name, count in sequence.proxy.done.items()})
+            outcomes += sequence.story.outcomes
+            outcomes.update({f"fault {name}": count for name, count in sequence.proxy.done.items()})
             longest_s = max(longest_s, sequence.story.longest_s)
             if what:
                 broken.append(what)
                 print(what, flush=True)
     print(f"\n{kind}: {len(seeds)} sequences from seed {seeds.start}, longest operation {longest_s:.1f} s")
-    for name, count in sorted(told.items()):
+    for name, count in sorted(outcomes.items()):
         print(f"  {name:32} {count}")
     assert not broken, broken
-    return told
+    return outcomes
 
 
 KINDS = ("rclone", "moto", "versitygw")
@@ -296,8 +296,8 @@ _FIRST = int(os.environ.get("TUNEYARD_FAULT_SEED", "1"))
 @pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("kind", KINDS)
 def test_few_seeded_fault_schedules(kind: str, servers: Callable[[str], Server], tmp_path: Path) -> None:
-    told = run_sequences(kind, range(_FIRST, _FIRST + 6), servers, tmp_path, 6)
-    assert told["commit: done"]
+    outcomes = run_sequences(kind, range(_FIRST, _FIRST + 6), servers, tmp_path, 6)
+    assert outcomes["commit: done"]
 
 
 @pytest.mark.faults
@@ -307,5 +307,5 @@ def test_many_seeded_fault_schedules(kind: str, servers: Callable[[str], Server]
     """At least 500 sequences over all servers."""
     count = int(os.environ.get("TUNEYARD_FAULT_SEQUENCES", "510")) // len(KINDS)
     first = 1000 * (1 + KINDS.index(kind)) + _FIRST
-    told = run_sequences(kind, range(first, first + count), servers, tmp_path, 16)
-    assert all(told[f"fault {name}"] for name in FAULTS if count > 50)
+    outcomes = run_sequences(kind, range(first, first + count), servers, tmp_path, 16)
+    assert all(outcomes[f"fault {name}"] for name in FAULTS if count > 50)

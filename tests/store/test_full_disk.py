@@ -1,4 +1,4 @@
-"""A disk that is really full, on this machine or on the server: told by its name, nothing half there, and
+"""A disk that is really full, on this machine or on the server: reported as such, nothing partial visible, and
 everything goes on once there is room."""
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def fill(path: Path) -> None:
             stream.write(b"x" * 4096)
 
 
-def told(call: Callable[[], object]) -> Failure:
+def failure_of_call(call: Callable[[], object]) -> Failure:
     with pytest.raises(Failure) as caught:
         call()
     assert caught.value.where
@@ -68,7 +68,7 @@ def test_a_download_to_a_full_disk_fails_and_resumes_when_there_is_room(
     place.open().commit("stages/k", files(content), {})
     with small_disk(tmp_path / "disk", 6) as disk, machine(disk):
         store = place.open()
-        failure = told(lambda: store.open("stages/k").directory())
+        failure = failure_of_call(lambda: store.open("stages/k").directory())
         assert failure.reason is Reason.DISK_FULL
         assert str(disk) in failure.where
         grow(disk, 64)
@@ -82,7 +82,7 @@ def test_an_upload_with_a_full_local_disk_is_disk_full(
     with small_disk(tmp_path / "disk", 1) as disk, machine(disk):
         store = place.open()
         fill(disk / "others")
-        assert told(lambda: store.commit("stages/k", files(_LARGE), {})).reason is Reason.DISK_FULL
+        assert failure_of_call(lambda: store.commit("stages/k", files(_LARGE), {})).reason is Reason.DISK_FULL
         assert not store.exists("stages/k")
         (disk / "others").unlink()
         store.commit("stages/k", files(_LARGE), {})
@@ -98,7 +98,7 @@ def test_a_full_server_is_reported_and_no_partial_artifact_is_visible(
         (disk / "server" / "data" / "bucket").mkdir()
         store = S3Store(S3Address("bucket", endpoint_url=server.endpoint).with_limits(**limits))
         store.commit("stages/before", files({"a": b"before"}), {})
-        failure = told(lambda: store.commit("stages/k", files(_LARGE), {}))
+        failure = failure_of_call(lambda: store.commit("stages/k", files(_LARGE), {}))
         assert failure.reason in (Reason.DISK_FULL, Reason.NETWORK, Reason.STORE_FAILED)
         assert not store.exists("stages/k")
         assert content_of(store, "stages/before") == {"a": b"before"}

@@ -1,4 +1,4 @@
-"""gc deletes what nobody needs and nothing else; a dry run deletes nothing."""
+"""gc deletes what no kept run needs and nothing else; a dry run deletes nothing."""
 
 from __future__ import annotations
 

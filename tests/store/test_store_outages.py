@@ -1,4 +1,4 @@
-"""A server that was there and is killed is waited for; one that never was is told of at once."""
+"""Requests to a killed server are retried until it is back; a server that was never reached fails at once."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def test_a_server_killed_between_parts_loses_no_part(
         address = S3Address("bucket", endpoint_url=server.endpoint).with_limits(**limits)
         store = S3Store(address)
         with killing(server, store, after="upload_part"):
-            told = failure_of(lambda: store.commit("stages/k", files(content), {}))
+            failure = failure_of(lambda: store.commit("stages/k", files(content), {}))
             # rclone forgets unfinished uploads when it is killed: its error asks for a retry.
-            assert told is None or "retry" in told.next_step
-            if told is not None:
+            assert failure is None or "retry" in failure.next_step
+            if failure is not None:
                 store.commit("stages/k", files(content), {})
         with machine(tmp_path / "reader"):
             reader = S3Store(address)

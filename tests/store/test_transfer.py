@@ -1,4 +1,4 @@
-"""Large files resume where they broke off, small ones move together, nobody exceeds the pace."""
+"""Large files resume, small files move together, and the rate limit holds."""
 
 from __future__ import annotations
 
@@ -110,11 +110,11 @@ def test_an_interrupted_download_resumes_with_the_missing_parts(
 
 
 def test_progress_ends_at_the_total(s3_place: Place, files: Files) -> None:
-    told: list[tuple[int, int]] = []
-    store = S3Store(s3_place.address, progress=lambda done, total: told.append((done, total)))
+    reports: list[tuple[int, int]] = []
+    store = S3Store(s3_place.address, progress=lambda done, total: reports.append((done, total)))
     store.commit("stages/k", files({"a": b"a" * 100_000, "b": b"b" * 11 * MIB}), {})
-    assert told == sorted(told)
-    assert told[-1] == (100_000 + 11 * MIB, 100_000 + 11 * MIB)
+    assert reports == sorted(reports)
+    assert reports[-1] == (100_000 + 11 * MIB, 100_000 + 11 * MIB)
 
 
 def test_the_rate_limit_holds_for_all_threads_together() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
 from launcher.outcome import Failure, Reason
+from launcher.system.json_text import parse_json
 from launcher.system.text import printable
 
 _LONGEST_CHARACTERS = 600
@@ -45,7 +45,7 @@ def is_quota_exceeded(failure: Failure) -> bool:
 def answer_of(body: bytes) -> dict[str, Any]:
     """The Status object of an error answer; for any other body (a proxy's page) its first line as message."""
     try:
-        value = json.loads(body)
+        value = parse_json(body)
     except ValueError:
         first = body.decode("utf-8", "replace").strip().partition("\n")[0]
         return {"message": first[:200]}

@@ -6,12 +6,12 @@ minute. A run's objects never change: they are created, or left as they are.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from launcher.outcome import Failure, Reason
+from launcher.system.json_text import parse_json
 from launcher.targets.cluster import kubeconfig
 from launcher.targets.cluster.api_errors import KubernetesApiError, answer_of
 from launcher.targets.cluster.connection import RETRY_TIMEOUT_S, Connection, Request
@@ -294,7 +294,7 @@ def _object(body: bytes) -> dict[str, Any]:
     Raises Failure(NETWORK) for a body that is not JSON: a proxy's page instead of the API server's answer.
     """
     try:
-        value: dict[str, Any] = json.loads(body)
+        value: dict[str, Any] = parse_json(body)
     except ValueError:
         raise Failure(
             Reason.NETWORK,

@@ -6,12 +6,12 @@ costs a reconnect.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from typing import Any, Protocol
 
 from launcher.outcome import Failure
+from launcher.system.json_text import parse_json
 from launcher.targets.cluster.api_errors import KubernetesApiError, api_error
 from launcher.targets.cluster.connection import RETRY_TIMEOUT_S
 from launcher.targets.cluster.stream import Stream
@@ -113,7 +113,7 @@ class Informer:
         try:
             self._failing = None
             for line in stream.lines():
-                self._apply(json.loads(line))
+                self._apply(parse_json(line))
                 self._failing = None
         except ValueError:
             return  # a truncated line: the connection was lost

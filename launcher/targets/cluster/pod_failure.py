@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from launcher.outcome import DISPOSITIONS, Failure, Reason, Retry, from_exit_code
 from launcher.targets.cluster.objects import Object, condition, one_line, terminated
 
@@ -102,8 +100,8 @@ def _container_failure(pod: Object, state: Object, memory_advice: str) -> tuple[
             next_step=memory_advice,
         )
     try:
-        return code, Failure.from_json(json.loads(state.get("message") or ""))
-    except (ValueError, KeyError, TypeError):
+        return code, Failure.from_message(state.get("message") or "")
+    except ValueError:
         pass  # killed before it wrote a message: the exit code decides
     if state.get("reason") in ("ContainerCannotRun", "StartError"):
         return code, Failure(Reason.CANNOT_START, one_line(state.get("message", "the container cannot run")))

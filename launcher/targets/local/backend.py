@@ -6,7 +6,6 @@ A stage dies with its conductor (parent-death signal), so nothing outlives its p
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -122,8 +121,8 @@ class LocalBackend:
 
     def _termination(self, stage: str, number: int) -> Failure | None:
         try:
-            return Failure.from_json(json.loads(self._termination_path(stage, number).read_bytes()))
-        except (OSError, ValueError, KeyError, TypeError):
+            return Failure.from_message(self._termination_path(stage, number).read_bytes())
+        except (OSError, ValueError):
             return None  # killed before it wrote one: the exit code decides
 
 

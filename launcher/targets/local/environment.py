@@ -1,7 +1,7 @@
 """The environment of a stage's process: an allow-list, with secrets only for the kinds of stage that need them.
 
 A shell holds more than Tuneyard needs: tokens of other services, passwords, keys. A stage loads models and data that
-others made, so it gets none of them. A variable that a stage should see anyway can be given as TUNEYARD_….
+others made, so it gets none of them. docs/security.md says which variables pass.
 """
 
 from __future__ import annotations
