@@ -1,8 +1,8 @@
 """The stage contract: guard, verified inputs, work with heartbeats, SIGTERM, commit, exit code.
 
 Every stage runs as `python -m jobs run --plan plan.json --stage NAME`, locally and in a pod.
-A stage kind is a package `jobs/<kind>/` with `VERSION` and, in its `stage.py`,
-`run(context: StageContext) -> None`, which writes its outputs to `context.out`.
+A stage kind is a package `jobs/<kind>/` with, in its `stage.py`, `run(context: StageContext) -> None`,
+which writes its outputs to `context.out`. Its version is in `launcher.spec.stages.VERSIONS`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from jobs.runtime.nodes import node_index
 from jobs.runtime.process import library_versions, peak_memory_bytes
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.spec.plan import Plan, Stage
+from launcher.spec.stages import VERSIONS
 from launcher.store import Artifact, Store
 
 
@@ -118,13 +119,6 @@ class StageContext:
         return f"{base}/{name}" if name else base
 
 
-def code_version(kind: str) -> int:
-    """The installed code's version of a stage kind."""
-    version = importlib.import_module(f"jobs.{kind}").VERSION
-    assert isinstance(version, int)
-    return version
-
-
 def run_stage(plan: Plan, name: str, store: Store, attempt: int) -> int:
     """Run one stage under the contract and return its exit code."""
     stage = plan.stage(name)
@@ -153,7 +147,7 @@ def run_stage(plan: Plan, name: str, store: Store, attempt: int) -> int:
 
 
 def _run_and_commit(plan: Plan, stage: Stage, store: Store, attempt: int) -> None:
-    found = code_version(stage.kind)
+    found = VERSIONS[stage.kind]
     if found != stage.version:
         raise Failure(
             Reason.VERSION_MISMATCH,

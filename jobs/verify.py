@@ -17,13 +17,14 @@ from typing import Any
 
 import click
 
-from jobs.stage import StageContext, code_version
+from jobs.stage import StageContext
 from launcher.cli import errors
 from launcher.cli.options import output_option, store_options
 from launcher.cli.output import emit, table
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.spec.plan import Plan, Stage
 from launcher.spec.results import Results
+from launcher.spec.stages import VERSIONS
 from launcher.spec.tasks import INPUT_PREFIX, SCORER_PREFIX
 from launcher.store import Artifact, DirectoryStore, Store, digest_file
 from launcher.store.runs import find, view
@@ -190,7 +191,7 @@ def recompute(plan: Plan, store: Store, scratch: Path) -> Recomputed:
     """
     overlay = OverlayStore(scratch / "store", store)
     stages = [stage for stage in plan.stages if stage.kind in ("score", "report")]
-    old = [f"{s.name} (version {s.version})" for s in stages if code_version(s.kind) != s.version]
+    old = [f"{s.name} (version {s.version})" for s in stages if VERSIONS[s.kind] != s.version]
     if old:
         raise Failure(
             Reason.VERSION_MISMATCH,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from isolation import isolate
 from launching import Launcher, processes_naming
+
+if TYPE_CHECKING:
+    from launcher.spec.plan import Plan
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,6 +26,21 @@ _HOMES = Path(tempfile.mkdtemp(prefix="tuneyard-test-homes-"))
 atexit.register(shutil.rmtree, _HOMES, ignore_errors=True)
 isolate(os.environ, _HOMES)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+RECORDED_KEYS = ROOT / "tests" / "data" / "stage_keys.json"
+RECORD_KEYS = (
+    "pytest --record-keys tests/tasks/test_built_in_keys.py tests/launcher/test_plan_is_pure.py "
+    "tests/hosted/test_providers.py"
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--record-keys",
+        action="store_true",
+        help="write run ids and stage keys to tests/data/stage_keys.json instead of comparing them (without -n)",
+    )
 
 
 @pytest.hookimpl(trylast=True)
@@ -67,6 +87,25 @@ def shared_data() -> Path:
     if not directory.is_dir():
         pytest.skip(f"no data at {directory}: set TUNEYARD_DATA")
     return directory
+
+
+@pytest.fixture
+def check_recorded_keys(request: pytest.FixtureRequest) -> Callable[[str, Plan], None]:
+    """Compare a plan's run id and stage keys with those recorded under a name."""
+
+    def check(name: str, plan: Plan) -> None:
+        recorded = json.loads(RECORDED_KEYS.read_bytes())
+        found = {"run_id": plan.run_id, **{stage.name: stage.key for stage in plan.stages}}
+        if request.config.getoption("record_keys"):
+            text = json.dumps(dict(sorted({**recorded, name: found}.items())), indent=1)
+            RECORDED_KEYS.write_text(text + "\n", encoding="ascii")
+            return
+        assert found == recorded.get(name), (
+            "finished work is not found again under other keys; record them only with an intended change: "
+            f"{RECORD_KEYS}"
+        )
+
+    return check
 
 
 @pytest.fixture

@@ -59,6 +59,7 @@ def _each_row(parts: Parts, change: Callable[[Row], Row]) -> Parts:
 
 def _labelled(row: Row, task: Task) -> Row:
     """The row with its task's name, and with its plain prompt if later stages may not run the task's code."""
-    if task.is_built_in:
-        return row if "task" in row.fields else replace(row, fields={**row.fields, "task": task.name})
-    return replace(row, fields={**row.fields, "task": task.name, PLAIN_PROMPT: task.plain_prompt(row)})
+    fields = {**row.fields, "task": task.name}
+    return replace(
+        row, fields=fields if task.is_built_in else {**fields, PLAIN_PROMPT: task.plain_prompt(row)}
+    )

@@ -1,3 +1,1 @@
 """Stage kind `fetch`."""
-
-VERSION = 1

@@ -1,3 +1,1 @@
 """Stage kind `predict`."""
-
-VERSION = 2

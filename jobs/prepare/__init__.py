@@ -1,3 +1,1 @@
 """Stage kind `prepare`."""
-
-VERSION = 1

@@ -1,3 +1,1 @@
 """Stage kind `report`."""
-
-VERSION = 2

@@ -1,3 +1,1 @@
 """Stage kind `score`."""
-
-VERSION = 2

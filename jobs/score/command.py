@@ -33,6 +33,12 @@ def _has_scorers(facts: TaskFacts) -> bool:
     return facts.scorers is not None
 
 
+def _scorers() -> str:
+    """The built-in scorers of all tasks that have some, for help."""
+    facts = [built_in(name).scorers for name in built_in_names()]
+    return ", ".join(dict.fromkeys(name for one in facts if one is not None for name in one.built_in))
+
+
 def _has_survivors(facts: TaskFacts) -> bool:
     return "survivors" in facts.score_options
 
@@ -71,7 +77,7 @@ def _tasks(which: Callable[[TaskFacts], bool]) -> str:
     "--scorer",
     "scorers",
     multiple=True,
-    help=f"For task {_tasks(_has_scorers)}: exact, choice, number, json or module:function. Can be repeated.",
+    help=f"For task {_tasks(_has_scorers)}: {_scorers()} or module:function. Can be repeated.",
 )
 @click.option(
     "--explain", metavar="ROW", help="Show why one row (its number from 1, or its id) is right or wrong."

@@ -20,10 +20,6 @@ def score_rows(
     scored = task.score(rows, answers, context)
     primary = task.facts.primary or _first_measure(scored.rows)
     kinds = _kinds(task, scored.rows)
-    if primary not in kinds and scored.rows:
-        raise Failure(
-            Reason.BAD_DATA, f"scorer.py gives no '{primary}', the primary measure", where=f"task {task.name}"
-        )
     return scored.rows, {**summarise(task.name, primary, scored.rows, kinds), **scored.extra}
 
 
@@ -32,7 +28,7 @@ def _first_measure(scores: Sequence[RowScore]) -> str:
 
 
 def _kinds(task: Task, scores: Sequence[RowScore]) -> dict[str, MeasureKind]:
-    """Every measure of the scores with its kind. Raises Failure(BAD_DATA) for one that does not fit task.yaml."""
+    """Every measure of the scores with its kind. Raises Failure(BAD_DATA) if they do not fit task.yaml."""
     kinds: dict[str, MeasureKind] = {}
     problems = []
     for name in dict.fromkeys(name for score in scores for name in (*score.scores, *score.counts)):
@@ -46,6 +42,11 @@ def _kinds(task: Task, scores: Sequence[RowScore]) -> dict[str, MeasureKind]:
             problems.append(f"'{name}' is a {kind}, which belongs into {'counts' if values else 'scores'}")
         elif kind == "share" and not all(value in (0, 1) for value in values):
             problems.append(f"'{name}' is a share, and has values besides 0 and 1: declare kind: mean")
+    # A row without valid gold may lack all measures but the primary one.
+    some_valid = any(score.valid_gold for score in scores)
+    for name, facts in task.facts.measures.items():
+        if scores and name not in kinds and (some_valid or facts.primary):
+            problems.append(f"'{name}' is among the measures of task.yaml, and no row has it")
     if problems:
         raise Failure(
             Reason.BAD_DATA,

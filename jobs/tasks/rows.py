@@ -14,8 +14,8 @@ from typing import Any
 class Row:
     """One question in chat form; the last message is the assistant's and holds the gold answer.
 
-    `fields` is what the task's prompts and scorers need besides the messages; `fields["task"]` is the task's
-    name. Paths in it are relative to the directory from which the row was read.
+    `fields` is what the task's prompts and scorers need besides the messages. `prepare` adds the task's name,
+    `fields["task"]`. Paths in it are relative to the directory from which the row was read.
     """
 
     id: str

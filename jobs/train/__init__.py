@@ -1,3 +1,1 @@
 """Stage kind `train`."""
-
-VERSION = 2

@@ -1,3 +1,1 @@
 """Stage kind `tune`."""
-
-VERSION = 2

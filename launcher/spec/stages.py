@@ -1,8 +1,8 @@
 """The typed settings of each stage kind.
 
 All of them can change a stage's output and are hashed into its key; what cannot (prices, hosts, directories) is not
-in these models. An entry of `VERSIONS` is raised when the code of that kind gives other output for the same settings;
-the stage's code has the same number and refuses a plan with another one.
+in these models. An entry of `VERSIONS` is raised when the code of that kind gives other output for the same settings.
+A plan holds the versions that it was made with; a stage refuses a plan with another one than its installed code has.
 """
 
 from __future__ import annotations

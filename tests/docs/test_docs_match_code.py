@@ -13,8 +13,9 @@ import pytest
 from launcher.cli.main import VERBS, cli
 from launcher.outcome import DISPOSITIONS, RETRY_BUDGET
 from launcher.runs.verdict import Verdict
-from launcher.spec import catalog
+from launcher.spec import catalog, providers
 from launcher.spec.loading import load, validate
+from launcher.spec.tasks import built_in, built_in_names
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -58,6 +59,32 @@ def shown_commands(path: Path) -> list[list[str]]:
     # Remarks follow two blanks or a '#'; brackets mark optional options.
     bare = [re.sub(r"\[(-[^\]]*)\]", r"\1", re.sub(r"\s{2,}(?=[^\s-]).*", "", line)) for line in lines]
     return [shlex.split(line, comments=True) for line in bare]
+
+
+@pytest.mark.parametrize("verb", [verb for verbs in VERBS.values() for verb in verbs])
+def test_every_verb_is_in_the_docs(verb: str) -> None:
+    assert any(f"launcher {verb}" in path.read_text(encoding="utf-8") for path in DOCS)
+
+
+@pytest.mark.parametrize("task", built_in_names())
+def test_every_measure_is_in_the_page_about_scoring(task: str) -> None:
+    facts, text = built_in(task), (ROOT / "docs" / "scoring.md").read_text(encoding="utf-8")
+    names = facts.scorers.built_in if facts.scorers is not None else facts.measures
+    assert [name for name in names if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("page", ["data.md", "experiments.md"])
+def test_example_experiments_list_all_scorers(page: str) -> None:
+    scorers = built_in("chat").scorers
+    assert scorers is not None
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    assert re.search(rf"^scorers: .*# .*{', '.join(scorers.built_in)}", text, re.M)
+
+
+def test_every_provider_is_in_the_page_about_hosted_models() -> None:
+    text = (ROOT / "docs" / "hosted.md").read_text(encoding="utf-8")
+    known = text.partition("Known today:")[2].partition(".")[0]
+    assert set(re.findall(r"`([\w-]+)`", known)) == set(providers.providers())
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)

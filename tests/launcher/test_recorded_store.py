@@ -19,6 +19,7 @@ from launcher.runs import verdict
 from launcher.runs.submission import continue_run
 from launcher.spec.plan import parse
 from launcher.spec.site import Site
+from launcher.spec.stages import VERSIONS
 from launcher.store import DirectoryStore
 from launcher.store.runs import Attempt, attempts, read_plan, view
 from launcher.targets.local import target as local_target
@@ -85,6 +86,8 @@ def test_retry_opens_another_attempt_and_keeps_finished_stages(
     run: Run, recorded: DirectoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[int] = []
+    for stage in read_plan(recorded, FAILED).stages:
+        monkeypatch.setitem(VERSIONS, stage.kind, stage.version)
     monkeypatch.setattr(local_target, "require_this_machine", lambda *_: None)
     monkeypatch.setattr(local_target, "ensure_conductor", lambda *given: started.append(given[2]))
     said = run("retry", FAILED, "--detach", "--store", recorded.address)
@@ -93,6 +96,18 @@ def test_retry_opens_another_attempt_and_keeps_finished_stages(
     assert started == [2]
     finished = {status.stage.name for status in view(recorded, FAILED).stages if status.state == "finished"}
     assert finished == {"fetch-untuned", "prepare", "predict-untuned", "score-untuned"}
+
+
+def test_retry_of_a_run_of_another_stage_version_is_refused(
+    run: Run, recorded: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (version,) = {stage.version for stage in read_plan(recorded, FAILED).stages if stage.kind == "score"}
+    monkeypatch.setitem(VERSIONS, "score", version + 1)
+    said = run("retry", FAILED, "--detach", "--store", recorded.address)
+    assert said.code == DISPOSITIONS[Reason.VERSION_MISMATCH].exit_code
+    assert f"score: version {version}, now {version + 1}" in said.err
+    assert "next: submit the experiment again" in said.err
+    assert attempts(recorded, FAILED) == [1]
 
 
 def test_submitting_the_same_run_again_continues_it(recorded: DirectoryStore) -> None:

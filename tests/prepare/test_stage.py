@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import data_sets
 import pytest
 
 from jobs import stage
-from jobs.tasks.rows import read_rows
+from jobs.tasks.rows import Row, read_rows
+from jobs.tasks.viggo.prompt import make_row
 from launcher.outcome import Reason
 from launcher.spec.plan import Plan, Stage, stage_key
 from launcher.spec.stages import VERSIONS, HubData, PrepareSettings, StageKind
@@ -125,6 +127,21 @@ def test_outside_files_and_a_fetched_directory_give_the_same(
     assert fetched is not None
     assert pushed.manifest.files == fetched.manifest.files
     assert len(read_rows(pushed.path("train.jsonl"))) == 6
+
+
+def test_rows_name_the_task_that_prepared_them_whatever_its_source_wrote(
+    store: DirectoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def row_of_another_task(row_id: str, *, target: str, meaning: str) -> Row:
+        return replace(
+            make_row(row_id, target=target, meaning=meaning), fields={"task": "sql", "target": target}
+        )
+
+    monkeypatch.setattr("jobs.tasks.viggo.source.make_row", row_of_another_task)
+    directory = data_sets.write_viggo(tmp_path / "data")
+    _, artifact = prepare(store, "viggo", below(directory), source="viggo")
+    assert artifact is not None
+    assert {row.fields["task"] for row in read_rows(artifact.path("test.jsonl"))} == {"viggo"}
 
 
 def test_bad_data_ends_with_its_exit_code_and_commits_nothing(

@@ -7,11 +7,11 @@ import pytest
 from small_sql_data import QUESTIONS, SqlData
 
 from jobs.runtime.jsonl import write_jsonl
-from jobs.score import VERSION
 from jobs.stage import run_stage
 from jobs.tasks.rows import Row, write_rows
+from launcher.outcome import DISPOSITIONS, Reason
 from launcher.spec.plan import Plan, Stage, stage_key
-from launcher.spec.stages import ScoreSettings
+from launcher.spec.stages import VERSIONS, ScoreSettings
 from launcher.store import DirectoryStore, open_store
 
 
@@ -34,9 +34,9 @@ def score_in_a_run(
     settings = ScoreSettings(task=task, scorers=scorers).model_dump(mode="json")  # type: ignore[arg-type]
     keys = {"data": "d" * 64, "predictions": "e" * 64}
     stage = Stage(
-        name="score-x", kind="score", version=VERSION, inputs=files or {}, settings=settings,
+        name="score-x", kind="score", version=VERSIONS["score"], inputs=files or {}, settings=settings,
         needs={"data": "prepare", "predictions": "predict-x"},
-        key=stage_key("score", VERSION, settings, files or {}, keys),
+        key=stage_key("score", VERSIONS["score"], settings, files or {}, keys),
     )  # fmt: skip
     before = [
         Stage(name=name, kind=kind, version=1, key=key, needs={}, inputs={}, settings={})
@@ -51,6 +51,17 @@ def score_in_a_run(
     code = run_stage(plan, "score-x", store, 1)
     assert code == 0, code
     return store.open(f"stages/{stage.key}").directory()
+
+
+def test_a_stage_refuses_a_plan_of_another_version(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = VERSIONS["score"] + 1
+    stage = Stage(name="score-x", kind="score", version=other, key="a" * 64, needs={}, inputs={}, settings={})
+    plan = Plan(run_id="x-00000000", experiment={}, lock={}, stages=(stage,))
+    code = run_stage(plan, "score-x", DirectoryStore(tmp_path / "store"), 1)
+    assert code == DISPOSITIONS[Reason.VERSION_MISMATCH].exit_code
+    assert f"the plan wants score version {other}" in capsys.readouterr().err
 
 
 def test_sql(sql_data: SqlData, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from launcher.cli.main import main
+from launcher.spec.tasks import built_in_names
 
 LETTERS = Path(__file__).parent / "letters"
 
@@ -33,7 +34,10 @@ def test_a_folder_is_prepared_and_scored(tmp_path: Path, capsys: pytest.CaptureF
 
 @pytest.mark.parametrize(
     ("task", "code", "message"),
-    [("poetry", 2, "none of chat, sql, viggo and not a folder"), ("./nowhere", 12, "nowhere/task.yaml")],
+    [
+        ("poetry", 2, f"none of {', '.join(built_in_names())} and not a folder"),
+        ("./nowhere", 12, "nowhere/task.yaml"),
+    ],
 )
 def test_an_unknown_task_is_refused_with_the_known_ones(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str, code: int, message: str

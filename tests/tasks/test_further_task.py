@@ -16,6 +16,7 @@ from launching import Launcher
 
 from launcher.resolve.resolver import resolve
 from launcher.spec.loading import load
+from launcher.spec.tasks import built_in_names
 
 ROOT = Path(__file__).parent.parent.parent
 LETTERS = Path(__file__).parent / "letters"
@@ -181,7 +182,10 @@ def test_a_stage_with_user_code_gets_no_key_in_its_environment(
         ({"settings": {"shots": 3}}, "settings.shots: task 'letters' has no such setting; it has hint"),
         ({"data": {"source": "sample"}}, "data.source: task 'letters' takes generated, not 'sample'"),
         ({"scorers": ["exact"]}, "scorers: task 'letters' brings its own; leave scorers out"),
-        ({"task": "poetry"}, "task: no task 'poetry'; there are chat, sql, viggo, or name a folder"),
+        (
+            {"task": "poetry"},
+            f"task: no task 'poetry'; there are {', '.join(built_in_names())}, or name a folder",
+        ),
     ],
     ids=str,
 )

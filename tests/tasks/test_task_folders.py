@@ -50,7 +50,9 @@ def _imports(path: Path) -> list[str]:
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
-            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            package = path.relative_to(ROOT).parts[: -node.level] if node.level else ()
+            module = ".".join([*package, node.module])
+            found += [module, *(f"{module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
     return found
@@ -120,14 +122,6 @@ def test_bad_facts_are_refused_with_their_path(
     assert problem in caught.value.text()
 
 
-def test_the_chat_scorers_are_those_of_its_facts() -> None:
-    from jobs.tasks.chat.scorer import BUILT_IN
-
-    facts = built_in("chat").scorers
-    assert facts is not None
-    assert set(facts.built_in) == set(BUILT_IN)
-
-
 @pytest.mark.parametrize("error", [ZeroDivisionError("1 / 0"), SystemExit(3)], ids=repr)
 def test_an_error_in_a_users_code_is_bad_data_and_in_a_built_in_task_a_bug(error: BaseException) -> None:
     with pytest.raises(Failure, match="the task's code failed") as caught, code_errors(_letters()):
@@ -151,7 +145,11 @@ def test_a_scorer_that_does_not_fit_its_facts_is_one_message(tmp_path: Path) -> 
     for path in LETTERS.glob("*.py"):
         (tmp_path / path.name).write_text(path.read_text())
     facts = yaml.safe_load((LETTERS / "task.yaml").read_text())
-    facts["measures"] = {"in_place": {"kind": "share", "primary": True}, "letters": {"kind": "share"}}
+    facts["measures"] = {
+        "in_place": {"kind": "share", "primary": True},
+        "letters": {"kind": "share"},
+        "words": {"kind": "mean"},
+    }
     (tmp_path / "task.yaml").write_text(yaml.safe_dump(facts))
     from jobs.score.scoring import score_rows
     from jobs.tasks.contract import ScoreContext
@@ -168,4 +166,5 @@ def test_a_scorer_that_does_not_fit_its_facts_is_one_message(tmp_path: Path) -> 
         "'in_place' is a share, and has values besides 0 and 1: declare kind: mean",
         "'letters' is a share, which belongs into scores",
         "'whole' is not among the measures of task.yaml",
+        "'words' is among the measures of task.yaml, and no row has it",
     ]

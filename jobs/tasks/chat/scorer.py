@@ -1,4 +1,4 @@
-"""Scorers of conversations: exact, choice, number, json, or a function in a file of the user's.
+"""Scorers of conversations: those of `BUILT_IN`, or a function in a file of the user's.
 
 A user's function is `def score(answer: str, gold: str, row: dict) -> bool` in a module named in the
 experiment as `module:function`; the file is an input of the stage. It runs in this process, with

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from jobs.measures.row_score import RowScore
 from jobs.tasks.contract import ScoreContext, Scored
 from jobs.tasks.rows import Row
-from jobs.tasks.viggo.prompt import ATTRIBUTES, FUNCTIONS
+
+from .prompt import ATTRIBUTES, FUNCTIONS
 
 #: Longer answers are not parsed; no meaning representation is nearly as long.
 _MAX_CHARACTERS = 10_000

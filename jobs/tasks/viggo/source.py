@@ -9,7 +9,8 @@ from pathlib import Path
 from jobs.tasks.contract import Source
 from jobs.tasks.reading import Problems, read_text, require
 from jobs.tasks.rows import Row
-from jobs.tasks.viggo.prompt import make_row
+
+from .prompt import make_row
 
 NAME = "viggo"
 FILES = {"train": "viggo-train.csv", "validation": "viggo-valid.csv", "test": "viggo-test.csv"}
