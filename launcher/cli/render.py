@@ -25,7 +25,9 @@ from launcher.spec.documents import read_mapping
 
 _KUSTOMIZATION = "kustomization.yaml"
 #: File names that `_file_name` returns.
-_FILE_NAME = re.compile(r"(serviceaccount|role|rolebinding|configmap|job|service-[a-z0-9-]+)\.yaml")
+_FILE_NAME = re.compile(
+    r"(serviceaccount|role|rolebinding|configmap|job|(service|networkpolicy)-[a-z0-9-]+)\.yaml"
+)
 _NOTE = b"# Written by `launcher render`. Removing these files cancels the run (its objects are pruned).\n"
 
 

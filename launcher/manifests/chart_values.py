@@ -136,6 +136,13 @@ class Stage(Part):
         int,
         Field(ge=1, le=64, description="Pods that work together; above 1, an Indexed Job and a Service."),
     ] = 1
+    egress: Annotated[
+        Literal["downloads", "hosted"] | None,
+        Field(
+            description="What the pod reaches beyond DNS and the store, as a label for NetworkPolicies: `downloads` (of "
+            "models and data) or `hosted` (models). Unset: nothing."
+        ),
+    ] = None
     hub_token: Annotated[SecretKey | None, Field(description="Token of the model hub, as a file.")] = None
     openai_api_key: Annotated[
         SecretKey | None, Field(description="Key of the hosted service, as a file.")

@@ -29,7 +29,7 @@ from launcher.spec.site import Site
 #: Client-side apply fails between 255 and 300 KiB; the API server at 1 MiB.
 CONFIG_MAP_LIMIT_BYTES = 240 << 10
 #: The order to apply: what an object needs comes before it.
-_ORDER = ("ServiceAccount", "Role", "RoleBinding", "ConfigMap", "Service", "Job")
+_ORDER = ("ServiceAccount", "Role", "RoleBinding", "ConfigMap", "Service", "NetworkPolicy", "Job")
 _BaseLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 

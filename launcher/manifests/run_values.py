@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import ValidationError
 
 from launcher.costs.estimate import scratch_gib
@@ -11,7 +13,14 @@ from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.spec.plan import Plan, Stage, canonical, needs_torch
 from launcher.spec.providers import DEFAULT_PROVIDER, Provider, stage_provider
 from launcher.spec.site import SecretKey, Site
-from launcher.spec.stages import FetchSettings, HostedPredictSettings, HubData, HubModel, TuneSettings
+from launcher.spec.stages import (
+    FetchSettings,
+    HostedPredictSettings,
+    HubData,
+    HubModel,
+    PackagedModel,
+    TuneSettings,
+)
 from launcher.spec.strict import describe
 from launcher.store import address
 from launcher.store.records import Request
@@ -149,12 +158,21 @@ def _stage(plan: Plan, stage: Stage, site: Site) -> chart_values.Stage:
         gpus=resources.gpus,
         device=resources.device if resources.gpus else None,
         nodes=resources.nodes,
+        egress=_egress(stage),
         hub_token=_key(site.secrets.hub_token) if from_hub else None,
         openai_api_key=_key(site.secrets.api_key(provider.name)) if provider is not None else None,
         api_key_file_variable=(
             None if provider is None or provider.name == DEFAULT_PROVIDER else provider.key_file_variable
         ),
     )
+
+
+def _egress(stage: Stage) -> Literal["downloads", "hosted"] | None:
+    """What the stage must reach on the internet; everything else stays closed to it."""
+    settings = stage.typed_settings()
+    if isinstance(settings, FetchSettings):
+        return "downloads" if isinstance(settings.source, HubModel | HubData | PackagedModel) else None
+    return "hosted" if _service_of(stage) is not None else None
 
 
 def _service_of(stage: Stage) -> Provider | None:

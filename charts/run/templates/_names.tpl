@@ -23,6 +23,15 @@ tuneyard.dev/manifest: {{ .root.Values.run.manifest | quote }}
 tuneyard.dev/stage: {{ .stage.name | quote }}
 tuneyard.dev/kind: {{ .stage.kind | quote }}
 tuneyard.dev/try: "1"
+{{- with .stage.egress }}
+tuneyard.dev/egress: {{ . | quote }}
+{{- end }}
+{{- end }}
+
+{{- define "run.stageSelector" -}}
+tuneyard.dev/run: {{ .root.Values.run.id | quote }}
+tuneyard.dev/stage: {{ .stage.name | quote }}
+tuneyard.dev/manifest: {{ .root.Values.run.manifest | quote }}
 {{- end }}
 
 {{- define "run.serviceAccount" -}}
