@@ -139,8 +139,8 @@ class Stage(Part):
     egress: Annotated[
         Literal["downloads", "hosted"] | None,
         Field(
-            description="What the pod reaches beyond DNS and the store, as a label for NetworkPolicies: `downloads` (of "
-            "models and data) or `hosted` (models). Unset: nothing."
+            description="What the pod reaches beyond DNS and the store, as a label for NetworkPolicies: `downloads` (of"
+            " models and data) or `hosted` (models). Unset: nothing."
         ),
     ] = None
     hub_token: Annotated[SecretKey | None, Field(description="Token of the model hub, as a file.")] = None
