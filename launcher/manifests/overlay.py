@@ -21,6 +21,8 @@ from typing import Any
 
 from launcher.manifests import pod_schema
 from launcher.outcome import Failure, Reason
+from launcher.spec import literal_secrets
+from launcher.spec.secret_text import found_in
 
 #: List field of a pod template -> the field that identifies its items.
 MERGE_KEYS = {
@@ -39,7 +41,6 @@ MERGE_KEYS = {
 }
 _TEMPLATE = frozenset({"metadata", "spec"})
 _SCOPES = frozenset({"conductor", "stages", "kinds", "names"})
-_SECRET_WORDS = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 _QUANTITY = re.compile(r"\+?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+|[numkMGTPE]|[KMGTPE]i)?")
 #: Prefix of the labels that select a run's Jobs and pods.
 _OWN_LABELS = "tuneyard.dev/"
@@ -59,7 +60,9 @@ class Overlay:
             if isinstance(patch, dict):
                 known = {key: value for key, value in patch.items() if key in _TEMPLATE}
                 problems += pod_schema.problems(where, known)
-        _refuse(list(dict.fromkeys(problems)))
+        # A problem that quotes a key or value must not repeat a secret.
+        others = (problem for problem in problems if not found_in(problem))
+        _refuse(list(dict.fromkeys((*literal_secrets.problems(document), *others))))
 
     def over_conductor(self, template: dict[str, Any]) -> dict[str, Any]:
         return self._merged(template, [self._document.get("conductor")])
@@ -205,7 +208,7 @@ def _patch_problems(where: str, patch: Any) -> list[str]:
 
 
 def _node_problems(where: str, node: Any, field: str) -> Iterator[str]:
-    """Unknown directives, items without their merge key, secrets as plain values."""
+    """Unknown directives, items without their merge key."""
     if isinstance(node, dict):
         for key, value in node.items():
             if not isinstance(key, str):
@@ -217,13 +220,6 @@ def _node_problems(where: str, node: Any, field: str) -> Iterator[str]:
                 yield f"{where}.{key}: not supported; use $patch"
             else:
                 yield from _node_problems(f"{where}.{key}", value, key)
-        if (
-            field == "env"
-            and isinstance(node.get("value"), str)
-            and _SECRET_WORDS.search(str(node.get("name")))
-        ):
-            # The value is not repeated because it may be the secret.
-            yield f"{where}: looks like a secret as a plain value; use valueFrom.secretKeyRef"
     elif isinstance(node, list):
         for place, item in enumerate(node):
             if field in MERGE_KEYS and not isinstance(item, dict):

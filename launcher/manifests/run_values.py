@@ -10,6 +10,7 @@ from launcher.costs.estimate import scratch_gib
 from launcher.manifests import chart_values
 from launcher.manifests.chart_values import Values
 from launcher.outcome import DISPOSITIONS, Failure, Reason
+from launcher.spec import literal_secrets
 from launcher.spec.plan import Plan, Stage, canonical, needs_torch
 from launcher.spec.providers import DEFAULT_PROVIDER, Provider, stage_provider
 from launcher.spec.site import SecretKey, Site
@@ -59,7 +60,7 @@ def run_values(plan: Plan, site: Site, attempt: int, budget_usd: float | None) -
         )
     codes = sorted({d.exit_code for d in DISPOSITIONS.values()} - set(_NOT_CLOSING))
     try:
-        return namespace, Values(
+        values = Values(
             run=chart_values.Run(id=plan.run_id, attempt=attempt, manifest=NO_HASH),
             plan=plan.to_bytes().decode(),
             request=canonical(Request.of(site, "cluster", budget_usd).to_json()).decode(),
@@ -82,6 +83,21 @@ def run_values(plan: Plan, site: Site, attempt: int, budget_usd: float | None) -
             problems=tuple(describe(error)),
             next_step="correct what is listed in the site file or the experiment",
         ) from None
+    _refuse_secrets(plan, values)
+    return namespace, values
+
+
+def _refuse_secrets(plan: Plan, values: Values) -> None:
+    """A site that was made in Python, without a file, is checked here."""
+    of_site = {key: value for key, value in values.to_json().items() if key not in ("plan", "request")}
+    if problems := literal_secrets.problems(of_site):
+        raise Failure(
+            Reason.BAD_EXPERIMENT,
+            "the chart values would contain secrets",
+            where=plan.run_id,
+            problems=tuple(problems),
+            next_step="create a Secret in the cluster and name it and its key in the site",
+        )
 
 
 def image_of(stage: Stage) -> str:

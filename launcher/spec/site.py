@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from launcher.outcome import Failure, Reason
-from launcher.spec import catalog
+from launcher.spec import catalog, literal_secrets
 from launcher.spec.catalog import GpuPrice, HostedPrice, Prices
 from launcher.spec.documents import read_yaml
 from launcher.spec.providers import DEFAULT_PROVIDER, provider_name, web_address
@@ -163,6 +163,14 @@ def load(path: Path | None) -> Site:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise Failure(Reason.MISSING_INPUT, f"cannot read the site file: {why}", where=str(chosen)) from None
     document: Any = read_yaml(text, str(chosen))
+    if secrets := literal_secrets.problems(document):
+        raise Failure(
+            Reason.BAD_EXPERIMENT,
+            "the site file contains secrets: it names them only",
+            where=str(chosen),
+            problems=tuple(secrets),
+            next_step="create a Secret in the cluster and name it and its key in the site file",
+        )
     try:
         return Site.model_validate({} if document is None else document)
     except ValidationError as error:
