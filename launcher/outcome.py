@@ -54,6 +54,7 @@ class Reason(Enum):
     UNAUTHORIZED = "unauthorized"
     DIVERGED = "diverged"
     CANNOT_START = "cannot-start"
+    NO_HEARTBEAT = "no-heartbeat"
     BLOCKED = "blocked"
     KILLED = "killed"
     TERMINATED = "terminated"
@@ -137,6 +138,12 @@ DISPOSITIONS: dict[Reason, Disposition] = {
     ),
     Reason.CANNOT_START: Disposition(
         27, Retry.NEVER, "its pod could not start", "correct what it waits for, then launcher retry RUN"
+    ),
+    Reason.NO_HEARTBEAT: Disposition(
+        28,
+        Retry.OWN_FAILURE,
+        "it stopped making progress and was ended",
+        "read the stage's log: launcher logs RUN --stage STAGE",
     ),
     Reason.KILLED: Disposition(137, Retry.LOST, "killed from outside", "launcher retry RUN"),
     Reason.TERMINATED: Disposition(

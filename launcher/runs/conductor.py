@@ -14,6 +14,7 @@ from typing import Protocol
 
 from launcher.costs import budget
 from launcher.outcome import DISPOSITIONS, RETRY_BUDGET, Failure, Reason, Retry
+from launcher.runs.silence import SilentStages
 from launcher.spec.plan import Plan, Stage
 from launcher.store import Store
 from launcher.store.records import Outcome, PodTimes, StageOutcome, TryEnd
@@ -70,6 +71,14 @@ class Backend(Protocol):
         """The ends since the last call."""
         ...
 
+    def started_at(self) -> dict[str, float]:
+        """Unix time at which each running stage's process started; a stage that waits for a machine is left out."""
+        ...
+
+    def end_silent(self, stage: str, failure: Failure) -> None:
+        """Kill a running stage that writes no heartbeats; `ended` then returns its end with `failure`."""
+        ...
+
     def stop(self) -> None:
         """Ask all running stages to stop; `ended` returns their ends."""
         ...
@@ -109,6 +118,7 @@ class Conductor:
         self.sleep = sleep
         self.clock = clock
         self.walk = Walk()
+        self._silence = SilentStages(plan, attempt, clock)
         self._chain_lengths = _chain_lengths(plan)
         self._stop = False
         self._budget_checked_at = clock()
@@ -132,6 +142,8 @@ class Conductor:
                 self._stop_all()
                 return None
             self._check_budget()
+            for name, failure in self._silence.find(self.backend.started_at).items():
+                self.backend.end_silent(name, failure)
             self._block_dependents()
             self._start_ready()
             if not self.backend.running() and not self._open_stages():

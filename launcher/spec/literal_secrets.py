@@ -86,6 +86,7 @@ def _document_in(text: str) -> Any:
         or len(text) > 1 << 16
         or "*" in text
         or "&" in text
+        or text.count("{") + text.count("[") > 1000
     ):
         return None
     try:

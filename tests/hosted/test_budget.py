@@ -11,7 +11,7 @@ from serving import upload_of
 from staging import Study, study
 
 from launcher.costs import budget
-from launcher.outcome import Reason
+from launcher.outcome import Failure, Reason
 from launcher.runs.conductor import Conductor, Ended
 from launcher.spec.plan import Stage
 from launcher.store.records import TryEnd
@@ -37,6 +37,9 @@ class RecordingBackend:
     def adopt(self, stage: Stage, number: int) -> bool:
         return False
 
+    def started_at(self) -> dict[str, float]:
+        return {}
+
     def held_s(self) -> dict[str, float]:
         return {}
 
@@ -51,6 +54,8 @@ class RecordingBackend:
 
     def ended(self) -> list[Ended]:
         return []
+
+    def end_silent(self, stage: str, failure: Failure) -> None: ...
 
     def stop(self) -> None:
         pass

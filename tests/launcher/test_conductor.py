@@ -58,6 +58,9 @@ class FakeBackend:
     def adopt(self, stage: Stage, number: int) -> bool:
         return False
 
+    def started_at(self) -> dict[str, float]:
+        return {}
+
     def held_s(self) -> dict[str, float]:
         return {}
 
@@ -84,6 +87,9 @@ class FakeBackend:
                 del self.live[name]
                 ends.append(self._end(name))
         return ends
+
+    def end_silent(self, stage: str, failure: Failure) -> None:
+        raise AssertionError("these stages write no heartbeats")
 
     def stop(self) -> None:
         self.stopped = True

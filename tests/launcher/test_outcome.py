@@ -48,6 +48,7 @@ def test_only_transient_reasons_are_retried() -> None:
         Reason.INTERNAL,
         Reason.STORE_FAILED,
         Reason.NETWORK,
+        Reason.NO_HEARTBEAT,
         Reason.KILLED,
         Reason.TERMINATED,
     }

@@ -151,6 +151,16 @@ class ClusterBackend:
                 ends.append(end)
         return ends
 
+    def started_at(self) -> dict[str, float]:
+        view = self._pods_view.objects()
+        found = {name: one.started_at(view) for name, one in self._running.items() if one.silent is None}
+        return {name: at for name, at in found.items() if at is not None}
+
+    def end_silent(self, stage: str, failure: Failure) -> None:
+        one = self._running[stage]
+        one.silent = failure
+        self._delete(one)
+
     def stop(self) -> None:
         self._stopping = True
         for one in self._running.values():
@@ -203,6 +213,8 @@ class ClusterBackend:
         if alive:
             self._note_lost_node(one.stage, alive)
             return None
+        if one.silent is not None:
+            return self._end(one, one.silent.exit_code, one.silent)
         if one.rejected is None and self._stopping:
             return self._end(one, 143, Failure(Reason.TERMINATED, "stopped on request; progress is saved"))
         return self._end(one, *self._failure(one, None))

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from launcher.outcome import Failure
 from launcher.spec.plan import Stage
 from launcher.store.records import MeasuredTry, PodTimes
-from launcher.targets.cluster.objects import JOB_NAME_LABEL, Object, name_of, pod_has_ended
+from launcher.targets.cluster.objects import (
+    JOB_NAME_LABEL,
+    Object,
+    main_state,
+    name_of,
+    pod_has_ended,
+    seconds_of,
+)
 from launcher.targets.cluster.pod_times import pod_times
 
 
@@ -30,6 +37,8 @@ class StageTry:
     deleted: bool = False
     #: The API server rejected the Job.
     rejected: Failure | None = None
+    #: Why the try is being ended, if it wrote no heartbeats.
+    silent: Failure | None = None
     #: The Job is not created before this time.
     not_before: float = 0.0
     #: Since when the pods have not been running, and the Events read last.
@@ -54,6 +63,13 @@ class StageTry:
     @property
     def is_running(self) -> bool:
         return any(pod.get("status", {}).get("phase") == "Running" for pod in self.pods.values())
+
+    def started_at(self, view: dict[str, Object]) -> float | None:
+        """When the last of the present pods started its program; None if one of them waits or has ended."""
+        states = [main_state(pod, "running") for pod in self.pods_in(view)]
+        started = [seconds_of((state or {}).get("startedAt")) for state in states]
+        known = [at for at in started if at is not None]
+        return max(known) if known and len(known) == len(started) else None
 
     def times(self, now: float) -> tuple[PodTimes, ...]:
         """Measured seconds of all pods; a pod that only an earlier conductor saw was lost."""

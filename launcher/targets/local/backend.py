@@ -37,6 +37,7 @@ class LocalBackend:
         self._processes: dict[str, tuple[subprocess.Popen[bytes], int]] = {}
         self._started_at: dict[str, float] = {}
         self._stopped_at: float | None = None
+        self._silent: dict[str, Failure] = {}
         self._prepare_child = killed_with_parent()
         self._plan_path = _plan_on_this_machine(plan, attempt)
 
@@ -99,10 +100,23 @@ class LocalBackend:
             _signal_group(process, signal.SIGKILL)
             del self._processes[name]
             self._publish_log(name, number)
-            failure = self._termination(name, number)
+            silent = self._silent.pop(name, None)
+            # It may have ended by itself in the same moment.
+            failure = (
+                silent if silent is not None and code == -signal.SIGKILL else self._termination(name, number)
+            )
             reason = failure.reason if failure else from_exit_code(code)
             ends.append(Ended(name, code, reason, failure))
         return ends
+
+    def started_at(self) -> dict[str, float]:
+        now, monotonic = time.time(), time.monotonic()
+        return {name: now - (monotonic - self._started_at[name]) for name in self._processes}
+
+    def end_silent(self, stage: str, failure: Failure) -> None:
+        self._silent[stage] = failure
+        # A stopped process handles no other signal.
+        _signal_group(self._processes[stage][0], signal.SIGKILL)
 
     def stop(self) -> None:
         self._stopped_at = time.monotonic()
