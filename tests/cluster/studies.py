@@ -155,6 +155,10 @@ class ClusterUser(Launcher):
             for kind in ("configmaps", "services", "serviceaccounts"):
                 labelled = self.objects(kind, labels="app.kubernetes.io/name=tuneyard")
                 found += [f"{kind} {one['metadata']['name']}" for one in labelled]
+            policies = self.objects(
+                "networkpolicies", "apis/networking.k8s.io/v1", "app.kubernetes.io/name=tuneyard"
+            )
+            found += [f"networkpolicy {one['metadata']['name']}" for one in policies]
             for kind in ("roles", "rolebindings"):
                 group = "apis/rbac.authorization.k8s.io/v1"
                 labelled = self.objects(kind, group, "app.kubernetes.io/name=tuneyard")

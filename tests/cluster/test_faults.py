@@ -158,3 +158,24 @@ def test_a_lost_node_is_reported_and_its_stage_not_started_elsewhere(
     verdict = succeeds(user, submitted, local_verdict)
     assert verdict["receipt"]["seconds_lost"] > 0
     assert verdict["receipt"]["seconds_failed"] == 0
+
+
+@pytest.mark.usefixtures("own_node")
+def test_a_frozen_stage_is_ended_and_tried_again(make_user: MakeUser) -> None:
+    user = make_user()
+    limit = {"name": "TUNEYARD_HEARTBEAT_LIMIT_S", "value": "20"}
+    user.add_overlay({"conductor": {"spec": {"containers": [{"name": "conductor", "env": [limit]}]}}})
+    user.add_overlay({"stages": {"spec": {"terminationGracePeriodSeconds": 5}}})
+    steps = "contenders[lora].training.steps=2000"
+    user.start(*SMOKE, "--set", steps, "-o", "json")
+    pod = user.running_pod("train-lora-s1")
+    wait_for("the training makes progress", lambda: "eta=" in user.space.log(pod), 120)
+    assert node.freeze(user.space.name, pod)
+
+    def next_try() -> bool:
+        return {
+            one["metadata"]["labels"]["tuneyard.dev/try"] for one in user.stage_pods("train-lora-s1")
+        } == {"2"}
+
+    wait_for("another try runs in place of the frozen pod", next_try, 120)
+    assert pod not in user.live_pods()
