@@ -125,16 +125,17 @@ _ASSIGNMENT = re.compile(
 )
 
 
-def found_in(text: str) -> str:
-    """What kind of secret `text` contains, by its form; empty if none is recognized."""
+def found_in(text: str, *, encodings: int = 2) -> str:
+    """What kind of secret `text` contains, by its form; empty if none is recognized.
+
+    Base64 is decoded up to `encodings` times.
+    """
     for what, pattern in _PATTERNS.items():
         if pattern.search(text):
             return what
-    for run in _BASE64.findall(text):
-        decoded = _decoded(run)
-        for what, pattern in _PATTERNS.items():
-            if pattern.search(decoded):
-                return f"{what} in base64"
+    for decoded in filter(None, map(_decoded, _BASE64.findall(text))) if encodings else ():
+        if what := found_in(decoded, encodings=encodings - 1):
+            return f"{what} in base64"
         if assigned_in(decoded):
             return "a secret in base64"
     if not _OPEN.search(text) and any(_is_random(run) for run in _RUN.findall(text) if not _decoded(run)):

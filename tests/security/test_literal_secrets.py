@@ -100,6 +100,8 @@ WAYS: dict[str, Document] = {
     "env, bearer header": env("EXTRA_HEADERS", f"Authorization: Bearer {CANARY}"),
     "env, several settings": env("JAVA_OPTS", f"-Xmx1g -Djavax.net.ssl.keyStorePassword={CANARY}"),
     "env, key in base64": env("BACKEND", encoded(OPENAI)),
+    "env, key in base64 twice": env("BACKEND", encoded(encoded(OPENAI))),
+    "env, settings in base64": env("BACKEND", encoded(f"password={CANARY}")),
     "env, key in JSON": env("SETTINGS", json.dumps({"api": {"token": CANARY}})),
     "env of an init container": sidecar(env=[{"name": "API_TOKEN", "value": CANARY}]),
     "env of the conductor": {
