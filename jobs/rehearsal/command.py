@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from launcher.outcome import Failure, Reason
+from launcher.store.file_locks import locked
 from launcher.system.processes import die_with_parent
 
 if TYPE_CHECKING:
@@ -103,6 +106,8 @@ def command(
 
     if dies_with_parent:
         die_with_parent()
+    # Files, answers and adapters of the tenants are for this user only; child processes inherit this.
+    os.umask(0o077)
     chosen = settings(
         models=models,
         state=state,
@@ -120,11 +125,29 @@ def command(
             staged.write_text(url, encoding="ascii")
             staged.replace(ready_file)
 
-    try:
-        serve(chosen, host=host, port=port, ready=ready)
-    except OSError as error:
-        raise Failure(Reason.USAGE, f"cannot listen: {error.strerror}", where=f"--port {port}") from None
+    with only_server(chosen.state):
+        try:
+            serve(chosen, host=host, port=port, ready=ready)
+        except OSError as error:
+            raise Failure(Reason.USAGE, f"cannot listen: {error.strerror}", where=f"--port {port}") from None
     return 0
+
+
+@contextmanager
+def only_server(state: Path) -> Iterator[None]:
+    """Hold the lock of a state directory. Raises Failure(USAGE) that names the process if a server has it."""
+    holder = state / "server.pid"
+    with locked(state / "server.lock", wait=False) as is_mine:
+        if not is_mine:
+            pid = holder.read_text(encoding="ascii").strip() if holder.is_file() else "unknown"
+            raise Failure(
+                Reason.USAGE,
+                f"another server uses this state directory: process {pid}",
+                where=f"--state {state}",
+                next_step="stop that process, or choose another --state",
+            )
+        holder.write_text(f"{os.getpid()}\n", encoding="ascii")
+        yield
 
 
 def settings(

@@ -64,10 +64,20 @@ class ServerContext:
             if last is None or (owner is not None and last.owner != owner):
                 raise invalid(f"No such object to continue after: {shown(name)}", "after")
             after = last.seq
-        found = self.state.list(kind, tenant=tenant, owner=owner, after=after, newest_first=newest_first)
-        if purpose := query.get("purpose"):
-            found = [one for one in found if one.body.get("purpose") == purpose]
-        found = [one for one in found if _has_metadata(one, dict(query))]
+        purpose = query.get("purpose")
+        # A filter by metadata reads all objects; every other list reads one page.
+        is_filtered = any(name.startswith("metadata") for name in query)
+        found = self.state.list(
+            kind,
+            tenant=tenant,
+            owner=owner,
+            after=after,
+            newest_first=newest_first,
+            limit=-1 if is_filtered else limit + 1,
+            fields={"purpose": purpose} if purpose else None,
+        )
+        if is_filtered:
+            found = [one for one in found if _has_metadata(one, dict(query))]
         data = [one.to_wire() for one in found[:limit]]
         return JSONResponse(
             {

@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS objects (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, id TEXT NOT NULL UNIQUE,
   tenant TEXT NOT NULL, owner TEXT NOT NULL, body TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS objects_by_owner ON objects (kind, tenant, owner, seq);
+CREATE INDEX IF NOT EXISTS objects_by_tenant ON objects (kind, tenant, seq);
 CREATE TABLE IF NOT EXISTS answers (
   batch TEXT NOT NULL, line INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (batch, line));
 CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
@@ -65,9 +66,12 @@ class State:
         self.root = root
         for name in ("files", "jobs"):
             (root / name).mkdir(parents=True, exist_ok=True)
+            (root / name).chmod(0o700)
         self._connection = sqlite3.connect(root / DATABASE, isolation_level=None)
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.executescript(_SCHEMA)
+        for path in root.glob(f"{DATABASE}*"):
+            path.chmod(0o600)
         self._depth = 0
 
     def close(self) -> None:
@@ -128,9 +132,16 @@ class State:
         after: int | None = None,
         newest_first: bool = True,
         limit: int = -1,
+        fields: dict[str, str] | None = None,
     ) -> list[StoredObject]:
-        """Objects by creation; `after` is the sequence number of the last object of the previous page."""
+        """Objects by creation; `after` is the sequence number of the last object of the previous page.
+
+        `fields`: values of top-level keys of the body, compared by SQLite so that other objects are not decoded.
+        """
         where, values = ["kind = ?"], [kind]
+        for name, value in (fields or {}).items():
+            where.append("json_extract(body, '$.' || ?) = ?")
+            values += [name, value]
         for column, value in (("tenant", tenant), ("owner", owner)):
             if value is not None:
                 where.append(f"{column} = ?")

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import shutil
+import sqlite3
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,8 @@ from launcher.spec.providers import embedded_provider
 from launcher.store import DirectoryStore
 
 _TRIES = 3
+_DISK_RETRY_S = 1.0
+_UNFINISHED = ("validating_files", "queued", "running")
 _STOP_TIMEOUT_S = 60.0
 _PROBLEMS_SHOWN = 20
 
@@ -87,8 +90,31 @@ class Trainer:
             try:
                 await self._train(job_or_none)
             except Exception as error:
-                traceback.print_exc()
-                self.jobs.fail(job_or_none, "server_error", f"The job failed: {type(error).__name__}.")
+                await self._end_child()
+                await self._fail_after(job_or_none, error)
+
+    async def _end_child(self) -> None:
+        """End the training process of a job that cannot be recorded."""
+        if self._child is not None:
+            self._child.kill()
+            await self._child.wait()
+        self._child, self._training = None, None
+
+    async def _fail_after(self, job: FineTuningJob, error: Exception) -> None:
+        """Record that `error` ended the job, and wait for room if the disk is full."""
+        with contextlib.suppress(OSError):  # the log may be on the same full disk
+            traceback.print_exception(error)
+        why = type(error).__name__
+        if isinstance(error, (OSError, sqlite3.OperationalError)):
+            why = "the server could not write to its state directory (is its disk full?)"
+        while True:
+            try:
+                current = self.jobs.get(job.tenant, job.id)
+                if current is not None and current.status in _UNFINISHED:
+                    self.jobs.fail(job, "server_error", f"The job failed: {why}.")
+                return
+            except (OSError, sqlite3.OperationalError):
+                await asyncio.sleep(_DISK_RETRY_S)
 
     async def stop(self) -> None:
         """Let the running job save its progress, then end."""
@@ -112,8 +138,7 @@ class Trainer:
             self.jobs.fail(job, "invalid_training_file", "The job failed because a file was deleted.")
             return
         except Exception as error:
-            traceback.print_exc()
-            self.jobs.fail(job, "server_error", f"The job failed: {type(error).__name__}.")
+            await self._fail_after(job, error)
             return
         current = self.jobs.get(job.tenant, job.id)
         if current is None or current.status != "validating_files":
