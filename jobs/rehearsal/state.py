@@ -139,9 +139,9 @@ class State:
         `fields`: values of top-level keys of the body, compared by SQLite so that other objects are not decoded.
         """
         where, values = ["kind = ?"], [kind]
-        for name, value in (fields or {}).items():
+        for name, wanted in (fields or {}).items():
             where.append("json_extract(body, '$.' || ?) = ?")
-            values += [name, value]
+            values += [name, wanted]
         for column, value in (("tenant", tenant), ("owner", owner)):
             if value is not None:
                 where.append(f"{column} = ?")
