@@ -5,10 +5,20 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from launcher.store.local_state import write_whole
 from launcher.system.json_text import parse_json
+
+
+class SentPart(NamedTuple):
+    """A part that the server has confirmed: the ETag that it returned, and the MD5 of the bytes.
+
+    The two differ if the server encrypts with SSE-KMS or SSE-C. Only the ETag can complete an upload.
+    """
+
+    etag: str
+    md5: str
 
 
 class PartLedger:
@@ -29,15 +39,29 @@ class PartLedger:
         self.data: str = content["data"]
         self.uploads: dict[str, str] = dict(content.get("uploads", {}))
         self.done: dict[str, list[str]] = dict(content.get("done", {}))
+        #: Object name -> part index as text -> [ETag, MD5]; only of unfinished uploads.
+        self.parts: dict[str, dict[str, list[str]]] = dict(content.get("parts", {}))
 
     def begun(self, name: str, upload: str) -> None:
         with self._lock:
             self.uploads[name] = upload
+            self.parts.pop(name, None)
             self._save()
+
+    def sent(self, name: str, index: int, part: SentPart) -> None:
+        with self._lock:
+            self.parts.setdefault(name, {})[str(index)] = list(part)
+            self._save()
+
+    def part(self, name: str, index: int) -> SentPart | None:
+        with self._lock:
+            known = self.parts.get(name, {}).get(str(index))
+        return SentPart(*known) if known is not None and len(known) == 2 else None
 
     def finished(self, name: str, digests: list[str]) -> None:
         with self._lock:
             self.uploads.pop(name, None)
+            self.parts.pop(name, None)
             self.done[name] = digests
             self._save()
 
@@ -47,5 +71,10 @@ class PartLedger:
 
     def _save(self) -> None:
         if self.path is not None:
-            content = {"data": self.data, "uploads": self.uploads, "done": self.done}
+            content = {
+                "data": self.data,
+                "uploads": self.uploads,
+                "done": self.done,
+                "parts": self.parts,
+            }
             write_whole(self.path, json.dumps(content).encode())

@@ -38,6 +38,7 @@ from launcher.store.artifact import (
 from launcher.store.download import Downloader
 from launcher.store.file_locks import is_locked, locked
 from launcher.store.local_state import cache_home, state_directory, write_whole
+from launcher.store.multipart_probe import probe_multipart
 from launcher.store.parallel import run_all, started
 from launcher.store.part_ledger import PartLedger
 from launcher.store.parts import etag_matches, part_size, ranges
@@ -95,7 +96,8 @@ class S3Store:
     def _recall(self) -> None:
         try:
             known = parse_json((self.local_root / "server.json").read_bytes())
-            if 0 <= time.time() - float(known["at"]) < _PROBE_HOLDS_S:
+            # A record without "multipart" is older than that probe.
+            if known["multipart"] and 0 <= time.time() - float(known["at"]) < _PROBE_HOLDS_S:
                 self._conditional = bool(known["conditional"])
                 self.client.etag_is_md5 = bool(known["etag_is_md5"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -103,10 +105,12 @@ class S3Store:
 
     def _probe(self) -> bool:
         self._conditional = creation.probe(self.client)
+        probe_multipart(self.client)
         known = {
             "at": time.time(),
             "conditional": self._conditional,
             "etag_is_md5": self.client.etag_is_md5,
+            "multipart": True,
         }
         write_whole(self.local_root / "server.json", encode(known))
         return self._conditional

@@ -12,7 +12,7 @@ from launcher.outcome import Failure, Reason
 from launcher.store.artifact import Progress
 from launcher.store.object_layout import ObjectPlan
 from launcher.store.parallel import run_all
-from launcher.store.part_ledger import PartLedger
+from launcher.store.part_ledger import PartLedger, SentPart
 from launcher.store.parts import etag_matches, part_size, ranges
 from launcher.store.rate_limiter import RateLimiter
 from launcher.store.s3_client import Absent, Client, md5
@@ -26,7 +26,8 @@ class _Upload:
     key: str
     part_bytes: int
     upload: str = ""
-    digests: dict[int, str] = field(default_factory=dict)
+    #: Part index -> what was sent.
+    parts: dict[int, SentPart] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -105,7 +106,7 @@ class Uploader:
         if len(spans) == 1:
 
             def whole() -> None:
-                digest = self._send(one, 0, spans[0])
+                digest = self._send(one, 0, spans[0]).md5
                 found[one.plan.name] = [digest]
                 ledger.finished(one.plan.name, [digest])
                 meter.add(one.plan.size_bytes)
@@ -116,18 +117,24 @@ class Uploader:
         def part(index: int) -> None:
             first, size = spans[index]
             stat = there.get(index + 1)
-            digest = ""
+            sent = None
             if stat is not None and stat.size_bytes == size:
                 mine = md5(one.plan.read(first, size))
-                digest = mine if stat.etag == mine else ""
-            digest = digest or self._send(one, index, spans[index])
+                # The ledger knows the digest behind an ETag that is no MD5.
+                known = ledger.part(one.plan.name, index)
+                if stat.etag == mine or known == SentPart(stat.etag, mine):
+                    sent = SentPart(stat.etag, mine)
+            if sent is None:
+                sent = self._send(one, index, spans[index])
+                ledger.sent(one.plan.name, index, sent)
             meter.add(size)
             with one.lock:
-                one.digests[index] = digest
-                last = len(one.digests) == len(spans)
+                one.parts[index] = sent
+                last = len(one.parts) == len(spans)
             if last:
-                digests = [one.digests[number] for number in range(len(spans))]
-                self._complete(one, digests)
+                parts = [one.parts[number] for number in range(len(spans))]
+                digests = [part.md5 for part in parts]
+                self._complete(one, digests, [part.etag for part in parts])
                 found[one.plan.name] = digests
                 ledger.finished(one.plan.name, digests)
 
@@ -145,8 +152,8 @@ class Uploader:
         ledger.begun(one.plan.name, one.upload)
         return {}
 
-    def _send(self, one: _Upload, index: int, span: tuple[int, int]) -> str:
-        """Send one part, or a whole small object, until the server's ETag matches; returns its MD5."""
+    def _send(self, one: _Upload, index: int, span: tuple[int, int]) -> SentPart:
+        """Send one part, or a whole small object, until the server's ETag matches."""
         try:
             data = one.plan.read(*span)
         except (OSError, ValueError) as error:
@@ -167,7 +174,8 @@ class Uploader:
                     next_step="launcher retry RUN: it uploads this file again",
                 ) from None
             if self.client.etag_matches(etag, digest):
-                return digest
+                # Without an ETag in the answer, S3's rule for unencrypted parts is assumed.
+                return SentPart(etag or digest, digest)
         raise Failure(
             Reason.NETWORK,
             f"the server confirms other bytes than were written, {self.limits.wrong_answers} times",
@@ -175,9 +183,9 @@ class Uploader:
             next_step="check the network and the server, then launcher retry RUN",
         )
 
-    def _complete(self, one: _Upload, digests: list[str]) -> None:
+    def _complete(self, one: _Upload, digests: list[str], etags: list[str]) -> None:
         try:
-            self.client.complete_upload(one.key, one.upload, digests)
+            self.client.complete_upload(one.key, one.upload, etags)
         except Absent:
             # A request whose answer was lost may have completed it: then the object exists.
             try:
