@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -26,10 +27,13 @@ from typing import Any
 from jobs.runtime.heartbeat import HeartbeatWriter
 from jobs.runtime.nodes import node_index
 from jobs.runtime.process import library_versions, peak_memory_bytes
+from jobs.runtime.stage_lease import wait_for_stage
 from launcher.outcome import DISPOSITIONS, Failure, Reason
 from launcher.spec.plan import Plan, Stage
 from launcher.spec.stages import VERSIONS
 from launcher.store import Artifact, Store
+from launcher.store.fenced import FencedStore
+from launcher.store.lease import LEASE_S, Lease
 
 
 class Stopped(Exception):
@@ -60,10 +64,20 @@ class StageMeta:
 class StageContext:
     """What a stage kind works with: its settings, verified inputs, output directory and work area."""
 
-    def __init__(self, plan: Plan, stage: Stage, store: Store, attempt: int, scratch: Path) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        stage: Stage,
+        store: Store,
+        attempt: int,
+        scratch: Path,
+        lease: Lease | None = None,
+    ) -> None:
+        """With a `lease` nothing is written to the store, and nothing spent, after another process has taken it."""
         self.plan = plan
         self.stage = stage
-        self.store = store
+        self.store = store if lease is None else FencedStore(store, lease)
+        self._lease = lease
         self.attempt = attempt
         self.scratch = scratch
         self.out = scratch / "out"
@@ -78,7 +92,7 @@ class StageContext:
         self.meta: dict[str, Any] = {}
         self._stop = False
         path = f"runs/{plan.run_id}/attempts/{attempt}/heartbeats/{stage.name}.json"
-        self._heartbeats = HeartbeatWriter(store, path, stage.name)
+        self._heartbeats = HeartbeatWriter(self.store, path, stage.name)
 
     # -- inputs ---------------------------------------------------------------------------
     def input(self, role: str) -> Artifact:
@@ -94,7 +108,12 @@ class StageContext:
 
     # -- work -----------------------------------------------------------------------------
     def heartbeat(self, step: int, total: int, unit: str, **measures: float) -> None:
-        """Report progress to the store and to stdout. Rate-limited, so it may be called often."""
+        """Report progress to the store and to stdout. Rate-limited, so it may be called often.
+
+        Raises LeaseLost if another process has taken over this stage.
+        """
+        if self._lease is not None:
+            self._lease.raise_if_lost()
         self._heartbeats.write(step, total, unit, measures)
 
     @property
@@ -106,6 +125,11 @@ class StageContext:
         """Raise Stopped after SIGTERM. Call it when progress is saved."""
         if self._stop:
             raise Stopped
+
+    def check_lease(self) -> None:
+        """Raise LeaseLost if another process has taken over this stage. Call it before money is spent."""
+        if self._lease is not None:
+            self._lease.check()
 
     def request_stop(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
         self._stop = True
@@ -119,14 +143,14 @@ class StageContext:
         return f"{base}/{name}" if name else base
 
 
-def run_stage(plan: Plan, name: str, store: Store, attempt: int) -> int:
+def run_stage(plan: Plan, name: str, store: Store, attempt: int, *, lease_s: float = LEASE_S) -> int:
     """Run one stage under the contract and return its exit code."""
     stage = plan.stage(name)
     if store.exists(f"stages/{stage.key}"):
         print(f"{name}: committed already, nothing to do", flush=True)
         return 0
     try:
-        _run_and_commit(plan, stage, store, attempt)
+        _run_with_lease(plan, stage, store, attempt, lease_s)
     except Stopped:
         return _report(Failure(Reason.TERMINATED, "asked to stop; progress is saved", where=name))
     except Failure as failure:
@@ -146,35 +170,66 @@ def run_stage(plan: Plan, name: str, store: Store, attempt: int) -> int:
     return 0
 
 
-def _run_and_commit(plan: Plan, stage: Stage, store: Store, attempt: int) -> None:
+def _run_with_lease(plan: Plan, stage: Stage, store: Store, attempt: int, lease_s: float) -> None:
+    """Run the stage as the only process that works on it. Raises Stopped after SIGTERM, also while it waits."""
     found = VERSIONS[stage.kind]
     if found != stage.version:
         raise Failure(
             Reason.VERSION_MISMATCH,
             f"the plan wants {stage.kind} version {stage.version}, this is version {found}",
         )
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     area = f"runs/{plan.run_id}/work/{stage.name}"
-    # Nodes that share a file system each have their own lock and scratch directory.
-    node = f"-node-{node_index()}" if node_index() else ""
-    with store.lock(f"{area}/lock{node}") as acquired:
-        if not acquired:
-            raise Failure(Reason.KILLED, "another process is running this stage", next_step="wait for it")
-        # A directory store's scratch is on its own file system, so a commit is a rename.
-        base = store.local_path(f"{area}/scratch{node}")
-        shutil.rmtree(base, ignore_errors=True)
-        base.mkdir(parents=True)
-        scratch = Path(tempfile.mkdtemp(dir=base))
+    if node := node_index():
+        # Node 0 holds the lease; the others write nothing but their own scratch directory.
+        with store.lock(f"{area}/lock-node-{node}") as acquired:
+            if not acquired:
+                raise Failure(Reason.KILLED, "another process is this node", next_step="wait for it")
+            _run_and_commit(plan, stage, store, attempt, f"{area}/scratch-node-{node}", None, stop)
+        return
+    lease = wait_for_stage(plan, stage, store, attempt, lease_s=lease_s, stop=stop)
+    if lease is None:
+        if stop.is_set():
+            raise Stopped
+        print(f"{stage.name}: another run has committed it", flush=True)
+        return
+    with lease:
         try:
-            context = StageContext(plan, stage, store, attempt, scratch)
-            signal.signal(signal.SIGTERM, context.request_stop)
-            started_at = time.time()
-            run: Callable[[StageContext], None] = importlib.import_module(f"jobs.{stage.kind}.stage").run
-            with context.until_commit:
-                run(context)
-                if context.node == 0:
-                    store.commit(f"stages/{stage.key}", context.out, _meta(context, started_at).to_json())
-        finally:
-            shutil.rmtree(base, ignore_errors=True)
+            _run_and_commit(plan, stage, store, attempt, f"{area}/scratch", lease, stop)
+        except Exception:
+            # If another process has taken over, that is the reason for whatever failed here.
+            lease.raise_if_lost()
+            raise
+
+
+def _run_and_commit(
+    plan: Plan,
+    stage: Stage,
+    store: Store,
+    attempt: int,
+    scratch_path: str,
+    lease: Lease | None,
+    stop: threading.Event,
+) -> None:
+    # A directory store's scratch is on its own file system, so a commit is a rename.
+    base = store.local_path(scratch_path)
+    shutil.rmtree(base, ignore_errors=True)
+    base.mkdir(parents=True)
+    scratch = Path(tempfile.mkdtemp(dir=base))
+    try:
+        context = StageContext(plan, stage, store, attempt, scratch, lease)
+        signal.signal(signal.SIGTERM, context.request_stop)
+        if stop.is_set():
+            context.request_stop()
+        started_at = time.time()
+        run: Callable[[StageContext], None] = importlib.import_module(f"jobs.{stage.kind}.stage").run
+        with context.until_commit:
+            run(context)
+            if context.node == 0:
+                context.store.commit(f"stages/{stage.key}", context.out, _meta(context, started_at).to_json())
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _meta(context: StageContext, started_at: float) -> StageMeta:

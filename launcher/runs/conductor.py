@@ -15,8 +15,10 @@ from typing import Protocol
 from launcher.costs import budget
 from launcher.outcome import DISPOSITIONS, RETRY_BUDGET, Failure, Reason, Retry
 from launcher.runs.silence import SilentStages
+from launcher.runs.stage_holders import StageHolders
 from launcher.spec.plan import Plan, Stage
 from launcher.store import Store
+from launcher.store.lease import revoke, stage_lease
 from launcher.store.records import Outcome, PodTimes, StageOutcome, TryEnd
 from launcher.store.runs import Attempt
 
@@ -119,6 +121,7 @@ class Conductor:
         self.clock = clock
         self.walk = Walk()
         self._silence = SilentStages(plan, attempt, clock)
+        self._holders = StageHolders(store, plan.run_id, clock)
         self._chain_lengths = _chain_lengths(plan)
         self._stop = False
         self._budget_checked_at = clock()
@@ -198,7 +201,7 @@ class Conductor:
                 self._is_finished(self.plan.stage(name)) for name in stage.needs.values()
             ):
                 continue
-            if self.backend.has_room(stage):
+            if self._holders.other(stage) is None and self.backend.has_room(stage):
                 if stage.kind in _PAID_KINDS and (
                     refusal := budget.would_exceed(self.plan, self.store, self.attempt)
                 ):
@@ -230,6 +233,9 @@ class Conductor:
             failure = Failure(
                 reason, "the stage ended with exit code 0 and committed nothing", where=end.stage
             )
+        if not finished and not any(pod.lost for pod in end.pods):
+            # The process has ended and may not have released its lease; the next try need not wait for its expiry.
+            revoke(self.store, stage_lease(self.plan.stage(end.stage).key), self.plan.run_id)
         if finished:
             # After its commit a stage has succeeded, however its process ended.
             reason, failure = Reason.SUCCEEDED, None

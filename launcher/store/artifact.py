@@ -156,6 +156,10 @@ class Store(Protocol):
         """The object at `path`; None if there is none."""
         ...
 
+    def age_s(self, path: str) -> float | None:
+        """Seconds since the small object at `path` was written, by the store's clock; None if there is none."""
+        ...
+
     def put_input(self, source: Path) -> str:
         """Copy an outside file to `inputs/<sha256>` and return its digest."""
         ...
@@ -187,10 +191,6 @@ class Store(Protocol):
         ...
 
     def discard(self, leftover: Leftover) -> None: ...
-
-    def locked(self, path: str) -> bool:
-        """Whether a living process of this machine holds the lock at `path`."""
-        ...
 
     def lock(self, path: str) -> AbstractContextManager[bool]:
         """Hold a lock of this machine that ends with the process; False, without waiting, if another holds it."""

@@ -25,7 +25,7 @@ from launcher.store.artifact import (
     require_directory,
     scan,
 )
-from launcher.store.file_locks import is_locked, locked
+from launcher.store.file_locks import locked
 
 _UNCOMMITTED = ".uncommitted-"
 
@@ -148,6 +148,19 @@ class DirectoryStore:
             raise Failure(Reason.STORE_FAILED, f"cannot read: {error.strerror}", where=str(target)) from None
         return decode(data, str(target))
 
+    def age_s(self, path: str) -> float | None:
+        target = self.local_path(path)
+        probe = self.root / f"{_UNCOMMITTED}clock-{uuid.uuid4().hex}"
+        with explained(str(target)):
+            try:
+                # A new file has the time of the file system, which may be another machine's.
+                probe.touch()
+                return max(0.0, probe.stat().st_mtime - target.stat().st_mtime)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            finally:
+                probe.unlink(missing_ok=True)
+
     def put_input(self, source: Path) -> str:
         try:
             entry = digest_file(source)
@@ -237,9 +250,6 @@ class DirectoryStore:
                 shutil.rmtree(target)
             else:
                 target.unlink(missing_ok=True)
-
-    def locked(self, path: str) -> bool:
-        return is_locked(self.local_path(path))
 
     @contextmanager
     def lock(self, path: str) -> Iterator[bool]:

@@ -23,18 +23,3 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
         yield True
     finally:
         os.close(handle)
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a live process holds the lock. Creates nothing; concurrent calls do not affect each other."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False

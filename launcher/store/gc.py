@@ -13,6 +13,7 @@ from typing import Any
 from launcher.outcome import Failure
 from launcher.spec.plan import Plan
 from launcher.store import Leftover, Store
+from launcher.store.lease import stage_lease
 from launcher.store.runs import Attempt, attempts, read_plan, run_ids
 
 #: A commit that is under way looks like a leftover until it has been unchanged for this long.
@@ -197,6 +198,10 @@ def _unused(
         age_s = now - float(meta.get("started_at", 0.0)) - float(meta.get("seconds", 0.0))
         if age_s >= older_than_s:
             found.append(Deletion(path, store.usage(path), "no kept run uses it"))
+    for key in store.list("leases"):
+        if key not in used and not store.exists(f"stages/{key}") and _lease_age_s(store, key) >= older_than_s:
+            path = stage_lease(key)
+            found.append(Deletion(path, store.usage(path), "no kept run uses it"))
     wanted = {sha256 for run in kept for sha256 in run.inputs}
     for sha256 in sorted({sha256 for run in gone for sha256 in run.inputs} - wanted):
         if store.has_input(sha256):
@@ -204,6 +209,12 @@ def _unused(
                 Deletion(f"inputs/{sha256}", store.usage(f"inputs/{sha256}"), "no kept run reads it")
             )
     return found
+
+
+def _lease_age_s(store: Store, key: str) -> float:
+    """Seconds since the stage's lease was taken or renewed; 0 if it is being deleted."""
+    ages_s = [store.age_s(f"{stage_lease(key)}/{name}") for name in store.list(stage_lease(key))]
+    return min((age_s for age_s in ages_s if age_s is not None), default=0.0)
 
 
 def _age(seconds: float) -> str:

@@ -24,6 +24,7 @@ from launcher.spec.catalog import GpuPrice, HostedPrice
 from launcher.spec.site import Site
 from launcher.spec.strict import describe
 from launcher.store.artifact import encode
+from launcher.system.process_identity import ProcessIdentity
 
 
 def _failure(value: Any) -> Failure:
@@ -188,6 +189,37 @@ class ConductorHeartbeat(Record):
     measured: dict[str, MeasuredTry] = {}
     #: It has exited in good order, and none of its stages runs on.
     left: bool = False
+
+
+class LeaseHolder(Record):
+    """The process that took a numbered lease (see `launcher.store.lease`)."""
+
+    format: int = 1
+    #: Unique among all holders.
+    holder: str
+    number: Annotated[int, Field(ge=1)]
+    run: str
+    attempt: int = 1
+    #: Without a renewal for this long the lease has expired.
+    lease_s: Annotated[float, Field(gt=0, le=3600)]
+    #: What started the process, if that says more of it: the uid of a Kubernetes Job.
+    owner: str = ""
+    host: str = ""
+    machine: str = ""
+    pid: int = 0
+    started_ticks: int = 0
+
+    @property
+    def identity(self) -> ProcessIdentity:
+        return ProcessIdentity(self.host, self.machine, self.pid, self.started_ticks)
+
+
+class LeaseRenewal(Record):
+    """The newest renewal of a lease. `at` is the holder's clock, for people; the store's decides."""
+
+    format: int = 1
+    at: float = 0.0
+    released: bool = False
 
 
 class StageMeta(Record):

@@ -16,9 +16,12 @@ from launcher.outcome import Failure, Reason
 from launcher.spec.names import is_run_id
 from launcher.spec.plan import Plan, Stage, parse
 from launcher.store import Store, encode
+from launcher.store.fenced import FencedStore
+from launcher.store.lease import Lease, holder_of, run_lease
 from launcher.store.records import (
     ConductorHeartbeat,
     Heartbeat,
+    LeaseHolder,
     MeasuredTry,
     Note,
     Outcome,
@@ -78,6 +81,10 @@ class Attempt:
     store: Store
     run_id: str
     number: int
+
+    def under(self, lease: Lease) -> Attempt:
+        """The same attempt, written only while `lease` is held."""
+        return Attempt(FencedStore(self.store, lease), self.run_id, self.number)
 
     def path(self, name: str) -> str:
         return f"runs/{self.run_id}/attempts/{self.number}/{name}"
@@ -167,9 +174,9 @@ class Attempt:
 
     @property
     def has_live_conductor(self) -> bool:
-        """Whether a conductor lives: on this machine by its lock, in a cluster by its heartbeat."""
+        """Whether a conductor lives: of a local run by its lease, in a cluster by its heartbeat."""
         if self.target == "local":
-            return local_conductor_alive(self.store, self.run_id)
+            return conductor_of(self.store, self.run_id) is not None
         newest = self.conductor
         # Between submit and the first heartbeat, its pod is about to start.
         seen_at = newest.at or self.request.opened_at
@@ -255,25 +262,9 @@ def stage_meta(store: Store, stage: Stage) -> StageMeta | None:
     return StageMeta.read(store.open(prefix).manifest.meta, prefix)
 
 
-def lock_path(run_id: str) -> str:
-    """The lock that the run's conductor holds while it lives."""
-    return f"runs/{run_id}/conductor.lock"
-
-
-def local_conductor_alive(store: Store, run_id: str) -> bool:
-    """Whether a conductor of this run lives on this machine."""
-    return store.locked(lock_path(run_id))
-
-
-def local_conductor_attempt(store: Store, run_id: str) -> int | None:
-    """The attempt of the run's live conductor on this machine; None if there is none.
-
-    0 if it has only just started and not written its number yet.
-    """
-    if not local_conductor_alive(store, run_id):
-        return None
-    text = store.local_path(lock_path(run_id)).read_text(encoding="ascii", errors="replace")
-    return int(text) if text.isdigit() else 0
+def conductor_of(store: Store, run_id: str) -> LeaseHolder | None:
+    """The live process, on any machine, that conducts an attempt at this run; None if there is none."""
+    return holder_of(store, run_lease(run_id))
 
 
 def read_plan(store: Store, run_id: str, number: int | None = None) -> Plan:

@@ -36,7 +36,7 @@ from launcher.store.artifact import (
     scan,
 )
 from launcher.store.download import Downloader
-from launcher.store.file_locks import is_locked, locked
+from launcher.store.file_locks import locked
 from launcher.store.local_state import cache_home, state_directory, write_whole
 from launcher.store.multipart_probe import probe_multipart
 from launcher.store.parallel import run_all, started
@@ -278,6 +278,13 @@ class S3Store:
             return None
         return decode(data, f"s3://{self.place.bucket}/{self.place.key(path)}")
 
+    def age_s(self, path: str) -> float | None:
+        relative_path(path)
+        try:
+            return self.client.age_s(self.place.key(path))
+        except Absent:
+            return None
+
     # -- outside files --------------------------------------------------------------------
     def put_input(self, source: Path) -> str:
         try:
@@ -423,9 +430,6 @@ class S3Store:
             return  # committed since it was listed
         self._delete_below(f"{self.place.key(path)}/")
         self.client.delete([self.place.key(path)])
-
-    def locked(self, path: str) -> bool:
-        return is_locked(self.local_path(path))
 
     def lock(self, path: str) -> AbstractContextManager[bool]:
         return locked(self.local_path(path), wait=False)

@@ -6,6 +6,7 @@ Uses neither tagging nor ACLs: rclone's server replaces an object's content on t
 from __future__ import annotations
 
 import base64
+import email.utils
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -65,6 +66,20 @@ class Client(Connection):
             _etag(answer),
             modified.timestamp() if modified else 0.0,
         )
+
+    def age_s(self, key: str) -> float:
+        """Seconds since the object was written, by the server's clock, which counts whole seconds. Raises Absent."""
+        answer = self.call("head_object", Bucket=self.address.bucket, Key=key)
+        sent = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        if not sent or "LastModified" not in answer:
+            raise Failure(
+                Reason.UNSUPPORTED,
+                "the server does not say when an object was written",
+                where=self._where({"Key": key}),
+            )
+        now = email.utils.parsedate_to_datetime(sent)
+        age_s: float = (now - answer["LastModified"]).total_seconds()
+        return max(0.0, age_s)
 
     def get(self, key: str, first: int | None = None, size: int | None = None) -> Got:
         """A whole object, or `size` bytes from `first`; not verified."""

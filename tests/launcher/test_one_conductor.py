@@ -45,7 +45,7 @@ def attempt(store: DirectoryStore, plan: Plan, wait_until: Wait) -> Iterator[Att
     """An open attempt at a run whose stages are all committed; its conductor is gone when the test ends."""
     commit_everything(plan, store)
     yield continue_run(plan, store, target="local", site=Site()).open()
-    wait_until(lambda: not runs.local_conductor_alive(store, plan.run_id))
+    wait_until(lambda: runs.conductor_of(store, plan.run_id) is None)
 
 
 def start(attempt: Attempt) -> None:
@@ -98,12 +98,11 @@ def test_concurrent_submits_are_one_run(attempt: Attempt, plan: Plan, wait_until
 _HOLD = """
 import sys
 from pathlib import Path
-from launcher.store.runs import lock_path
 from launcher.store import DirectoryStore
-store = DirectoryStore(Path(sys.argv[1]))
-with store.lock(lock_path(sys.argv[2])) as held:
-    store.local_path(lock_path(sys.argv[2])).write_text(sys.argv[3])
-    print(held, flush=True)
+from launcher.store.lease import Lease, acquire, run_lease
+store, run = DirectoryStore(Path(sys.argv[1])), sys.argv[2]
+with acquire(store, run_lease(run), "the test", run=run, attempt=int(sys.argv[3])) as held:
+    print(isinstance(held, Lease), flush=True)
     sys.stdin.read()
 """
 
@@ -137,10 +136,12 @@ def test_live_conductor_prevents_another(
     holder = hold(1)
     start(attempt)
     assert conductors(attempt.store) == []
-    assert runs.local_conductor_attempt(attempt.store, attempt.run_id) == 1
+    conductor = runs.conductor_of(attempt.store, attempt.run_id)
+    assert conductor is not None
+    assert conductor.attempt == 1
     holder.kill()
     holder.wait()
-    assert runs.local_conductor_attempt(attempt.store, attempt.run_id) is None
+    assert runs.conductor_of(attempt.store, attempt.run_id) is None
 
 
 def test_retry_waits_for_the_old_conductor_to_stop(
@@ -187,7 +188,7 @@ def test_liveness_checks_do_not_block_a_conductor(attempt: Attempt, wait_until: 
 
     def ask() -> None:
         while asking:
-            runs.local_conductor_alive(attempt.store, attempt.run_id)
+            runs.conductor_of(attempt.store, attempt.run_id)
 
     threads = [threading.Thread(target=ask) for _ in range(2)]
     for thread in threads:

@@ -15,7 +15,8 @@ from launcher.spec.plan import Plan, Resources, Stage
 from launcher.spec.stages import ReportSettings
 from launcher.store import Store, encode
 from launcher.store.gc import delete, plan_gc
-from launcher.store.runs import Attempt, lock_path
+from launcher.store.lease import Lease, acquire, run_lease, stage_lease
+from launcher.store.runs import Attempt
 
 Files = Callable[[dict[str, bytes]], Path]
 DAY_S = 86400.0
@@ -101,8 +102,10 @@ def test_gc_never_deletes_a_live_run(store: Store, files: Files) -> None:
     add_run(store, files, "sql-00000003", ["c"], 60, None)
     path = "runs/sql-00000001/attempts/1/heartbeats/report-a.json"
     store.put_json(path, {"at": time.time()}, create_once=False)
-    with store.lock(lock_path("sql-00000002")) as held:
-        assert held
+    run = "sql-00000002"
+    lease = acquire(store, run_lease(run), "the test", run=run, attempt=1)
+    assert isinstance(lease, Lease)
+    with lease:
         assert gone_after(store, keep_best=False) == {"sql-00000003", "c" * 12}
 
 
@@ -132,3 +135,15 @@ def test_gc_deletes_old_leftovers_only(store: Store, files: Files, monkeypatch: 
     assert [one.leftover is not None for one in found.deletions] == [True]
     store.discard(found.deletions[0].leftover)  # type: ignore[arg-type]
     assert store.leftovers() == ()
+
+
+def test_gc_deletes_the_leases_of_stages_that_no_run_has(store: Store) -> None:
+    key = "d" * 64
+    lease = acquire(store, stage_lease(key), "the stage", run="sql-00000009", attempt=1)
+    assert isinstance(lease, Lease)
+    found = plan_gc(store, older_than_s=3600.0, keep_best=False)
+    assert stage_lease(key) not in {one.path for one in found.deletions}
+    found = plan_gc(store, older_than_s=0.0, keep_best=False)
+    assert stage_lease(key) in {one.path for one in found.deletions}
+    delete(store, found, older_than_s=0.0, keep_best=False)
+    assert store.list("leases") == []

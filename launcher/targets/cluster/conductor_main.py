@@ -11,6 +11,7 @@ import argparse
 import json
 import signal
 import sys
+import threading
 import time
 import traceback
 from dataclasses import dataclass
@@ -23,13 +24,15 @@ from launcher.runs import finalize
 from launcher.runs.conductor import Conductor
 from launcher.spec.plan import Plan, parse
 from launcher.store import Store, open_store
+from launcher.store.lease import LeaseLost
 from launcher.store.records import MeasuredTry, Note, Request
 from launcher.store.runs import CONDUCTOR_HEARTBEAT_INTERVAL_S, Attempt
 from launcher.targets.cluster.api_errors import is_unauthorized
 from launcher.targets.cluster.backend import ClusterBackend
 from launcher.targets.cluster.client import Cluster, owner_reference
 from launcher.targets.cluster.conductor_jobs import take_over
-from launcher.targets.cluster.objects import job_has_ended, name_of
+from launcher.targets.cluster.conductor_lease import wait_for_run
+from launcher.targets.cluster.objects import Object, job_has_ended, name_of
 
 #: sysexits.h: temporary failure.
 _TRY_AGAIN = 75
@@ -61,13 +64,21 @@ class _Shutdown:
     """Turns SIGTERM and SIGINT into a stop request for the conductor."""
 
     def __init__(self) -> None:
-        self.requested = False
+        self._event = threading.Event()
         self.conductor: Conductor | None = None
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._stop)
 
+    @property
+    def requested(self) -> bool:
+        return self._event.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for so long, or until a stop is requested; whether it is."""
+        return self._event.wait(seconds)
+
     def _stop(self, *_: object) -> None:
-        self.requested = True
+        self._event.set()
         if self.conductor is not None:
             self.conductor.request_stop()
 
@@ -78,6 +89,8 @@ def conduct(settings: Settings) -> int:
     while True:
         try:
             return _conduct_once(settings, shutdown)
+        except LeaseLost as lost:
+            return _end(_TRY_AGAIN, lost)
         except Failure as failure:
             print(failure.text(), file=sys.stderr, flush=True)
             retry_s = _retry_s(failure)
@@ -124,6 +137,16 @@ def _conduct_once(settings: Settings, shutdown: _Shutdown) -> int:
     if own is None or shutdown.requested:
         return _TERMINATED  # the Job was deleted, and its children with it
     take_over(cluster, attempt, own)
+    lease = wait_for_run(cluster, store, attempt, own, shutdown.wait)
+    if lease is None:
+        return _TERMINATED if shutdown.requested else _exit_code(attempt)
+    with lease:
+        return _conduct_with_lease(settings, shutdown, plan, attempt.under(lease), cluster, own)
+
+
+def _conduct_with_lease(
+    settings: Settings, shutdown: _Shutdown, plan: Plan, attempt: Attempt, cluster: Cluster, own: Object
+) -> int:
     jobs = {
         stage.name: json.loads((settings.run / f"job-{stage.name}.json").read_bytes())
         for stage in plan.stages
@@ -138,7 +161,7 @@ def _conduct_once(settings: Settings, shutdown: _Shutdown) -> int:
         earlier=attempt.conductor.measured,
     )
     try:
-        return _run(plan, store, attempt, backend, shutdown)
+        return _run(plan, attempt.store, attempt, backend, shutdown)
     finally:
         backend.close()
         print(f"requests to the API: {cluster.requests}", flush=True)

@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import time
+import sys
 import traceback
-from collections.abc import Iterator
 
 from launcher.outcome import Failure, Reason
 from launcher.runs import finalize
 from launcher.runs.conductor import Conductor
 from launcher.spec.plan import Plan
 from launcher.store import Store
-from launcher.store.runs import Attempt, lock_path, read_plan
+from launcher.store.lease import Lease, LeaseLost, acquire, run_lease
+from launcher.store.runs import Attempt, read_plan
 from launcher.targets.local.backend import LocalBackend
 
 
 def conduct(store: Store, run_id: str, number: int) -> int:
     """Carry an attempt to its end, or return at once if the run has a live conductor; the exit code is 0 either way.
 
-    An error of the conductor itself closes the attempt: nothing waits for it or restarts it.
+    An error of the conductor itself closes the attempt: nothing waits for it or restarts it. If another machine has
+    taken the run over, this process ends and its stages with it.
     """
-    with contextlib.ExitStack() as stack:
-        if not any(_lock_tries(stack, store, run_id)):
-            return 0
-        store.local_path(lock_path(run_id)).write_text(str(number), encoding="ascii")
+    lease = acquire(store, run_lease(run_id), f"the conductor of {run_id}", run=run_id, attempt=number)
+    if not isinstance(lease, Lease):
+        print(f"{run_id}: process {lease.pid} on {lease.host} conducts it", flush=True)
+        return 0
+    with lease:
         plan = read_plan(store, run_id, number)
-        attempt = Attempt(store, run_id, number)
+        attempt = Attempt(store, run_id, number).under(lease)
         if attempt.outcome is not None:
             return 0
         try:
-            _walk(plan, store, attempt)
+            _walk(plan, attempt)
+        except LeaseLost as lost:
+            print(lost.text(), file=sys.stderr, flush=True)
         except Failure as failure:
             finalize.close_failed(attempt, failure)
         except Exception as error:
@@ -46,14 +49,8 @@ def conduct(store: Store, run_id: str, number: int) -> int:
     return 0
 
 
-def _lock_tries(stack: contextlib.ExitStack, store: Store, run_id: str) -> Iterator[bool]:
-    """Try for the run's lock, several times: a check for a live conductor holds it too, for microseconds."""
-    for _ in range(10):
-        yield stack.enter_context(store.lock(lock_path(run_id)))
-        time.sleep(0.02)
-
-
-def _walk(plan: Plan, store: Store, attempt: Attempt) -> None:
+def _walk(plan: Plan, attempt: Attempt) -> None:
+    store = attempt.store
     conductor = Conductor(plan, store, attempt, LocalBackend(plan, store, attempt))
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: conductor.request_stop())

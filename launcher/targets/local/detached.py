@@ -1,6 +1,6 @@
 """Starts a local run's conductor as a detached process (`python -m launcher.targets.local`).
 
-A lock in the store makes it the only one of its run, so that two submits at once are one run.
+A lease in the store makes it the only one of its run, so that two submits at once are one run.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from launcher.outcome import Failure, Reason
 from launcher.store import Store
-from launcher.store.runs import Attempt, local_conductor_attempt
+from launcher.store.runs import Attempt, conductor_of
 from launcher.targets.local.backend import GRACE_S
 
 _START_TIMEOUT_S = 15.0
@@ -28,10 +28,10 @@ def ensure_conductor(store: Store, run_id: str, attempt: int) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
     last_deadline = deadline + GRACE_S + _START_TIMEOUT_S
     while Attempt(store, run_id, attempt).outcome is None:
-        holder = local_conductor_attempt(store, run_id)
-        if holder == attempt:
+        holder = conductor_of(store, run_id)
+        if holder is not None and holder.attempt == attempt:
             return
-        if holder is not None and holder < attempt:
+        if holder is not None and holder.attempt < attempt:
             deadline = min(time.monotonic() + _START_TIMEOUT_S, last_deadline)
         elif started is None or started.poll() == 0:
             started = _start_conductor(store, run_id, attempt, log_path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from launcher.outcome import Failure, Reason
-from launcher.store.runs import Attempt, local_conductor_alive
+from launcher.store.runs import Attempt
 from launcher.targets.local.detached import ensure_conductor
 
 #: How often a killed conductor is restarted.
@@ -20,7 +20,7 @@ class ConductorSupervision:
     def look(self) -> None:
         """Restart the conductor if it is gone. Raises Failure(KILLED) once the restarts are used up."""
         store, run_id = self.attempt.store, self.attempt.run_id
-        if local_conductor_alive(store, run_id) or self.attempt.outcome is not None:
+        if self.attempt.has_live_conductor or self.attempt.outcome is not None:
             return
         if self.restarts == _RESTARTS:
             raise Failure(
