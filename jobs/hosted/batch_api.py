@@ -63,12 +63,12 @@ def answer_in_batches(
                     f"{len(missing)} rows were not answered in {_ROUNDS} batches",
                     next_step="launcher retry RUN",
                 )
-            planned = Round(_fitting(missing, requests, service.provider.limits), len(missing))
-            ledger.check_budget(
-                sum(requests[row].prompt_tokens for row in planned.rows),
-                sum(requests[row].max_tokens for row in planned.rows),
-            )
+            planned = Round(_fitting(missing, requests, service.provider.limits, ledger), len(missing))
+            ledger.spending.reserve(sum(ledger.most_usd(requests[row]) for row in planned.rows))
             journal.put(f"round-{number}", planned.to_json())
+        else:
+            unanswered = [row for row in planned.rows if row not in ledger.answers]
+            ledger.spending.resume(sum(ledger.most_usd(requests[row]) for row in unanswered))
         if any(row not in ledger.answers for row in planned.rows):
             _run(context, service, journal, ledger, requests, planned.rows, number, save)
         context.heartbeat(len(ledger.answers), len(requests), "rows")
@@ -85,12 +85,14 @@ def _no_progress(journal: Journal, number: int, missing: int) -> bool:
     return len(earlier) == _ROUNDS and all(one is not None and one.missing == missing for one in earlier)
 
 
-def _fitting(missing: list[int], requests: list[ChatRequest], limits: Limits) -> list[int]:
-    """The first of the missing rows, as many as fit into one batch."""
-    size, rows = 0, []
+def _fitting(missing: list[int], requests: list[ChatRequest], limits: Limits, ledger: RowLedger) -> list[int]:
+    """The first of the missing rows: as many as fit into one batch and into the allowance, but at least one."""
+    size, usd = 0, 0.0
+    rows: list[int] = []
     for row in missing[: limits.batch_requests]:
         size += len(_line(row, requests[row]))
-        if size > limits.batch_bytes:
+        usd += ledger.most_usd(requests[row])
+        if size > limits.batch_bytes or (rows and not ledger.spending.fits(usd)):
             break
         rows.append(row)
     return rows
@@ -136,29 +138,39 @@ def _run(
             idempotency.cancel_batch(service, batch_id)
         raise
     latency_s = (time.monotonic() - started) / max(1, len(rows))
-    _read(service, ledger, batch, rows, latency_s)
+    _read(service, ledger, batch, {row: requests[row] for row in rows}, latency_s)
 
 
-def _read(service: Service, ledger: RowLedger, batch: Any, rows: list[int], latency_s: float) -> None:
+def _read(
+    service: Service, ledger: RowLedger, batch: Any, rows: dict[int, ChatRequest], latency_s: float
+) -> None:
     """Store every answer. Raises Failure if the batch, or a row for a permanent reason, was refused."""
     if batch.status == "failed":
         found = batch.errors.data if batch.errors and batch.errors.data else []
         problems = tuple(service.clean(f"line {one.line}: {one.message}") for one in found[:50])
         raise Failure(Reason.BAD_DATA, f"batch {batch.id} was refused", problems=problems)
+    most_usd = {row: ledger.most_usd(request) for row, request in rows.items() if row not in ledger.answers}
     wanted = {f"row-{row}": row for row in rows}
     refused = []
     for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
         data = service.read_file("fetch answers", file_id, _RESULT_LIMIT_BYTES)
         for line in data.splitlines():
             row, response = _result(line, wanted)
-            if row is None or row in ledger.answers:
+            if row is None or row not in most_usd:
                 continue
             status = int(response.get("status_code") or 0)
             if status == 200:
-                ledger.add(row, Answer.from_completion(response.get("body"), latency_s))
-            elif 400 <= status < 500 and status not in (408, 409, 429):
+                ledger.add(row, Answer.from_completion(response.get("body"), latency_s), most_usd.pop(row))
+                continue
+            # An error is not billed.
+            ledger.spending.settle(most_usd.pop(row), 0.0)
+            if 400 <= status < 500 and status not in (408, 409, 429):
                 message = ((response.get("body") or {}).get("error") or {}).get("message", "no message")
                 refused.append(service.clean(f"row {row}: {message}"))
+    unaccounted_usd = sum(most_usd.values())
+    ledger.spending.settle(unaccounted_usd, 0.0)
+    if batch.status == "completed" and unaccounted_usd:
+        ledger.spending.lose(unaccounted_usd, f"{len(most_usd)} rows of batch {batch.id} without a result")
     if refused:
         raise Failure(Reason.BAD_DATA, f"{len(refused)} rows were refused", problems=tuple(refused[:200]))
     if batch.status == "cancelled" and any(row not in ledger.answers for row in rows):

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from jobs.data import tokens
 from launcher.outcome import Failure, Reason
+
+#: Most tokens that a chat template adds to a request (a default system prompt, a date) and to a message.
+_TEMPLATE_TOKENS, _MESSAGE_TOKENS = 40, 8
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,12 @@ class ChatRequest:
         }
 
     @property
-    def prompt_tokens(self) -> int:
-        """Estimate of a service's count: 3 and the values for each message, and 3 for the answer's header."""
-        return 3 + sum(3 + sum(map(tokens.count, message.values())) for message in self.messages)
+    def most_prompt_tokens(self) -> int:
+        """Upper bound of any service's count: a token for each byte, and what a template adds."""
+        return _TEMPLATE_TOKENS + sum(
+            _MESSAGE_TOKENS + sum(len(value.encode()) for value in message.values())
+            for message in self.messages
+        )
 
 
 @dataclass(frozen=True)

@@ -100,14 +100,22 @@ def _key_in_file(provider: Provider) -> str:
 
 
 class Service:
-    """One service, called with retries. `check_stop` raises Stopped when the stage must end."""
+    """One service, called with retries. `check_stop` raises Stopped when the stage must end.
+
+    `check_lease` is called before each request that costs money, and raises LeaseLost if another process is at it.
+    """
 
     def __init__(
-        self, connection: Connection, check_stop: Callable[[], None], retry_policy: RetryPolicy | None = None
+        self,
+        connection: Connection,
+        check_stop: Callable[[], None],
+        retry_policy: RetryPolicy | None = None,
+        check_lease: Callable[[], None] = lambda: None,
     ) -> None:
         self.provider = connection.provider
         self._key = connection.api_key
         self._check_stop = check_stop
+        self.check_lease = check_lease
         self.retry_policy = retry_policy or RetryPolicy()
         # At debug level the SDK logs whole requests.
         for name in ("openai", "httpx", "httpx2", "httpcore", "httpcore2"):

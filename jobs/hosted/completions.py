@@ -11,7 +11,7 @@ from typing import Any
 import openai
 
 from jobs.hosted.chat import Answer, ChatRequest
-from jobs.hosted.client import Service
+from jobs.hosted.client import Service, is_ambiguous
 from jobs.hosted.row_ledger import RowLedger
 from jobs.stage import StageContext
 from launcher.outcome import Failure
@@ -66,25 +66,27 @@ def answer_row_by_row(
     with ThreadPoolExecutor(CONCURRENT, thread_name_prefix="row") as pool:
         while missing or running:
             while missing and failure is None and len(running) < CONCURRENT and not context.stop_requested:
-                number = missing[-1]
+                request = requests[missing[-1]]
+                most_usd = ledger.most_usd(request)
+                if running and not ledger.spending.fits(most_usd):
+                    break  # those in flight may cost less than is reserved for them
                 try:
-                    # Requests in flight count with the most that they can cost.
-                    ledger.check_budget(*_most_tokens([*running.values(), number], requests))
+                    ledger.spending.reserve(most_usd)
                 except Failure as over:
-                    if not running:
-                        failure = over
+                    failure = over
                     break
-                missing.pop()
-                running[pool.submit(_answer, service, throttle, requests[number])] = number
+                running[pool.submit(_answer, service, throttle, ledger, request)] = missing.pop()
             if not running:
                 break
             done, _ = wait(running, timeout=_POLL_S, return_when=FIRST_COMPLETED)
             for future in done:
                 number = running.pop(future)
                 error = future.exception()
+                most_usd = ledger.most_usd(requests[number])
                 if error is None:
-                    ledger.add(number, future.result())
+                    ledger.add(number, future.result(), most_usd)
                 else:
+                    ledger.spending.settle(most_usd, 0.0)
                     failure = failure or error
             context.heartbeat(len(ledger.answers), len(requests), "rows")
             if context.stop_requested and not running:
@@ -94,21 +96,27 @@ def answer_row_by_row(
         raise failure
 
 
-def _most_tokens(rows: list[int], requests: list[ChatRequest]) -> tuple[int, int]:
-    """Upper bounds of the prompt and answer tokens of these requests."""
-    prompts = sum(requests[row].prompt_tokens for row in rows)
-    return prompts, sum(requests[row].max_tokens for row in rows)
+def most_in_flight_usd(ledger: RowLedger, requests: list[ChatRequest]) -> float:
+    """The most that the requests in flight can cost together."""
+    return sum(sorted(map(ledger.most_usd, requests), reverse=True)[:CONCURRENT])
 
 
-def _answer(service: Service, throttle: Throttle, request: ChatRequest) -> Answer:
+def _answer(service: Service, throttle: Throttle, ledger: RowLedger, request: ChatRequest) -> Answer:
     for number in range(1, service.retry_policy.tries + 1):
         throttle.wait()
+        service.check_lease()
         started = time.monotonic()
         try:
             raw = service.client.chat.completions.with_raw_response.create(**request.to_json())
         except openai.APIError as error:
+            if is_ambiguous(error):
+                ledger.spending.lose(ledger.most_usd(request), "the response to a request was lost")
             service.retry_or_raise("answer a row", error, number)
             continue
         throttle.update(raw.headers)
-        return Answer.from_completion(raw.parse().model_dump(), time.monotonic() - started)
+        try:
+            return Answer.from_completion(raw.parse().model_dump(), time.monotonic() - started)
+        except Failure:
+            ledger.spending.lose(ledger.most_usd(request), "a response without usage")
+            raise
     raise AssertionError("retry_or_raise raises after the last try")

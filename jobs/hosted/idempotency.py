@@ -59,10 +59,12 @@ def job(
     identity: dict[str, str],
     labels: dict[str, str],
     request: dict[str, Any],
+    on_duplicate: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Id of the one fine-tuning job with this identity, created from `request` if there is none.
 
-    `labels` become metadata as well; they do not identify the job.
+    `labels` become metadata as well; they do not identify the job. `on_duplicate` is called with the id of a job
+    that two requests created and that was cancelled.
     """
     if known := created(journal, "job"):
         return known.id
@@ -72,6 +74,7 @@ def job(
         for duplicate in found[1:]:
             # Two requests were carried out: keep the older job, and pay for no other.
             service.call("cancel a duplicate", lambda one=duplicate: _cancel(service, one))  # type: ignore[misc]
+            on_duplicate(duplicate)
         return found[0] if found else None
 
     def create() -> str:
@@ -160,6 +163,7 @@ def _find_or_create(
             print(f"{what}: {found} exists already", flush=True)
             return found
         journal.put(f"{entry}-intent", Intent(number).to_json())
+        service.check_lease()
         try:
             return create()
         except openai.APIError as error:

@@ -4,49 +4,39 @@ from __future__ import annotations
 
 import threading
 
-from jobs.hosted.chat import Answer
+from jobs.hosted.chat import Answer, ChatRequest
 from jobs.hosted.journal import Journal
-from launcher.outcome import Failure, Reason
+from jobs.hosted.spending import Spending
 from launcher.spec.catalog import Rate
 
 
 class RowLedger:
-    """Answers by row number. Thread-safe. `left_usd` None: no limit; `rate` None: answers cost nothing."""
+    """Answers by row number. Thread-safe. `rate` None: answers cost nothing."""
 
-    def __init__(self, journal: Journal, rate: Rate | None, left_usd: float | None) -> None:
+    def __init__(self, journal: Journal, rate: Rate | None, spending: Spending) -> None:
         self._journal = journal
         self._rate = rate
-        self._left_usd = left_usd
+        self.spending = spending
         self._lock = threading.Lock()
         self.answers: dict[int, Answer] = {}
-        self.spent_usd = 0.0
 
     def load(self, rows: int) -> None:
         """Read the answers that earlier tries stored."""
         for name in self._journal.names("rows"):
             if name.isdigit() and int(name) < rows and (stored := self._journal.get(f"rows/{name}")):
-                self._count(int(name), Answer.from_json(stored))
+                self._count(int(name), Answer.from_json(stored), 0.0)
 
-    def add(self, row: int, answer: Answer) -> None:
-        """Store the answer of `row` and count its dollars."""
+    def add(self, row: int, answer: Answer, reserved_usd: float) -> None:
+        """Store the answer of `row`, and count its dollars in place of what was reserved for it."""
         self._journal.put(f"rows/{row:06d}", answer.to_json())
-        self._count(row, answer)
+        self._count(row, answer, reserved_usd)
 
-    def _count(self, row: int, answer: Answer) -> None:
+    def _count(self, row: int, answer: Answer, reserved_usd: float) -> None:
         with self._lock:
-            if row not in self.answers and self._rate is not None:
-                self.spent_usd += self._rate.usd(answer.prompt_tokens, answer.answer_tokens)
             self.answers[row] = answer
+        billed = self._rate.usd(answer.prompt_tokens, answer.answer_tokens) if self._rate else 0.0
+        self.spending.settle(reserved_usd, billed)
 
-    def check_budget(self, prompt_tokens: float, answer_tokens: float) -> None:
-        """Raise Failure(OVER_BUDGET) if this many more tokens could exceed the budget."""
-        if self._rate is None or self._left_usd is None:
-            return
-        more = self._rate.usd(prompt_tokens, answer_tokens)
-        if self.spent_usd + more > self._left_usd:
-            raise Failure(
-                Reason.OVER_BUDGET,
-                f"{len(self.answers)} rows answered for ${self.spent_usd:.4f}; the next request could cost "
-                f"${more:.4f} and ${max(0.0, self._left_usd - self.spent_usd):.4f} of budget_usd is left",
-                next_step="raise budget_usd and submit again: finished answers are kept",
-            )
+    def most_usd(self, request: ChatRequest) -> float:
+        """The most that one request can cost."""
+        return self._rate.usd(request.most_prompt_tokens, request.max_tokens) if self._rate else 0.0

@@ -12,8 +12,9 @@ from typing import Any
 
 from jobs.hosted.batch_api import answer_in_batches
 from jobs.hosted.chat import ChatRequest
-from jobs.hosted.completions import answer_row_by_row
+from jobs.hosted.completions import answer_row_by_row, most_in_flight_usd
 from jobs.hosted.row_ledger import RowLedger
+from jobs.hosted.spending import spending
 from jobs.rehearsal.session import open_service
 from jobs.runtime.jsonl import write_jsonl
 from jobs.stage import StageContext
@@ -54,13 +55,18 @@ def run(context: StageContext, settings: HostedPredictSettings) -> None:
     model = _model(context, settings)
     requests = [_request(settings, model, shown, row) for row in rows]
     tuned = context.input("tuned").directory() / "rehearsal" if context.has_input("tuned") else None
-    with open_service(context, settings, journal_name="predict", initial=tuned) as (
-        service,
-        journal,
-        embedded,
+    rehearsed = settings.rehearsal is not None
+    with (
+        open_service(context, settings, journal_name="predict", initial=tuned) as (
+            service,
+            journal,
+            embedded,
+        ),
+        spending(context, journal, rehearsed=rehearsed) as money,
     ):
-        ledger = RowLedger(journal, *_rate_and_budget(context, settings))
+        ledger = RowLedger(journal, None if rehearsed else _rate(context, settings), money)
         ledger.load(len(rows))
+        money.begin(0.0 if settings.batch else most_in_flight_usd(ledger, requests))
         context.meta["resumed_rows"] = len(ledger.answers)
         context.heartbeat(len(ledger.answers), len(rows), "rows")
         if settings.batch:
@@ -108,14 +114,8 @@ def _request(settings: HostedPredictSettings, model: str, shown: list[Row], row:
     return ChatRequest(model, (*shots, *row.prompt_messages), settings.max_new_tokens)
 
 
-def _rate_and_budget(
-    context: StageContext, settings: HostedPredictSettings
-) -> tuple[Rate | None, float | None]:
-    """Rate of the answers and dollars left in the budget; (None, None) for a rehearsal, which costs nothing."""
-    if settings.rehearsal is not None:
-        return None, None
+def _rate(context: StageContext, settings: HostedPredictSettings) -> Rate | None:
+    """Price of the answers; None if there is none."""
     attempt = Attempt(context.store, context.plan.run_id, context.attempt)
-    rate = budget.prices_of(attempt).answering(
-        settings.model, tuned=context.has_input("tuned"), batch=settings.batch
-    )
-    return rate, budget.remaining_usd(context.plan, context.store, attempt)
+    tuned = context.has_input("tuned")
+    return budget.prices_of(attempt).answering(settings.model, tuned=tuned, batch=settings.batch)

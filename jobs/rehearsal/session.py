@@ -30,7 +30,9 @@ def open_service(
     provider = stage_provider(settings.provider, rehearsed=settings.rehearsal is not None)
     if settings.rehearsal is None:
         connection = provider_connection(provider, settings.base_url)
-        service = Service(connection, context.check_stop, retry_policy(settings.base_url))
+        service = Service(
+            connection, context.check_stop, retry_policy(settings.base_url), check_lease=context.check_lease
+        )
         yield service, StoreJournal(context), None
         return
     embedded = EmbeddedServer(context, provider, settings.rehearsal, settings.model)

@@ -23,11 +23,11 @@ _CODES = {
 
 
 def follow(
-    context: StageContext, service: Service, job_id: str, *, on_poll: Callable[[], None] = lambda: None
+    context: StageContext, service: Service, job_id: str, *, on_poll: Callable[[Any], None] = lambda _: None
 ) -> Any:
     """The job in its final state, good or bad. Raises Failure if the service fails, Stopped on SIGTERM.
 
-    `on_poll` is called after every poll of an open job.
+    `on_poll` is called with the job after every poll of an open one.
     """
     seen: set[str] = set()
     status = ""
@@ -46,7 +46,7 @@ def follow(
             print(f"job {job_id}: {service.clean(str(status))}", flush=True)
         if status in ENDED:
             return job
-        on_poll()
+        on_poll(job)
         service.wait(service.retry_policy.poll_s)
 
 

@@ -18,6 +18,9 @@ class UploadFacts:
     epochs: int
     statistics: Statistics
 
+    #: Upper bound of the tokens of one epoch, by the rule of the study's estimate.
+    most_tokens_an_epoch: int
+
     @property
     def expected_tokens(self) -> int:
         return self.tokens_an_epoch * self.epochs

@@ -19,15 +19,20 @@ from typing import Any
 from jobs.hosted import idempotency, pricing, upload_checks
 from jobs.hosted.client import Service
 from jobs.hosted.journal import Journal
+from jobs.hosted.spending import spending
 from jobs.rehearsal.embedded import EmbeddedServer
 from jobs.rehearsal.session import open_service
 from jobs.runtime.jsonl import write_jsonl
 from jobs.stage import StageContext, Stopped
+from jobs.tune.cost import JobCost
 from jobs.tune.follow import follow, job_failure
 from jobs.tune.records import CurvePoint, Hyperparameters, TrainingRecord, TunedModel, UploadFacts
+from launcher.costs import budget
 from launcher.outcome import Failure, Reason
+from launcher.spec.catalog import HostedPrice
 from launcher.spec.providers import stage_provider
 from launcher.spec.stages import TuneSettings
+from launcher.store.runs import Attempt
 from launcher.system.text import first_of
 
 _SAVE_EVERY_S = 10.0
@@ -46,8 +51,12 @@ def run(context: StageContext) -> None:
         f"{facts.expected_tokens} in all at {facts.epochs} epochs",
         flush=True,
     )
-    with open_service(context, settings, journal_name="") as (service, journal, embedded):
-        job = _succeeded_job(context, settings, service, journal, training, validation, embedded)
+    with (
+        open_service(context, settings, journal_name="") as (service, journal, embedded),
+        spending(context, journal, rehearsed=settings.rehearsal is not None) as money,
+    ):
+        cost = JobCost(money, journal, _price(context, settings), facts)
+        job = _succeeded_job(context, settings, service, journal, training, validation, embedded, cost)
         _write_results(context, settings, service, job, facts)
     if embedded is not None:
         embedded.copy_to(context.out / "rehearsal")
@@ -75,6 +84,7 @@ def _validate(settings: TuneSettings, training: bytes, validation: bytes) -> Upl
         tokens_an_epoch=pricing.billed_tokens(examples),
         epochs=pricing.default_epochs(len(examples)) if settings.epochs == "auto" else settings.epochs,
         statistics=upload_checks.statistics(examples),
+        most_tokens_an_epoch=pricing.estimated_tokens(examples),
     )
 
 
@@ -104,19 +114,25 @@ def _succeeded_job(
     training: bytes,
     validation: bytes,
     embedded: EmbeddedServer | None,
+    cost: JobCost,
 ) -> Any:
-    """The job of this stage, created or adopted, after it succeeded."""
+    """The job of this stage, created or adopted, after it succeeded. `cost` is reserved before it is created."""
     request = _request(context, settings, service)
     request["training_file"] = idempotency.upload(service, journal, "train", training)
     if validation:
         request["validation_file"] = idempotency.upload(service, journal, "validation", validation)
     files = hashlib.sha256(training + b"\0" + validation).hexdigest()
     identity = {"tuneyard_stage": context.stage.key[:32], "tuneyard_files": files[:32]}
-    job_id = idempotency.job(service, journal, identity, {"tuneyard_run": context.plan.run_id}, request)
+    cost.reserve()
+    labels = {"tuneyard_run": context.plan.run_id}
+    job_id = idempotency.job(service, journal, identity, labels, request, cost.add_duplicate)
     saved_at = time.monotonic()
 
-    def save_periodically() -> None:
+    def on_poll(job: Any) -> None:
         nonlocal saved_at
+        if (excess := cost.excess(job)) is not None:
+            idempotency.cancel(service, job_id)
+            raise excess
         if embedded is not None and time.monotonic() - saved_at > _SAVE_EVERY_S:
             embedded.save()
             saved_at = time.monotonic()
@@ -124,17 +140,25 @@ def _succeeded_job(
     if embedded is not None:
         embedded.save()
     try:
-        job = follow(context, service, job_id, on_poll=save_periodically)
+        job = follow(context, service, job_id, on_poll=on_poll)
     except Stopped:
         if embedded is None and idempotency.is_cancelled(context):
             idempotency.cancel(service, job_id)
             print(f"job {job_id}: cancelled with its run", flush=True)
         raise
     if (failure := job_failure(service, job)) is not None:
+        cost.settle_failed(job)
         # The next try creates another job.
         journal.put("job", None)
         raise failure
+    cost.settle(job)
     return job
+
+
+def _price(context: StageContext, settings: TuneSettings) -> HostedPrice | None:
+    """Price of the training; None for a rehearsal, which costs nothing, and without a price."""
+    attempt = Attempt(context.store, context.plan.run_id, context.attempt)
+    return None if settings.rehearsal is not None else budget.prices_of(attempt).training(settings.model)
 
 
 def _write_results(

@@ -90,6 +90,12 @@ def hosted_usd(
     return rate.usd(measured["prompt_tokens"], measured["answer_tokens"]), rate.price
 
 
+def is_paid_service(stage: Stage) -> bool:
+    """Whether a stage calls a service that bills tokens."""
+    settings = stage.typed_settings()
+    return isinstance(settings, TuneSettings | HostedPredictSettings) and settings.rehearsal is None
+
+
 def is_rehearsed(stage: Stage) -> bool:
     """Whether a stage calls a rehearsal server instead of a service: its dollars are what it would have cost."""
     settings = stage.typed_settings()

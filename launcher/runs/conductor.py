@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from launcher.costs import budget
+from launcher.costs.allowances import Allowances, Decision
 from launcher.outcome import DISPOSITIONS, RETRY_BUDGET, Failure, Reason, Retry
 from launcher.runs.silence import SilentStages
 from launcher.runs.stage_holders import StageHolders
@@ -122,6 +123,9 @@ class Conductor:
         self.walk = Walk()
         self._silence = SilentStages(plan, attempt, clock)
         self._holders = StageHolders(store, plan.run_id, clock)
+        self._allowances = Allowances(plan, store, attempt)
+        #: Stages that wait for dollars which running stages may not need.
+        self._waiting_for_budget: set[str] = set()
         self._chain_lengths = _chain_lengths(plan)
         self._stop = False
         self._budget_checked_at = clock()
@@ -201,16 +205,26 @@ class Conductor:
                 self._is_finished(self.plan.stage(name)) for name in stage.needs.values()
             ):
                 continue
-            if self._holders.other(stage) is None and self.backend.has_room(stage):
-                if stage.kind in _PAID_KINDS and (
-                    refusal := budget.would_exceed(self.plan, self.store, self.attempt)
-                ):
-                    self.walk.failed[stage.name] = refusal
-                    continue
+            if self._holders.other(stage) is None and self.backend.has_room(stage) and self._may_spend(stage):
                 self.walk.tries[stage.name] += 1
                 number = self.walk.tries[stage.name]
                 self.attempt.begin_try(stage.name, number, self.clock())
                 self.backend.start(stage, number)
+
+    def _may_spend(self, stage: Stage) -> bool:
+        """Whether the budget lets the stage start now. Fails the stage if it never will."""
+        if stage.kind not in _PAID_KINDS:
+            return True
+        if stage.name in self._waiting_for_budget:
+            return False
+        refusal = budget.would_exceed(self.plan, self.store, self.attempt)
+        decision = refusal or self._allowances.grant(stage, self.backend.running())
+        if isinstance(decision, Failure):
+            self.walk.failed[stage.name] = decision
+        elif decision is Decision.WAIT:
+            print(f"{stage.name}: waiting for what running stages leave of the budget", flush=True)
+            self._waiting_for_budget.add(stage.name)
+        return decision is Decision.START
 
     def _check_budget(self) -> None:
         """At intervals: stop all stages if the run has cost more than its cap."""
@@ -241,7 +255,10 @@ class Conductor:
             reason, failure = Reason.SUCCEEDED, None
         retry = DISPOSITIONS[reason].retry
         final = False
-        if not finished and not self._stop and self.attempt.outcome is None:
+        self._waiting_for_budget.clear()
+        # A stage whose allowance was used up has not failed: it continues with what the others leave.
+        asks_for_more = self._allowances.settle(self.plan.stage(end.stage)) and reason is Reason.OVER_BUDGET
+        if not (finished or asks_for_more or self._stop) and self.attempt.outcome is None:
             self.walk.spent[end.stage, retry] += 1
             final = self.walk.spent[end.stage, retry] > RETRY_BUDGET[retry]
         if failure is None and reason is not Reason.SUCCEEDED:

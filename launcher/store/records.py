@@ -191,6 +191,36 @@ class ConductorHeartbeat(Record):
     left: bool = False
 
 
+class LedgerEntry(Record):
+    """One entry of a run's ledger (see `launcher.costs.ledger`); a stage's newest entry counts."""
+
+    format: int = 1
+    number: Annotated[int, Field(ge=1)]
+    stage: str
+    attempt: int = 1
+    #: What the stage may have spent, in all attempts together, once the entry is written.
+    usd: Annotated[float, Field(ge=0)]
+    #: False while a process may be spending up to `usd`.
+    settled: bool = False
+    #: Of a settled stage that ended because its allowance was used up: further dollars that it needs.
+    needed_usd: Annotated[float, Field(ge=0)] | None = None
+    at: float = 0.0
+
+
+class Spending(Record):
+    """What a hosted stage has spent in all attempts, as its own process reports it under one ledger entry."""
+
+    format: int = 1
+    #: Number of the ledger entry under which it was spent.
+    entry: int
+    #: The process may still be spending, or was killed.
+    open: bool = False
+    #: Dollars billed, or perhaps billed if the response was lost.
+    usd: Annotated[float, Field(ge=0)] = 0.0
+    #: Further dollars that the next request needs; None if the stage did not end for want of them.
+    needed_usd: Annotated[float, Field(ge=0)] | None = None
+
+
 class LeaseHolder(Record):
     """The process that took a numbered lease (see `launcher.store.lease`)."""
 

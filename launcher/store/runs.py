@@ -22,11 +22,13 @@ from launcher.store.records import (
     ConductorHeartbeat,
     Heartbeat,
     LeaseHolder,
+    LedgerEntry,
     MeasuredTry,
     Note,
     Outcome,
     Record,
     Request,
+    Spending,
     StageMeta,
     StageOutcome,
     TryEnd,
@@ -41,6 +43,7 @@ CONDUCTOR_HEARTBEAT_INTERVAL_S = 15.0
 #: A conductor without a heartbeat for this long counts as lost.
 _CONDUCTOR_LOST_S = 120.0
 
+_LEDGER_ENTRY = re.compile(r"^\d{6}\.json$")
 _TRY = re.compile(r"^(?P<stage>.+)-t(?P<number>\d+)\.json$")
 
 
@@ -192,6 +195,14 @@ class Attempt:
         """Whether the conductor in a cluster has written a heartbeat within three intervals."""
         return time.time() - self.conductor.at < 3 * CONDUCTOR_HEARTBEAT_INTERVAL_S
 
+    # -- money ----------------------------------------------------------------------------
+    def spending(self, stage: str) -> Spending | None:
+        """What the newest process of a hosted stage reports to have spent."""
+        return self._read(Spending, f"spending/{stage}.json")
+
+    def put_spending(self, stage: str, spending: Spending) -> None:
+        self.put(f"spending/{stage}.json", spending.to_json(), create_once=False)
+
     # -- tries ----------------------------------------------------------------------------
     def tries(self) -> list[Try]:
         """Every try of the attempt, by stage and number."""
@@ -252,6 +263,21 @@ def find(store: Store, run: str) -> str:
         return matches[0]
     what = f"no run '{run}'" if not matches else f"'{run}' could be {', '.join(matches)}"
     raise Failure(Reason.NOT_FOUND, what, where=store.address)
+
+
+def ledger_entries(store: Store, run_id: str, *, after: int = 0) -> list[LedgerEntry]:
+    """The entries of the run's ledger with numbers above `after`, in order."""
+    folder = f"runs/{run_id}/ledger"
+    numbers = sorted(int(name[:6]) for name in store.list(folder) if _LEDGER_ENTRY.match(name))
+    found = []
+    for path in (f"{folder}/{number:06d}.json" for number in numbers if number > after):
+        found.append(LedgerEntry.read(store.get_json(path), path))
+    return found
+
+
+def append_ledger_entry(store: Store, run_id: str, entry: LedgerEntry) -> bool:
+    """Write an entry. False if there is one with its number already."""
+    return store.put_json(f"runs/{run_id}/ledger/{entry.number:06d}.json", entry.to_json())
 
 
 def stage_meta(store: Store, stage: Stage) -> StageMeta | None:

@@ -11,9 +11,11 @@ from serving import upload_of
 from staging import Study, study
 
 from launcher.costs import budget
+from launcher.costs.allowances import Allowances, Decision
 from launcher.outcome import Failure, Reason
 from launcher.runs.conductor import Conductor, Ended
 from launcher.spec.plan import Stage
+from launcher.store import runs
 from launcher.store.records import TryEnd
 from launcher.store.runs import Attempt
 
@@ -113,8 +115,7 @@ def test_spending_counts_over_all_attempts(tmp_path: Path) -> None:
     later = Attempt(one.store, one.plan.run_id, 2)
     later.put("request.json", {"format": 1, "budget_usd": 20.0})
     assert budget.over_budget(one.plan, one.store, later, {}) is None
-    left = budget.remaining_usd(one.plan, one.store, later)
-    assert left == pytest.approx(20 - 17.207744)
+    assert budget.spent_usd(one.plan, one.store, later) == pytest.approx(17.207744)
 
 
 def test_gpu_hours_of_failed_tries_count(tmp_path: Path) -> None:
@@ -137,4 +138,6 @@ def test_no_budget_refuses_nothing(tmp_path: Path) -> None:
     one = study(tmp_path, URL)
     assert budget.would_exceed(one.plan, one.store, attempt_of(one)) is None
     assert budget.over_budget(one.plan, one.store, attempt_of(one), {}) is None
-    assert budget.remaining_usd(one.plan, one.store, attempt_of(one)) is None
+    stage = one.plan.stage("tune-hosted-s1")
+    assert Allowances(one.plan, one.store, attempt_of(one)).grant(stage, set()) is Decision.START
+    assert runs.ledger_entries(one.store, one.plan.run_id) == []

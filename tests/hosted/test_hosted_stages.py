@@ -144,7 +144,7 @@ def test_shots_precede_the_question(
     monkeypatch.setattr(
         completions,
         "_answer",
-        lambda service, throttle, request: (requests.append(request), answer(service, throttle, request))[1],
+        lambda *given: (requests.append(given[-1]), answer(*given))[1],
     )
     one = prompted_study(tmp_path, server.url, shots=2)
     one.predict("predict-hosted")
@@ -173,8 +173,8 @@ def test_answers_stop_at_the_budget_and_continue_after_it_is_raised(
     make_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = make_server()
-    # One request can cost at most 256 answer tokens at $16 and some 30 prompt tokens at $12 a million.
-    one = study(tmp_path, server.url, budget_usd=0.0077)
+    # One request can cost at most 256 answer tokens at $16 and some 90 prompt tokens at $12 a million: $0.0052.
+    one = study(tmp_path, server.url, budget_usd=0.0088)
     one.tune()
     with pytest.raises(Failure) as caught:
         one.predict()
@@ -191,7 +191,7 @@ def test_batch_that_could_exceed_the_budget_is_not_sent(
     make_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = make_server()
-    one = study(tmp_path, server.url, contender={"batch": True}, budget_usd=0.012)
+    one = study(tmp_path, server.url, contender={"batch": True}, budget_usd=0.0045)
     one.tune()
     with pytest.raises(Failure) as caught:
         one.predict()
