@@ -49,7 +49,7 @@ def require_bound_hosts(plan: Plan, site: Site) -> None:
     """Raises Failure(UNAUTHORIZED), naming each host, if a key would go where the site file does not bind it."""
     refused = [use for use in key_uses(plan, site) if use.problem]
     if refused:
-        entries = ", ".join(_entry(use) for use in refused)
+        entries = ", ".join(dict.fromkeys(_entry(use) for use in refused))
         raise Failure(
             Reason.UNAUTHORIZED,
             "the experiment would send an API key to a host that the site file does not bind it to",
