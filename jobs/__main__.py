@@ -28,7 +28,7 @@ def _run(arguments: list[str]) -> int:
     parser.add_argument("--attempt", type=int, default=1)
     options = parser.parse_args(arguments)
     plan = parse(options.plan.read_bytes(), str(options.plan))
-    store = open_store(options.store)
+    store = open_store(options.store, patient=True)
     with pod.stored_log(Attempt(store, plan.run_id, options.attempt), options.stage):
         return stage.run_stage(plan, options.stage, store, options.attempt)
 

@@ -42,10 +42,13 @@ __all__ = [
 ]
 
 
-def open_store(address: str, *, writable: bool = True, progress: Progress | None = None) -> Store:
+def open_store(
+    address: str, *, writable: bool = True, patient: bool = False, progress: Progress | None = None
+) -> Store:
     """The store at `s3://bucket/prefix`, `file:///dir` or a plain directory path.
 
-    With `writable` a missing directory is created and the store is tested by a write.
+    With `writable` a missing directory is created and the store is tested by a write. With `patient` a server that is
+    away at the start is waited for as long as later; else the first contact fails after some seconds.
     Raises Failure(STORE_FAILED | NETWORK) if it cannot be used, Failure(USAGE | UNSUPPORTED) for an invalid address.
     """
     scheme = urlparse(address).scheme
@@ -54,7 +57,7 @@ def open_store(address: str, *, writable: bool = True, progress: Progress | None
     if scheme == "":
         return DirectoryStore(Path(address).expanduser().absolute(), writable=writable)
     if scheme == "s3":
-        return _open_s3(address, writable, progress)
+        return _open_s3(address, writable, patient, progress)
     raise Failure(
         Reason.UNSUPPORTED,
         f"the store {scheme}:// is not supported",
@@ -63,13 +66,13 @@ def open_store(address: str, *, writable: bool = True, progress: Progress | None
     )
 
 
-def _open_s3(address: str, writable: bool, progress: Progress | None) -> Store:
+def _open_s3(address: str, writable: bool, patient: bool, progress: Progress | None) -> Store:
     from launcher.store.address import parse
 
     place = parse(address)
     from launcher.store.s3 import S3Store
 
-    return S3Store(place, writable=writable, progress=progress)
+    return S3Store(place, writable=writable, patient=patient, progress=progress)
 
 
 def _directory_of(address: str) -> Path:

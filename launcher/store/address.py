@@ -41,12 +41,12 @@ class TransferLimits:
     connect_timeout_s: float = 10
     #: Silence on a connection.
     read_timeout_s: float = 60
-    #: One call with all its retries, and with the bytes of a part.
+    #: One try of a request, with the bytes of a part.
     call_timeout_s: float = 300
-    #: Wait for a server that has answered before and accepts no connection now.
-    patience_s: float = 90
-    #: Tries of one request (botocore's `standard` mode); the pauses grow to 20 s.
-    attempts: int = 5
+    #: Retries of one request while the server is away or busy: refused and closed connections, timeouts, 429, 5xx.
+    patience_s: float = 600
+    #: The same for a server that has never answered this process.
+    first_contact_s: float = 15
     #: Tries after an answer with wrong bytes (their digest does not match).
     wrong_answers: int = 4
     #: Longest time between check and write of one of several writers, if the server ignores conditions.

@@ -65,13 +65,14 @@ class S3Store:
         address: S3Address,
         *,
         writable: bool = True,
+        patient: bool = False,
         progress: Progress | None = None,
         state: Path | None = None,
         cache: Path | None = None,
     ) -> None:
         """`state` and `cache` are this machine's directories; they default to the user's own."""
         self.place = address
-        self.client = Client(address)
+        self.client = Client(address, patient=patient)
         self.progress = progress
         cap = address.bandwidth_mib_s
         rate_limiter = RateLimiter(cap * (1 << 20) if cap else None)

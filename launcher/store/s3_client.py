@@ -51,8 +51,8 @@ def md5(data: bytes) -> str:
 class Client(Connection):
     """Objects of one bucket. Safe to use from many threads."""
 
-    def __init__(self, address: S3Address) -> None:
-        super().__init__(address)
+    def __init__(self, address: S3Address, *, patient: bool = False) -> None:
+        super().__init__(address, patient=patient)
         #: Whether ETags of single writes are the MD5 of their bytes; None until it was tried.
         self.etag_is_md5: bool | None = None
 

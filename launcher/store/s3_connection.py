@@ -1,7 +1,8 @@
 """Calls to S3-compatible storage through botocore: credentials, retries and deadlines.
 
-Every call ends within `limits.call_timeout_s`. botocore retries what may help; `s3_errors` turns what remains
-into a Failure with the next step.
+botocore's own retries are off: they share a quota that a short outage exhausts, and begin within 50 ms. A call is
+retried here with patience (see `patience`) while the server is away or busy; `s3_errors` turns what remains into a
+Failure with the next step.
 """
 
 from __future__ import annotations
@@ -22,10 +23,19 @@ from botocore.config import Config
 from launcher.outcome import Failure, Reason
 from launcher.store import mounted_credentials
 from launcher.store.address import S3Address, check_endpoint
-from launcher.store.s3_errors import BROKEN, EXPIRED, REPLACED, SPOILT, explain, may_pass
+from launcher.store.patience import Outage
+from launcher.store.s3_errors import (
+    BROKEN,
+    EXPIRED,
+    REPLACED,
+    NoWholeAnswer,
+    explain,
+    is_away,
+    is_spoilt,
+    name_of,
+)
 
 T = TypeVar("T")
-_AWAY_PAUSE_S = 1.0
 
 
 class Absent(Exception):
@@ -39,13 +49,15 @@ class Taken(Exception):
 class Connection:
     """Calls to one bucket of one server. Safe to use from many threads."""
 
-    def __init__(self, address: S3Address) -> None:
+    def __init__(self, address: S3Address, *, patient: bool = False) -> None:
+        """With `patient` the first contact is waited for like any other call."""
         self.address = address
         self.limits = address.limits
+        self._outage = Outage(address.endpoint_url or f"s3://{address.bucket}")
         self._renewal = threading.Lock()
         self._mounted = mounted_credentials.directory()
         self._keys: mounted_credentials.Keys | None = None
-        self._has_answered = False
+        self._has_answered = patient
         self._client = self._connect(hasty=False)
 
     @cached_property
@@ -96,7 +108,7 @@ class Connection:
                 read_timeout=min(limits.read_timeout_s, limits.settle_s / 2)
                 if hasty
                 else limits.read_timeout_s,
-                retries={"mode": "standard", "total_max_attempts": 1 if hasty else limits.attempts},
+                retries={"mode": "standard", "total_max_attempts": 1},
                 max_pool_connections=limits.parallel + 4,
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
@@ -121,56 +133,52 @@ class Connection:
         is repeated only if the server has refused it.
         """
         allowed_s = self.limits.settle_s / 2 if hasty else self.limits.call_timeout_s
-        started = time.monotonic()
-        deadline = started + allowed_s
+        begun_at = time.monotonic()
         renewed = False
-        attempt = 0
+        spoilt = tries = 0
+        away_since: float | None = None
         while True:
-            attempt += 1
             client = self._hasty_client if hasty else self._client
             try:
-                perform = partial(_perform, client, operation, parameters, read)
-                answer = within(deadline - time.monotonic(), perform)
+                # All tries of a write in a hurry share its time.
+                try_s = allowed_s - (time.monotonic() - begun_at if hasty else 0.0)
+                if not self._has_answered:
+                    try_s = min(try_s, self.limits.first_contact_s)
+                answer = within(try_s, partial(_perform, client, operation, parameters, read))
                 self._has_answered = True
+                self._outage.is_over()
                 return answer
-            except TimeoutError:
-                raise Failure(
-                    Reason.NETWORK,
-                    f"no whole answer to {operation} within {allowed_s:.0f} s",
-                    where=self._where(parameters),
-                    next_step="check the network and the server, then launcher retry RUN",
-                ) from None
             except botocore.exceptions.ClientError as error:
                 code = str(error.response.get("Error", {}).get("Code", ""))
                 if not renewed and not hasty and (code in EXPIRED or self._replaced(code)):
                     renewed = True
                     self._renew(client)
                     continue
-                again = code in SPOILT or code == "ConditionalRequestConflict"
                 if code in ("NoSuchKey", "NoSuchUpload", "404", "NotFound"):
                     raise Absent(parameters.get("Key", "")) from None
                 if code in ("PreconditionFailed", "412"):
                     raise Taken(parameters.get("Key", "")) from None
-                if not again or attempt == self.limits.wrong_answers:
-                    raise explain(error, operation, self._where(parameters), self.address) from None
+                failed: Exception = error
+            except TimeoutError:
+                failed = NoWholeAnswer(try_s)
             except BROKEN as error:
-                if not hasty and self._is_away(error, started):
-                    attempt -= 1
-                    time.sleep(_AWAY_PAUSE_S)
+                failed = error
+            if not hasty and is_away(failed):
+                tries += 1
+                now = time.monotonic()
+                away_since = away_since or (now if self._has_answered else begun_at)
+                limit_s = self.limits.patience_s if self._has_answered else self.limits.first_contact_s
+                left_s = away_since + limit_s - now
+                if left_s > 0:
+                    self._outage.wait(tries, f"{name_of(failed)} to {operation}", left_s, limit_s)
                     continue
-                # The connection broke, or the answer could not be parsed.
-                if hasty or attempt == self.limits.wrong_answers or not may_pass(error):
-                    raise explain(error, operation, self._where(parameters), self.address) from None
-            pause = min(0.05 * 2**attempt, 2.0, max(0.0, deadline - time.monotonic()))
-            time.sleep(pause)
-
-    def _is_away(self, error: Exception, since: float) -> bool:
-        """Whether a server that has answered before is unreachable, for example while it restarts."""
-        patience_s = min(self.limits.patience_s, self.limits.call_timeout_s / 2)
-        gone = isinstance(
-            error, botocore.exceptions.EndpointConnectionError | botocore.exceptions.ConnectTimeoutError
-        )
-        return gone and self._has_answered and time.monotonic() - since < patience_s
+                raise explain(failed, operation, self._where(parameters), self.address, tries) from None
+            spoilt += 1
+            # A damaged request or answer: the next one may be whole. A write in a hurry is repeated only if refused.
+            again = is_spoilt(failed) and not (hasty and isinstance(failed, BROKEN))
+            if not again or spoilt == self.limits.wrong_answers:
+                raise explain(failed, operation, self._where(parameters), self.address, spoilt) from None
+            time.sleep(min(0.05 * 2**spoilt, 2.0))
 
     def _read_mounted(self) -> mounted_credentials.Keys:
         assert self._mounted is not None

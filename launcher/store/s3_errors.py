@@ -99,39 +99,84 @@ BROKEN = (
 )
 
 
-def explain(error: Exception, operation: str, where: str, address: S3Address) -> Failure:
-    """The Failure for an error that botocore raised in `operation` on `where`."""
+class NoWholeAnswer(Exception):
+    """A request was not answered whole in `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"no whole answer within {seconds:.0f} s")
+        self.seconds = seconds
+
+
+def explain(error: Exception, operation: str, where: str, address: S3Address, tries: int = 1) -> Failure:
+    """The Failure for the last error of `tries` tries of `operation` on `where`."""
     if _PROBES in where:
         # Opening a store probes it; the failed step of the probe is of no use to a user.
         operation, where = "a trial write", str(address)
+    if isinstance(error, NoWholeAnswer):
+        return Failure(
+            Reason.NETWORK,
+            f"no whole answer to {operation} within {error.seconds:.0f} s",
+            where=where,
+            next_step="check the network and the server, then try again",
+        )
     if isinstance(error, botocore.exceptions.ClientError):
-        return _explain_answer(error, operation, where)
+        return _explain_answer(error, operation, where, tries)
     return _explain_connection_error(error, operation, where, address)
 
 
-def may_pass(error: Exception) -> bool:
-    """Whether an immediate retry may succeed. Botocore has retried lost connections already."""
+def is_away(error: Exception) -> bool:
+    """Whether the server is away, overloaded or restarting: refused and closed connections, timeouts, 429, 5xx."""
+    if isinstance(error, botocore.exceptions.ClientError):
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        if code in _FULL or code == "NotImplemented" or status in (501, 507):
+            return False
+        return code in _BUSY or status >= 500 or status == 429
+    if isinstance(error, botocore.exceptions.SSLError):
+        return "CERTIFICATE_VERIFY_FAILED" not in str(error)
+    lost = (
+        NoWholeAnswer,
+        botocore.exceptions.HTTPClientError,
+        botocore.exceptions.ConnectionError,
+        urllib3.exceptions.HTTPError,
+        http.client.HTTPException,
+        ConnectionError,
+        TimeoutError,
+    )
+    return isinstance(error, lost)
+
+
+def is_spoilt(error: Exception) -> bool:
+    """Whether a request or an answer may have been damaged on its way, so that the next try may succeed."""
+    if isinstance(error, botocore.exceptions.ClientError):
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        return code in SPOILT or code == "ConditionalRequestConflict"
     lasting = (
+        NoWholeAnswer,
         botocore.exceptions.NoCredentialsError,
         botocore.exceptions.PartialCredentialsError,
-        botocore.exceptions.EndpointConnectionError,
-        botocore.exceptions.ConnectTimeoutError,
-        botocore.exceptions.ReadTimeoutError,
         botocore.exceptions.ParamValidationError,
-        botocore.exceptions.SSLError,
-        botocore.exceptions.ProxyConnectionError,
         botocore.exceptions.ProfileNotFound,
+        botocore.exceptions.SSLError,
     )
     return not isinstance(error, lasting)
 
 
-def _explain_answer(error: botocore.exceptions.ClientError, operation: str, where: str) -> Failure:
+def name_of(error: Exception) -> str:
+    """What happened, in a few words without the server's own text."""
+    if isinstance(error, botocore.exceptions.ClientError):
+        return f"HTTP {error.response.get('ResponseMetadata', {}).get('HTTPStatusCode', 0)}"
+    return str(error) if isinstance(error, NoWholeAnswer) else type(error).__name__
+
+
+def _explain_answer(
+    error: botocore.exceptions.ClientError, operation: str, where: str, tries: int
+) -> Failure:
     answer = error.response
     code = str(answer.get("Error", {}).get("Code", ""))
     if "the request time and" in str(answer.get("Error", {}).get("Message", "")):
         code = "RequestTimeTooSkewed"  # rclone answers AccessDenied if the clock is behind
     status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    tries = int(answer.get("ResponseMetadata", {}).get("RetryAttempts", 0)) + 1
     if code in _CODES:
         reason, what, next_step = _CODES[code]
         return Failure(reason, f"{what} ({operation})", where=where, next_step=next_step)

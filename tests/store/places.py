@@ -24,7 +24,8 @@ QUICK: dict[str, float] = {
     "connect_timeout_s": 2,
     "read_timeout_s": 10,
     "call_timeout_s": 40,
-    "attempts": 3,
+    "patience_s": 6,
+    "first_contact_s": 2,
     # Enough for two busy processors: a writer may be stopped for a quarter of it.
     "settle_s": 8.0,
     "part_bytes": 5 << 20,

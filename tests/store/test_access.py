@@ -97,7 +97,7 @@ def test_an_option_that_could_be_a_key_is_not_repeated(option: str) -> None:
 
 def test_an_unreachable_server_is_reported_without_a_run_or_the_probes_step() -> None:
     address = parse("s3://bucket/x?endpoint_url=http://127.0.0.1:1").with_limits(
-        attempts=1, connect_timeout_s=1
+        connect_timeout_s=1, first_contact_s=1
     )
     failure = failure_of(lambda: S3Store(address, writable=True))
     assert failure.reason is Reason.NETWORK
@@ -210,7 +210,7 @@ def test_expired_credentials_are_read_again_during_an_upload(
 def test_permanent_errors_are_reported_soon_and_by_name(
     rclone: Place, tmp_path: Path, fault: str, reason: Reason, word: str
 ) -> None:
-    limits = {**rclone.limits, "read_timeout_s": 0.5, "call_timeout_s": 8, "attempts": 2}
+    limits = {**rclone.limits, "read_timeout_s": 0.5, "call_timeout_s": 8}
     with FaultProxy(int(rclone.endpoint.rpartition(":")[2]), 1, 0, script=lambda _: fault) as proxy:
         through = Place("rclone", tmp_path, proxy.endpoint, rclone.bucket, limits)
         started = time.monotonic()
@@ -240,7 +240,7 @@ def test_a_wrong_clock_is_reported(
 
 
 def test_a_server_that_drips_or_never_answers_times_out(rclone: Place, tmp_path: Path) -> None:
-    limits = {**rclone.limits, "read_timeout_s": 1, "call_timeout_s": 2, "attempts": 1}
+    limits = {**rclone.limits, "read_timeout_s": 1, "call_timeout_s": 2}
     with FaultProxy(
         int(rclone.endpoint.rpartition(":")[2]), 1, 0, stall_s=60, script=lambda _: "drip"
     ) as proxy:
@@ -254,7 +254,7 @@ def test_a_server_that_drips_or_never_answers_times_out(rclone: Place, tmp_path:
 
 
 def test_a_missing_server_or_bucket_is_named(rclone: Place, tmp_path: Path) -> None:
-    limits = {**rclone.limits, "attempts": 1}
+    limits = rclone.limits
     endpoint = f"http://127.0.0.1:{free_port()}"
     failure = failure_of(Place("rclone", tmp_path, endpoint, rclone.bucket, limits).open)
     assert failure.reason is Reason.NETWORK

@@ -36,7 +36,7 @@ LIMITS: dict[str, float] = {
     "connect_timeout_s": 1,
     "read_timeout_s": 0.8,
     "call_timeout_s": 6,
-    "attempts": 3,
+    "patience_s": 6,
     "settle_s": 3.0,
     "part_bytes": 64 << 10,
     "small_file_bytes": 8 << 10,

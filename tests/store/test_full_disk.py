@@ -93,7 +93,7 @@ def test_an_upload_with_a_full_local_disk_is_disk_full(
 def test_a_full_server_is_reported_and_no_partial_artifact_is_visible(
     tmp_path: Path, files: Files, kind: str
 ) -> None:
-    limits = {**QUICK, "attempts": 2, "call_timeout_s": 30}
+    limits = {**QUICK, "call_timeout_s": 30}
     with small_disk(tmp_path / "disk", 8) as disk, serve(kind, disk / "server") as server:
         (disk / "server" / "data" / "bucket").mkdir()
         store = S3Store(S3Address("bucket", endpoint_url=server.endpoint).with_limits(**limits))

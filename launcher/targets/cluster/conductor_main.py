@@ -122,7 +122,7 @@ def _retry_s(failure: Failure) -> float | None:
 
 def _conduct_once(settings: Settings, shutdown: _Shutdown) -> int:
     plan = parse((settings.run / "plan.json").read_bytes(), "plan.json")
-    store = open_store(settings.store)
+    store = open_store(settings.store, patient=True)
     attempt = open_attempt(
         plan,
         store,
@@ -250,7 +250,7 @@ def _close_failed(settings: Settings, failure: Failure) -> int:
     """Close the attempt because its conductor failed; if the store is unreachable too, let the Job restart this pod."""
     try:
         plan = parse((settings.run / "plan.json").read_bytes(), "plan.json")
-        attempt = Attempt(open_store(settings.store), plan.run_id, settings.attempt)
+        attempt = Attempt(open_store(settings.store, patient=True), plan.run_id, settings.attempt)
         stopped = _stop_stages(settings, attempt)
         if not stopped:
             failure = Failure(

@@ -19,7 +19,7 @@ def main() -> int:
     parser.add_argument("attempt", type=int)
     arguments = parser.parse_args()
     try:
-        return conduct(open_store(arguments.store), arguments.run_id, arguments.attempt)
+        return conduct(open_store(arguments.store, patient=True), arguments.run_id, arguments.attempt)
     except Failure as failure:
         print(failure.text(), file=sys.stderr)
         return failure.exit_code
