@@ -73,7 +73,8 @@ def test_golds_that_do_not_compile_are_counted_and_nothing_is_run(tmp_path: Path
         row(6, "Q", "SELECT a FROM t", schema="CREATE TABLE t (a INT); CREATE TABLE t (a INT)"),
         row(7, "Q", "SELECT a\0 FROM t"),
     ]
-    broken, narrow = data_quality.compile_golds(rows)
+    counts = data_quality.compile_golds(rows)
+    broken, narrow = counts.broken, counts.narrow
     assert broken == 6
     assert narrow == 1
     assert not target.exists()
@@ -83,7 +84,8 @@ def test_a_schema_that_never_ends_costs_one_row() -> None:
     endless = (
         "CREATE TABLE t AS WITH RECURSIVE c(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM c) SELECT a FROM c"
     )
-    assert data_quality.compile_golds([row(1, "Q", "SELECT a FROM t", schema=endless)]) == (1, 0)
+    counts = data_quality.compile_golds([row(1, "Q", "SELECT a FROM t", schema=endless)])
+    assert (counts.broken, counts.narrow) == (1, 0)
 
 
 @pytest.mark.shared
@@ -93,7 +95,7 @@ def test_the_studys_known_faults_are_found(shared_data: Path) -> None:
     found = leakage(Parts(train, [], test))["test in train"]
     assert found["question"] == 3
     assert found["database"] == 0
-    assert data_quality.compile_golds(test)[0] == 44
+    assert data_quality.compile_golds(test).broken == 44
 
 
 @pytest.mark.shared

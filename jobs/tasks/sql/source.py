@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,8 +12,8 @@ from jobs.tasks.contract import Progress, Source
 from jobs.tasks.reading import Problems
 from jobs.tasks.rows import Parts, Row, shuffled
 from jobs.tasks.sql import spider, spider_create_context
+from jobs.tasks.sql.data_quality import database_states
 from jobs.tasks.sql.data_quality import find as faults
-from jobs.tasks.sql.data_quality import has_no_rows
 from jobs.tasks.sql.sample.generate import DEFAULT_ROWS, MOST_ROWS, PARTS, generate
 from launcher.outcome import Failure, Reason
 
@@ -53,7 +52,9 @@ def hold_out_databases(rows: Sequence[Row], seed: int, directory: Path) -> tuple
     if there is none such.
     """
     files = {row.fields["db_id"]: row.fields["database"] for row in rows}
-    filled = sorted(name for name, file in files.items() if file and not _is_empty(directory / file))
+    states = database_states(directory / file for file in files.values() if file)
+    # A broken file counts as empty: `copy_files` reports it if rows point at it.
+    filled = sorted(name for name, file in files.items() if file and states[directory / file].empty is False)
     candidates = filled or sorted(files)
     count = min(max(1, round(len(files) * _HELD_OUT_DATABASES)), len(candidates))
     held = {candidates[position] for position in shuffled(len(candidates), seed, "databases")[:count]}
@@ -61,13 +62,6 @@ def hold_out_databases(rows: Sequence[Row], seed: int, directory: Path) -> tuple
     test = [row for row in rows if row.fields["db_id"] in held]
     note = f"dev.json is not at hand: the test part is {len(held)} whole databases held out of training"
     return train, test, note
-
-
-def _is_empty(path: Path) -> bool:
-    try:
-        return has_no_rows(path)
-    except sqlite3.Error:
-        return True  # a broken file: `copy_files` reports it if rows point at it
 
 
 def copy_files(parts: Parts, base: Path, out: Path) -> Parts:
@@ -80,10 +74,10 @@ def copy_files(parts: Parts, base: Path, out: Path) -> Parts:
             if source is None or source in names:
                 continue
             names[source] = f"databases/{row.fields['db_id']}.sqlite"
-            try:
-                has_no_rows(base / source)
-            except (sqlite3.Error, UnicodeDecodeError) as error:
-                problems.add(source, f"not an SQLite database that can be read: {error}")
+    states = database_states(base / source for source in names)
+    for source in names:
+        if (problem := states[base / source].problem) is not None:
+            problems.add(source, f"not an SQLite database that can be read: {problem}")
     problems.check(base)
     for source, name in names.items():
         (out / name).parent.mkdir(exist_ok=True)

@@ -30,12 +30,15 @@ from jobs.tasks.sql.execution import (
 )
 from jobs.tasks.sql.execution.compare import Expected, Table
 from jobs.tasks.sql.execution.cpu_limit import set_cpu_limit
+from jobs.tasks.sql.execution.data_checks import compile_golds, database_state
 from jobs.tasks.sql.execution.explanation import Explanation
 from jobs.tasks.sql.execution.gold_results import allowed_results, alternative_results, digest, from_json
 from jobs.tasks.sql.execution.prepare_gold import prepare_gold
 from jobs.tasks.sql.execution.query_runner import QueryError, QueryLimits, run_query
 from jobs.tasks.sql.execution.records import (
     AnswerJob,
+    CompileJob,
+    DatabaseJob,
     ExplainJob,
     GoldReference,
     JudgeJob,
@@ -66,6 +69,10 @@ def handle_job(job: Mapping[str, Any]) -> object:
             return judge(JudgeJob.from_json(job)).to_json()
         case "explain":
             return explain_verdict(ExplainJob.from_json(job)).to_json()
+        case "compile":
+            return compile_golds(CompileJob.from_json(job))
+        case "database":
+            return database_state(DatabaseJob.from_json(job)).to_json()
         case task:
             raise ValueError(f"no task {task!r}")
 

@@ -19,6 +19,7 @@ JsonObject = Mapping[str, Any]
 #: CPU seconds after which the kernel kills the worker of a job.
 _PREPARE_CPU_S = 300
 _JUDGE_CPU_S = 60
+_CHECK_CPU_S = 4
 
 
 class Job(Protocol[Result_co]):
@@ -182,6 +183,54 @@ class PrepareJob:
 
     def read_result(self, value: Any) -> GoldEntry:
         return GoldEntry.from_json(value)
+
+
+@dataclass(frozen=True)
+class CompileJob:
+    """Compile the gold queries of one schema (data_checks.py)."""
+
+    schema: str
+    golds: tuple[str, ...]
+    database: str | None = None
+
+    def to_json(self) -> dict[str, object]:
+        return {"task": "compile", "cpu_s": _CHECK_CPU_S, "schema": self.schema, "golds": self.golds}
+
+    @classmethod
+    def from_json(cls, value: JsonObject) -> CompileJob:
+        return cls(value["schema"], tuple(value["golds"]))
+
+    def read_result(self, value: Any) -> tuple[int, int]:
+        broken, narrow = value
+        return broken, narrow
+
+
+@dataclass(frozen=True)
+class DatabaseState:
+    """Whether an SQLite file has no rows; `problem` says why it cannot be read."""
+
+    empty: bool | None = None
+    problem: str | None = None
+
+    def to_json(self) -> dict[str, object]:
+        return {"empty": self.empty, "problem": self.problem}
+
+
+@dataclass(frozen=True)
+class DatabaseJob:
+    """Look at an SQLite file of the data (data_checks.py)."""
+
+    database: str
+
+    def to_json(self) -> dict[str, object]:
+        return {"task": "database", "cpu_s": _CHECK_CPU_S, "database": self.database}
+
+    @classmethod
+    def from_json(cls, value: JsonObject) -> DatabaseJob:
+        return cls(value["database"])
+
+    def read_result(self, value: Any) -> DatabaseState:
+        return DatabaseState(**value)
 
 
 @dataclass(frozen=True)
